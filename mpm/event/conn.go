@@ -1,0 +1,416 @@
+package event
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// writeStall is how long a write waits for a client that takes nothing.
+const writeStall = 60 * time.Second
+
+// Errors of a connection.
+var (
+	// ErrGone says that the client has reset or fully closed the connection.
+	ErrGone = errors.New("client has gone")
+	// ErrWouldBlock is what Read returns in [Conn.SetNonblock] mode when no bytes are there. It is a temporary net.Error,
+	// which leaves a TLS session usable.
+	ErrWouldBlock net.Error = wouldBlock{}
+)
+
+type wouldBlock struct{}
+
+func (wouldBlock) Error() string   { return "no bytes are there yet" }
+func (wouldBlock) Timeout() bool   { return true }
+func (wouldBlock) Temporary() bool { return true }
+
+// Turn is a parked connection during one call of the protocol, on the loop.
+type Turn struct {
+	loop     *loop
+	entry    *entry
+	listener *Listener
+	out      []byte
+	consumed int
+}
+
+// Write appends to what is sent when the call returns.
+func (t *Turn) Write(p []byte) (int, error) {
+	t.out = append(t.out, p...)
+	return len(p), nil
+}
+
+// Consume says that the first n unread bytes are dealt with.
+func (t *Turn) Consume(n int) { t.consumed += n }
+
+// Listener is where the connection came in.
+func (t *Turn) Listener() *Listener { return t.listener }
+
+// Conn is a connection while a goroutine owns it. It implements net.Conn. One goroutine may read while another writes; the
+// deadline is one for both, and counts in whole seconds.
+//
+// After Park, Linger or Close the connection belongs to somebody else and must not be used.
+type Conn struct {
+	loop     *loop
+	entry    *entry
+	index    uint32
+	listener *Listener
+	in       []byte // bytes the loop had read
+	pending  []byte // bytes the loop could not send
+	finish   bool   // close after pending
+	nonblock bool
+	ended    bool
+	rwait    chan struct{} // capacity 1: flags have changed
+	wwait    chan struct{}
+	onGone   atomic.Pointer[func(half bool)]
+}
+
+func newConn() any { return &Conn{rwait: make(chan struct{}, 1), wwait: make(chan struct{}, 1)} }
+
+// detach gives a parked connection to a goroutine.
+func (l *loop) detach(index uint32, en *entry, p *Listener, rest []byte, flags uint32) {
+	c := l.own(index, en, p, rest)
+	en.flag(flags)
+	go c.serve() // ends when the protocol's Serve does
+}
+
+// detachPending gives a connection with unsent output to a goroutine.
+func (l *loop) detachPending(index uint32, en *entry, out, rest []byte, v Verdict, flags uint32) {
+	c := l.own(index, en, l.listener(en.listener), rest)
+	c.pending, c.finish = append([]byte(nil), out...), v == Finish
+	en.flag(flags)
+	go c.serve() // as above
+}
+
+func (l *loop) own(index uint32, en *entry, p *Listener, rest []byte) *Conn {
+	c := l.conns.Get().(*Conn)
+	c.loop, c.entry, c.index, c.listener = l, en, index, p
+	c.in = append(c.in[:0], rest...)
+	c.pending, c.finish, c.nonblock, c.ended = nil, false, false, false
+	c.onGone.Store(nil)
+	ch, i := l.table.chunk(index), index%chunkSize
+	ch.partial[i] = nil
+	ch.owner[i].Store(c)
+	en.deadline.Store(0)
+	en.set(stateOwned, flagPark|flagWritable)
+	l.engine.active.Add(1)
+	l.engine.done.Add(1)
+	return c
+}
+
+func (c *Conn) serve() {
+	l := c.loop
+	defer l.engine.done.Done()
+	defer func() {
+		if !c.ended {
+			c.Close()
+		}
+		l.engine.active.Add(-1)
+		c.onGone.Store(nil)
+		l.conns.Put(c)
+	}()
+	if len(c.pending) > 0 {
+		if _, err := c.Write(c.pending); err != nil {
+			return
+		}
+		c.pending = nil
+	}
+	if c.finish {
+		c.Linger()
+		return
+	}
+	c.listener.Protocol.Serve(c)
+}
+
+// wake is called by the loop when flags have changed. The loop may have found c just before its owner ended, and c may serve
+// another connection of the same loop by now: then it does no harm, for it looks at the flags of that one.
+func (c *Conn) wake() {
+	for _, ch := range [...]chan struct{}{c.rwait, c.wwait} {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+	if state := c.entry.state.Load(); state&(flagGone|flagHalf) != 0 {
+		if f := c.onGone.Load(); f != nil {
+			go (*f)(state&flagGone == 0) // ends when the callback does
+		}
+	}
+}
+
+// OnGone has f called, in a goroutine of its own, when the client has closed its writing side (half) or the whole
+// connection. It may be called more than once. nil: nobody wants to know.
+func (c *Conn) OnGone(f func(half bool)) {
+	if f == nil {
+		c.onGone.Store(nil)
+		return
+	}
+	c.onGone.Store(&f)
+	if s := c.entry.state.Load(); s&(flagGone|flagHalf) != 0 {
+		go f(s&flagGone == 0) // ends when the callback does
+	}
+}
+
+// wait blocks until one of the flags is set, and takes it.
+func (c *Conn) wait(ch chan struct{}, flags uint32) error {
+	for {
+		s := c.entry.state.Load()
+		switch {
+		case s&flagExpired != 0:
+			return os.ErrDeadlineExceeded
+		case s&(flags|flagGone) != 0:
+			c.entry.take(flags &^ flagHalf)
+			return nil
+		}
+		<-ch
+	}
+}
+
+// Read reads what the client has sent. It waits until there is something, at most until the deadline.
+func (c *Conn) Read(p []byte) (int, error) {
+	if len(c.in) > 0 {
+		n := copy(p, c.in)
+		c.in = c.in[n:]
+		return n, nil
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for {
+		// Taken before the read: an edge that comes after it is seen by wait.
+		c.entry.take(flagReadable)
+		n, errno := read(int(c.entry.fd), p)
+		switch {
+		case n > 0:
+			if n == len(p) {
+				c.entry.flag(flagReadable)
+			}
+			return n, nil
+		case errno == 0:
+			return 0, io.EOF
+		case errno != unix.EAGAIN:
+			return 0, &net.OpError{Op: "read", Net: "tcp", Err: errno}
+		case c.entry.state.Load()&flagGone != 0:
+			return 0, ErrGone
+		case c.nonblock:
+			return 0, ErrWouldBlock
+		}
+		if err := c.wait(c.rwait, flagReadable|flagHalf); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// SetNonblock makes Read return [ErrWouldBlock] instead of waiting.
+func (c *Conn) SetNonblock(on bool) { c.nonblock = on }
+
+// Write sends all of p. A client that takes nothing for a minute is given up.
+func (c *Conn) Write(p []byte) (int, error) {
+	return c.sendAll(len(p), func(done int) (int, unix.Errno) { return write(int(c.entry.fd), p[done:]) })
+}
+
+// WriteMore is Write for bytes that others follow at once.
+func (c *Conn) WriteMore(p []byte) (int, error) {
+	return c.sendAll(len(p), func(done int) (int, unix.Errno) {
+		return send(int(c.entry.fd), p[done:], unix.MSG_NOSIGNAL|unix.MSG_MORE)
+	})
+}
+
+// Write2 sends a and b, in one call where the socket takes both.
+func (c *Conn) Write2(a, b []byte) (int, error) {
+	return c.sendAll(len(a)+len(b), func(done int) (int, unix.Errno) {
+		if done < len(a) {
+			return writev(int(c.entry.fd), a[done:], b)
+		}
+		return write(int(c.entry.fd), b[done-len(a):])
+	})
+}
+
+// SendFile sends n bytes of a file from an offset, without copying them. It returns how many were sent; fewer than n without
+// an error when the file has become shorter.
+func (c *Conn) SendFile(f *os.File, offset, n int64) (int64, error) {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var sent int
+	cerr := rc.Control(func(fd uintptr) {
+		sent, err = c.sendAll(int(n), func(done int) (int, unix.Errno) {
+			off := offset + int64(done)
+			// Not raw: it waits for the disk when the file is not in memory.
+			k, e := unix.Sendfile(int(c.entry.fd), int(fd), &off, min(int(n)-done, 1<<20))
+			if e != nil {
+				var errno unix.Errno
+				errors.As(e, &errno)
+				return 0, errno
+			}
+			return k, 0
+		})
+	})
+	return int64(sent), errors.Join(err, cerr)
+}
+
+// sendAll calls send until n bytes are gone or it returns 0 without an error.
+func (c *Conn) sendAll(n int, send func(done int) (int, unix.Errno)) (done int, err error) {
+	stalled := false
+	for done < n {
+		if c.entry.state.Load()&flagGone != 0 {
+			return done, ErrGone
+		}
+		c.entry.take(flagWritable)
+		k, errno := send(done)
+		done += k
+		switch {
+		case errno == unix.EAGAIN:
+			stalled = true
+			c.SetTimeout(writeStall)
+			if err := c.wait(c.wwait, flagWritable); err != nil {
+				return done, err
+			}
+		case errno == unix.EINTR:
+		case errno == unix.EPIPE || errno == unix.ECONNRESET:
+			return done, ErrGone
+		case errno != 0:
+			return done, &net.OpError{Op: "write", Net: "tcp", Err: errno}
+		case k == 0:
+			return done, nil
+		}
+	}
+	if stalled {
+		c.SetTimeout(0)
+	}
+	return done, nil
+}
+
+// SetTimeout sets the deadline to d from now, rounded up to a second. 0: none. A deadline that has passed is forgotten.
+func (c *Conn) SetTimeout(d time.Duration) {
+	c.entry.deadline.Store(c.loop.engine.after(d))
+	c.entry.take(flagExpired)
+}
+
+// SetDeadline implements net.Conn. One deadline serves reads and writes; a time in the past ends what waits now.
+func (c *Conn) SetDeadline(t time.Time) error {
+	if t.IsZero() {
+		c.SetTimeout(0)
+		return nil
+	}
+	if d := time.Until(t); d > 0 {
+		c.SetTimeout(d)
+		return nil
+	}
+	c.entry.flag(flagExpired)
+	c.wake()
+	return nil
+}
+
+// SetReadDeadline implements net.Conn, see SetDeadline.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.SetDeadline(t) }
+
+// SetWriteDeadline implements net.Conn, see SetDeadline.
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.SetDeadline(t) }
+
+// Park gives the connection back to the loop until its next request, or until keep has passed. unread is the beginning of
+// that request, if any. It returns false, and the caller keeps the connection, when there is something to read already,
+// when unread fills a read, and when the engine is draining.
+func (c *Conn) Park(keep time.Duration, unread []byte) bool {
+	if c.loop.engine.Draining() || len(unread) >= partialSize || len(c.in) > 0 {
+		return false
+	}
+	ch, i := c.loop.table.chunk(c.index), c.index%chunkSize
+	if len(unread) > 0 {
+		kept := append([]byte(nil), unread...)
+		ch.partial[i] = &kept
+	}
+	c.entry.deadline.Store(c.loop.engine.after(keep))
+	ch.owner[i].Store(nil)
+	for {
+		s := c.entry.state.Load()
+		if s&flagPark != 0 {
+			ch.owner[i].Store(c)
+			ch.partial[i] = nil
+			return false
+		}
+		if c.entry.state.CompareAndSwap(s, stateParked) {
+			c.ended = true
+			return true
+		}
+	}
+}
+
+// Linger closes the connection after the client has had time to read the answer: half now, the rest when the client closes
+// (RFC 9112 §9.6). The loop does the waiting.
+func (c *Conn) Linger() {
+	// It fails when the client has reset the connection: drain sees that.
+	_ = unix.Shutdown(int(c.entry.fd), unix.SHUT_WR)
+	c.ended = true
+	l, en := c.loop, c.entry
+	en.drained = 0
+	en.deadline.Store(l.engine.after(lingerTime))
+	buf := make([]byte, 4<<10)
+	for {
+		en.take(flagReadable)
+		if drain(en, buf) || en.state.Load()&(flagGone|flagExpired) != 0 {
+			l.release(c.index, en)
+			return
+		}
+		// Half was read to its end by drain, or its end-of-file comes with another edge.
+		s := en.state.Load()
+		if s&(flagReadable|flagGone|flagExpired) == 0 && en.state.CompareAndSwap(s, stateLinger) {
+			return
+		}
+	}
+}
+
+// Close closes the connection at once.
+func (c *Conn) Close() error {
+	if !c.ended {
+		c.ended = true
+		c.loop.release(c.index, c.entry)
+	}
+	return nil
+}
+
+// Session returns what SetSession has stored with the connection.
+func (c *Conn) Session() any { return c.loop.table.chunk(c.index).session[c.index%chunkSize] }
+
+// SetSession stores something that lives as long as the connection, parked or not.
+func (c *Conn) SetSession(v any) { c.loop.table.chunk(c.index).session[c.index%chunkSize] = v }
+
+// Requests counts the calls of it: the requests of the connection.
+func (c *Conn) Requests() int {
+	c.entry.requests++
+	return int(c.entry.requests)
+}
+
+// Draining reports whether the connection is to be closed after its request.
+func (c *Conn) Draining() bool { return c.loop.engine.Draining() }
+
+// Listener is where the connection came in.
+func (c *Conn) Listener() *Listener { return c.listener }
+
+// RemoteAddr is the client's address.
+func (c *Conn) RemoteAddr() net.Addr { return c.entry.remote() }
+
+// LocalAddr is the address that the client connected to.
+func (c *Conn) LocalAddr() net.Addr {
+	sa, err := unix.Getsockname(int(c.entry.fd))
+	if err != nil {
+		return &net.TCPAddr{}
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return &net.TCPAddr{IP: sa.Addr[:], Port: sa.Port}
+	case *unix.SockaddrInet6:
+		if ip4 := net.IP(sa.Addr[:]).To4(); ip4 != nil {
+			return &net.TCPAddr{IP: ip4, Port: sa.Port}
+		}
+		return &net.TCPAddr{IP: sa.Addr[:], Port: sa.Port}
+	case *unix.SockaddrUnix:
+		return &net.UnixAddr{Name: sa.Name, Net: "unix"}
+	}
+	return &net.TCPAddr{}
+}

@@ -1,0 +1,449 @@
+package event
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	readSize    = 64 << 10 // what one read takes at most
+	partialSize = 64 << 10 // what is kept of an incomplete request at most: the protocol refuses longer ones before
+	acceptBatch = 64
+	lingerTime  = 2 * time.Second
+	lingerBytes = 256 << 10
+	// listenerBit marks the index in an epoll event as that of a listener.
+	listenerBit = 1 << 30
+	// headRate is the pace, in bytes a second, at which an incomplete head earns itself more time, up to twice the timeout.
+	headRate = 500
+)
+
+// loop is one epoll instance and the goroutine that waits for it. Everything is owned by that goroutine, except where noted.
+type loop struct {
+	engine *Engine
+	epfd   int
+	file   *os.File // epfd in Go's poller: an idle loop is a parked goroutine, which holds no thread
+	raw    syscall.RawConn
+	poll   func(fd uintptr) bool
+	ready  int // events of the last poll
+	events [256]unix.EpollEvent
+	buf    []byte
+	turn   Turn
+	paused []*Listener
+	conns  sync.Pool // of *Conn; got by this loop only, see Conn.wake
+
+	mu    sync.Mutex // guards open, and the free list and growth of the table
+	open  int
+	table table
+}
+
+func newLoop(e *Engine) (*loop, error) {
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("create an epoll instance: %w", err)
+	}
+	if err := unix.SetNonblock(epfd, true); err != nil {
+		return nil, errors.Join(err, unix.Close(epfd))
+	}
+	l := &loop{engine: e, epfd: epfd, buf: make([]byte, partialSize+readSize), conns: sync.Pool{New: newConn}}
+	l.file = os.NewFile(uintptr(epfd), "epoll")
+	if l.raw, err = l.file.SyscallConn(); err != nil {
+		return nil, errors.Join(err, l.file.Close())
+	}
+	l.poll = func(fd uintptr) bool {
+		l.ready = epollPoll(int(fd), l.events[:])
+		return l.ready > 0
+	}
+	return l, nil
+}
+
+// run waits and dispatches until close.
+func (l *loop) run() {
+	defer l.engine.done.Done()
+	for {
+		l.ready = 0
+		switch err := l.raw.Read(l.poll); {
+		case err == nil:
+			for i := range l.ready {
+				l.dispatch(&l.events[i])
+			}
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			l.tick()
+		default:
+			l.abandon()
+			return
+		}
+	}
+}
+
+// wake makes the loop tick now. Safe from any goroutine.
+func (l *loop) wake() { l.setTick(time.Now()) }
+
+func (l *loop) setTick(t time.Time) {
+	// It fails only when the loop is closed, and then nothing ticks.
+	_ = l.file.SetReadDeadline(t)
+}
+
+func (l *loop) close() error { return l.file.Close() }
+
+func (l *loop) dispatch(ev *unix.EpollEvent) {
+	if ev.Fd&listenerBit != 0 {
+		l.accept(l.listener(uint16(ev.Fd &^ listenerBit)))
+		return
+	}
+	index := uint32(ev.Fd)
+	en := l.table.entry(index)
+	if en.gen.Load() != uint32(ev.Pad) {
+		return
+	}
+	if en.flag(seen(ev.Events)) {
+		l.notify(index)
+		return
+	}
+	switch en.state.Load() & stateMask {
+	case stateParked:
+		if ev.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+			l.release(index, en)
+		} else if ev.Events&(unix.EPOLLIN|unix.EPOLLRDHUP) != 0 {
+			l.readable(index, en, seen(ev.Events)&^flagWritable)
+		}
+	case stateLinger:
+		l.discard(index, en)
+	}
+}
+
+func seen(events uint32) (flags uint32) {
+	if events&unix.EPOLLIN != 0 {
+		flags |= flagReadable
+	}
+	if events&unix.EPOLLOUT != 0 {
+		flags |= flagWritable
+	}
+	if events&unix.EPOLLRDHUP != 0 {
+		flags |= flagHalf | flagReadable
+	}
+	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		flags |= flagGone
+	}
+	return flags
+}
+
+// notify tells the owner that its flags have changed.
+func (l *loop) notify(index uint32) {
+	if c := l.table.chunk(index).owner[index%chunkSize].Load(); c != nil {
+		c.wake()
+	}
+}
+
+func (l *loop) listener(i uint16) *Listener { return (*l.engine.listeners.Load())[i] }
+
+func (l *loop) listen(p *Listener) error {
+	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: listenerBit | int32(p.index)}
+	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, p.fd, &ev); err != nil {
+		return fmt.Errorf("listen on %s: %w", p.Address, err)
+	}
+	return nil
+}
+
+// unlisten stops waiting for a listener. Its connections stay in the kernel's backlog.
+func (l *loop) unlisten(p *Listener) {
+	// It fails only when the listener was removed before.
+	_ = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_DEL, p.fd, nil)
+}
+
+// accept takes waiting connections and deals them to the loops.
+func (l *loop) accept(p *Listener) {
+	if l.engine.Draining() {
+		l.unlisten(p)
+		return
+	}
+	for range acceptBatch {
+		var rsa unix.RawSockaddrAny
+		fd, errno := accept4(p.fd, &rsa)
+		switch errno {
+		case 0:
+			to := l.engine.loops[l.engine.next%uint32(len(l.engine.loops))]
+			l.engine.next++
+			to.add(fd, p, &rsa)
+		case unix.EAGAIN:
+			return
+		case unix.EINTR, unix.ECONNABORTED:
+		default:
+			l.pause(p, errno)
+			return
+		}
+	}
+}
+
+// pause leaves a listener alone until the next tick, when there is no descriptor or memory for a connection.
+func (l *loop) pause(p *Listener, err error) {
+	if len(l.paused) == 0 && l.engine.paused != nil {
+		l.engine.paused(err)
+	}
+	l.unlisten(p)
+	l.paused = append(l.paused, p)
+	l.setTick(time.Now().Add(time.Second))
+}
+
+// add makes a new connection an entry of this loop. It is called from the accepting loop.
+func (l *loop) add(fd int, p *Listener, rsa *unix.RawSockaddrAny) {
+	l.mu.Lock()
+	if len(l.table.free) == 0 {
+		l.table.grow()
+	}
+	index := l.table.free[len(l.table.free)-1]
+	l.table.free = l.table.free[:len(l.table.free)-1]
+	l.open++
+	if l.open == 1 {
+		l.setTick(time.Now().Add(time.Second))
+	}
+	l.mu.Unlock()
+	l.engine.open.Add(1)
+	l.engine.accepted.Add(1)
+
+	en := l.table.entry(index)
+	en.fd, en.listener, en.requests, en.drained = int32(fd), p.index, 0, 0
+	en.setPeer(rsa)
+	en.deadline.Store(l.engine.after(l.engine.head))
+	en.state.Store(stateParked)
+	ev := unix.EpollEvent{
+		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
+		Fd:     int32(index), Pad: int32(en.gen.Load()),
+	}
+	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
+		l.release(index, en)
+	}
+}
+
+// release closes a connection and frees its place: the one place where a connection's descriptor is closed. The caller owns
+// the connection: the loop, or its serving goroutine.
+func (l *loop) release(index uint32, en *entry) {
+	ch := l.table.chunk(index)
+	ch.session[index%chunkSize], ch.partial[index%chunkSize] = nil, nil
+	ch.owner[index%chunkSize].Store(nil)
+	fd := int(en.fd)
+	en.gen.Add(1)
+	en.deadline.Store(0)
+	en.state.Store(stateFree)
+	// Nothing can be done about an error of close(2), and the descriptor is gone in any case.
+	_ = unix.Close(fd)
+	l.mu.Lock()
+	l.table.free = append(l.table.free, index)
+	l.open--
+	l.mu.Unlock()
+	l.engine.open.Add(-1)
+}
+
+// readable reads what a parked connection has sent and shows it to the protocol. flags are those of the event.
+func (l *loop) readable(index uint32, en *entry, flags uint32) {
+	p := l.listener(en.listener)
+	if p.Raw {
+		l.detach(index, en, p, nil, flags)
+		return
+	}
+	// An event counts as read once a read was short; not if the client has closed, for then the end of file is still to come.
+	flags &^= flagReadable
+	for {
+		ch, i := l.table.chunk(index), index%chunkSize
+		kept := 0
+		if part := ch.partial[i]; part != nil {
+			kept = copy(l.buf, *part)
+		}
+		n, errno := read(int(en.fd), l.buf[kept:kept+readSize])
+		if errno == unix.EAGAIN {
+			return
+		}
+		if errno != 0 || n == 0 {
+			l.release(index, en)
+			return
+		}
+		if n == readSize {
+			flags |= flagReadable
+		}
+		data := l.buf[:kept+n]
+		l.turn = Turn{loop: l, entry: en, listener: p, out: l.turn.out[:0]}
+		verdict := p.Protocol.Data(&l.turn, data)
+		rest := data[min(l.turn.consumed, len(data)):]
+		if !l.sent(index, en, verdict, rest, flags) {
+			return
+		}
+		switch verdict {
+		case Detach:
+			l.detach(index, en, p, rest, flags)
+			return
+		case Finish:
+			l.linger(index, en)
+			return
+		}
+		if len(rest) > partialSize {
+			l.release(index, en)
+			return
+		}
+		l.keep(ch, i, en, rest, kept == 0)
+		if flags == 0 {
+			return
+		}
+	}
+}
+
+// sent sends what the protocol wrote in place and reports whether all of it is gone. If not, a goroutine has the connection.
+func (l *loop) sent(index uint32, en *entry, v Verdict, rest []byte, flags uint32) bool {
+	out := l.turn.out
+	if len(out) == 0 {
+		return true
+	}
+	n, errno := write(int(en.fd), out)
+	switch {
+	case errno != 0 && errno != unix.EAGAIN:
+		l.release(index, en)
+		return false
+	case n < len(out):
+		l.detachPending(index, en, out[n:], rest, v, flags)
+		return false
+	}
+	return true
+}
+
+// keep stores the beginning of a request until the rest comes.
+func (l *loop) keep(ch *chunk, i uint32, en *entry, rest []byte, first bool) {
+	if len(rest) == 0 {
+		ch.partial[i] = nil
+		return
+	}
+	kept := append([]byte(nil), rest...)
+	ch.partial[i] = &kept
+	limit := l.engine.now() + uint32(l.engine.head/time.Second)
+	if first {
+		en.deadline.Store(limit)
+		return
+	}
+	// A slow but honest sender gets a second for every headRate bytes, up to one more timeout.
+	extra := min(uint32(len(kept)/headRate), uint32(l.engine.head/time.Second))
+	en.deadline.Store(min(limit, en.deadline.Load()+extra))
+}
+
+// linger half closes a connection and throws away what still comes in, so that a reset does not overtake the answer
+// (RFC 9112 §9.6).
+func (l *loop) linger(index uint32, en *entry) {
+	// It fails when the client has reset the connection: discard sees that.
+	_ = unix.Shutdown(int(en.fd), unix.SHUT_WR)
+	en.drained = 0
+	en.deadline.Store(l.engine.after(lingerTime))
+	en.set(stateLinger, flagPark|flagWritable)
+	l.discard(index, en)
+}
+
+func (l *loop) discard(index uint32, en *entry) {
+	if drain(en, l.buf) {
+		l.release(index, en)
+	}
+}
+
+// drain throws away what has come in and reports whether the connection is at its end.
+func drain(en *entry, buf []byte) (end bool) {
+	for en.drained < lingerBytes {
+		n, errno := read(int(en.fd), buf)
+		if errno == unix.EAGAIN {
+			return false
+		}
+		if errno != 0 || n == 0 {
+			return true
+		}
+		en.drained += int32(n)
+	}
+	return true
+}
+
+// tick closes what is overdue and tries paused listeners again.
+func (l *loop) tick() {
+	l.mu.Lock()
+	open := l.open
+	l.mu.Unlock()
+	if open > 0 {
+		l.sweep()
+	}
+	paused := l.paused
+	l.paused = nil
+	for _, p := range paused {
+		if l.listen(p) != nil {
+			l.paused = append(l.paused, p)
+		}
+	}
+	if l.engine.Draining() {
+		for _, p := range *l.engine.listeners.Load() {
+			l.unlisten(p)
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// Under the mutex: add sets the tick of a loop that had none.
+	if l.open == 0 && len(l.paused) == 0 {
+		l.setTick(time.Time{})
+		return
+	}
+	l.setTick(time.Now().Add(time.Second))
+}
+
+// sweep visits every connection once a second. The deadlines stand close together, and looking at one costs less than
+// keeping it in a sorted structure would at each request.
+func (l *loop) sweep() {
+	now, draining := l.engine.now(), l.engine.Draining()
+	for c, ch := range *l.table.chunks.Load() {
+		for i := range ch.entries {
+			en := &ch.entries[i]
+			state := en.state.Load() & stateMask
+			if state == stateFree {
+				continue
+			}
+			index := uint32(c*chunkSize + i)
+			if draining && state == stateParked && ch.partial[i] == nil {
+				l.release(index, en)
+				continue
+			}
+			if d := en.deadline.Load(); d != 0 && d <= now {
+				l.expire(index, en)
+			}
+		}
+	}
+}
+
+func (l *loop) expire(index uint32, en *entry) {
+	if en.flag(flagExpired) {
+		l.notify(index)
+		return
+	}
+	ch, i := l.table.chunk(index), index%chunkSize
+	if en.state.Load()&stateMask != stateParked || ch.partial[i] == nil {
+		l.release(index, en)
+		return
+	}
+	p := l.listener(en.listener)
+	l.turn = Turn{loop: l, entry: en, listener: p, out: l.turn.out[:0]}
+	p.Protocol.Expired(&l.turn, *ch.partial[i])
+	if l.sent(index, en, Finish, nil, 0) {
+		l.linger(index, en)
+	}
+}
+
+// abandon ends every connection when the loop is closed. Owners learn of it and release theirs.
+func (l *loop) abandon() {
+	chunks := l.table.chunks.Load()
+	if chunks == nil {
+		return
+	}
+	for c, ch := range *chunks {
+		for i := range ch.entries {
+			en, index := &ch.entries[i], uint32(c*chunkSize+i)
+			if en.flag(flagGone) {
+				l.notify(index)
+			} else if en.state.Load()&stateMask != stateFree {
+				l.release(index, en)
+			}
+		}
+	}
+}

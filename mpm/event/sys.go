@@ -1,0 +1,65 @@
+package event
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The calls below never block, for the sockets are non-blocking: they go to the kernel without telling Go's scheduler.
+
+func ptr[T any](p *T) unsafe.Pointer { return unsafe.Pointer(p) }
+
+func read(fd int, p []byte) (int, unix.Errno) {
+	for {
+		n, _, errno := unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(ptr(unsafe.SliceData(p))), uintptr(len(p)))
+		if errno != unix.EINTR {
+			return count(n, errno), errno
+		}
+	}
+}
+
+// write sends p; MSG_NOSIGNAL because a client that has gone is no reason for SIGPIPE.
+func write(fd int, p []byte) (int, unix.Errno) { return send(fd, p, unix.MSG_NOSIGNAL) }
+
+func send(fd int, p []byte, flags uintptr) (int, unix.Errno) {
+	for {
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(ptr(unsafe.SliceData(p))), uintptr(len(p)), flags, 0, 0)
+		if errno != unix.EINTR {
+			return count(n, errno), errno
+		}
+	}
+}
+
+// writev sends a and b in one call.
+func writev(fd int, a, b []byte) (int, unix.Errno) {
+	iov := [2]unix.Iovec{{Base: unsafe.SliceData(a)}, {Base: unsafe.SliceData(b)}}
+	iov[0].SetLen(len(a))
+	iov[1].SetLen(len(b))
+	for {
+		n, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(ptr(&iov)), 2)
+		if errno != unix.EINTR {
+			return count(n, errno), errno
+		}
+	}
+}
+
+func accept4(fd int, rsa *unix.RawSockaddrAny) (int, unix.Errno) {
+	size := uint32(unix.SizeofSockaddrAny)
+	n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(fd), uintptr(ptr(rsa)), uintptr(ptr(&size)),
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	return int(n), errno
+}
+
+// epollPoll returns the events that are there now, without waiting.
+func epollPoll(epfd int, events []unix.EpollEvent) int {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epfd), uintptr(ptr(&events[0])), uintptr(len(events)), 0, 0, 0)
+	return count(n, errno)
+}
+
+func count(n uintptr, errno unix.Errno) int {
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}

@@ -1,0 +1,187 @@
+// Package routes turns a configuration file into an immutable [Config], and a request into the site and route that serve it.
+//
+// It is the only package that knows HCL. Everything it returns is plain data: it can be built as a literal in a test and
+// encoded as JSON for another process.
+package routes
+
+import "time"
+
+// Config is one loaded configuration. It never changes after [Load] returned it.
+type Config struct {
+	Gateway Gateway
+	TLS     TLSDefaults
+	Pools   []Pool
+	Sites   []Site
+
+	source source // where the values were written; empty in a literal or after JSON
+}
+
+// Gateway holds what concerns the whole program: users, folders, logs.
+type Gateway struct {
+	User        string        // the front's user; empty: the caller's
+	RuntimeDir  string        // admin socket and private child sockets; empty: chosen at start
+	StateDir    string        // certificates; empty: chosen at start
+	SpoolDir    string        // request bodies that do not fit in memory
+	GracePeriod time.Duration // how long a graceful stop waits for requests in progress
+	Log         Log
+	AccessLog   *AccessLog // nil: no access log
+}
+
+// TLSDefaults holds what every site with TLS takes unless it says otherwise.
+type TLSDefaults struct {
+	Email string // for the certificate authority
+	Mode  string // "off" or "internal"; empty: chosen per site
+}
+
+// Log is the error log.
+type Log struct {
+	Level  string // debug, info, warn or error
+	Format string // console or json
+}
+
+// AccessLog is where and how requests are logged.
+type AccessLog struct {
+	Path   string // "-" is standard output
+	Format string // common, combined, json, or a format string
+}
+
+// MPM names a multi-processing module, the way a pool runs requests (Apache's word).
+type MPM string
+
+// The three multi-processing modules.
+const (
+	Prefork MPM = "prefork" // one request per child process
+	Worker  MPM = "worker"  // threads_per_child requests per child process
+	Event   MPM = "event"   // executors in the front
+)
+
+// Pool is a named set of execution slots. The numbers are those of Apache's directives of the same name.
+type Pool struct {
+	Name                string
+	MPM                 MPM
+	StartServers        int
+	MinSpareServers     int
+	MaxSpareServers     int
+	ServerLimit         int
+	MaxRequestWorkers   int
+	MaxRequestsPerChild int           // 0: never recycled by count
+	RequestTimeout      time.Duration // 0: none
+	KillAfter           time.Duration // from SIGTERM to SIGKILL at the deadline
+	User                string        // empty: the front's user
+	Queue               Queue
+	PHP                 *PHP     // a php-cgi application
+	FastCGI             *FastCGI // another FastCGI program, one request at a time
+}
+
+// HasApplication reports whether the pool says what runs in it, so that its routes need no handler.
+func (p *Pool) HasApplication() bool { return p.PHP != nil || p.FastCGI != nil }
+
+// Queue bounds the requests that wait for a slot.
+type Queue struct {
+	Length  int           // how many may wait; 0: none
+	Timeout time.Duration // how long each may wait
+	Header  bool          // add X-Queue-Time, in seconds, to responses
+}
+
+// PHP runs php-cgi children.
+type PHP struct {
+	Command []string
+	INI     map[string]string // php.ini values, given as -d name=value
+	Env     map[string]string // added to the children's environment
+}
+
+// FastCGI runs children of a program that accepts FastCGI connections on descriptor 0.
+type FastCGI struct {
+	Command []string
+	Env     map[string]string
+	Dir     string
+}
+
+// Site is one virtual host.
+type Site struct {
+	Names            []string // exact, or "*.example.com"; lower case
+	Listen           []Listen
+	Root             string   // absolute
+	Index            []string // the default of static routes
+	KeepAliveTimeout time.Duration
+	MaxKeepAlive     int   // requests per connection; 0: unlimited
+	MaxRequestBody   int64 // bytes
+	TLS              TLS
+	Routes           []Route
+}
+
+// Listen is one listening address of a site. Two sites may share it.
+type Listen struct {
+	Network string // tcp or unix
+	Address string // ":80", "127.0.0.1:8080", "[::1]:8080", "/run/x.sock"
+	TLS     bool
+}
+
+// Key names the address among all networks: "tcp :80", "unix /run/x.sock". [Table.Site] takes it.
+func (l Listen) Key() string { return l.Network + " " + l.Address }
+
+// TLS says where a site's certificate comes from.
+type TLS struct {
+	Mode        string // "off", "internal" or "manual"
+	Certificate string // path, for manual
+	Key         string // path, for manual
+	Redirect    bool   // plain listeners redirect to https
+}
+
+// Route maps requests to a handler and a pool. Exactly one of the handlers is set, or none when the pool has an application.
+type Route struct {
+	Pattern        Pattern
+	Methods        []string // empty: all; HEAD is in it wherever GET is
+	Pool           string
+	Root           string // the site's unless the route has one
+	TryFiles       []string
+	MaxRequestBody int64 // bytes
+	Static         *Static
+	CGI            *CGI
+	Redirect       *Redirect
+	Respond        *Respond
+	Line           string // "site.hcl:12", for messages
+}
+
+// Static serves files below the route's root.
+type Static struct {
+	Index        []string
+	CacheControl string
+	DotFiles     bool // serve names that begin with a dot
+}
+
+// CGI runs RFC 3875 scripts.
+type CGI struct {
+	Root   string // scripts below it; the route's prefix is cut off the path
+	Script string // or one program for the whole route
+	Env    map[string]string
+}
+
+// Redirect answers with a Location.
+type Redirect struct {
+	To     string // {host}, {path}, {query} and {uri} are replaced
+	Status int
+}
+
+// Respond answers with a fixed text.
+type Respond struct {
+	Status      int
+	Body        string
+	ContentType string
+}
+
+// PatternKind is how a Pattern compares.
+type PatternKind string
+
+// The kinds of pattern.
+const (
+	Exact  PatternKind = "exact"  // "/a"
+	Prefix PatternKind = "prefix" // "/a/*" matches "/a/" and everything below it
+	Suffix PatternKind = "suffix" // "*.php" matches the end of the path, or a file of that name with PATH_INFO behind it
+)
+
+// Pattern is a parsed route pattern. Comparison is bytewise: no case or Unicode folding.
+type Pattern struct {
+	Kind PatternKind
+	Text string // "/a", "/a/" or ".php"
+}
