@@ -1,0 +1,298 @@
+// Package tls holds the certificates of every site and puts TLS on accepted connections.
+//
+// It is the only package that imports crypto/tls and certmagic. It runs in the unprivileged front: it is given certificates
+// and keys as bytes, never as paths, and reads and writes nothing but the state directory.
+package tls
+
+import (
+	"context"
+	stdtls "crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// The values of [Site.Mode].
+const (
+	Internal = "internal" // issued by the local CA of this package
+	Manual   = "manual"   // CertificatePEM and KeyPEM are given
+)
+
+// checkInterval is how often certificates are looked at. It bounds how late a renewal is after the machine slept.
+const checkInterval = time.Minute
+
+// Site is what this package has to know of a site with TLS.
+type Site struct {
+	Names          []string // host names, "*.example.com", or IP addresses; the first one names the site in messages
+	Mode           string   // Internal or Manual
+	Addresses      []string // the TLS listeners it is on, as "network address": "tcp :443"
+	CertificatePEM []byte   // for Manual: the site's own certificate first, intermediates after it
+	KeyPEM         []byte   // for Manual
+}
+
+func (s *Site) name() string {
+	if len(s.Names) == 0 {
+		return ""
+	}
+	return s.Names[0]
+}
+
+// Log receives one message. The text is constant, kv alternates keys and values.
+type Log = func(level, msg string, kv ...any)
+
+// Certificates are the certificates of one configuration. Safe for concurrent use.
+type Certificates struct {
+	// Immutable after New.
+	listeners map[string]*listener // by "network address"
+	entries   []*entry             // every site once, in file order
+	authority *authority           // nil: no site is internal
+	log       Log
+	cancel    context.CancelFunc // ends maintain
+	stopped   chan struct{}      // closed when maintain has ended
+}
+
+// entry is a site with its current certificate.
+type entry struct {
+	site        Site                               // immutable
+	certificate atomic.Pointer[stdtls.Certificate] // Leaf is set
+	warned      time.Time                          // of its end; owned by maintain, and by New before that
+}
+
+// listener chooses among the sites of one listening address. Immutable.
+type listener struct {
+	config    *stdtls.Config // one for all connections of the address, or session tickets could not be resumed
+	exact     map[string]*entry
+	wildcards map[string]*entry // key ".example.com" for "*.example.com"
+	addresses map[netip.Addr]*entry
+	first     *entry
+}
+
+// New prepares the certificates of sites, in file order. What is wrong with a given certificate is an error when no
+// client could connect (the key does not fit), a warning to log when clients would complain (expired, a name is missing).
+//
+// Internal certificates are issued by a CA whose root is kept in stateDir. The caller must call [Certificates.Close].
+func New(stateDir string, sites []Site, log Log) (*Certificates, error) {
+	c := &Certificates{
+		listeners: make(map[string]*listener),
+		log:       log,
+		stopped:   make(chan struct{}),
+	}
+	now := time.Now()
+	for _, site := range sites {
+		e, err := c.newEntry(stateDir, site, now)
+		if err != nil {
+			return nil, fmt.Errorf("site %q: %w", site.name(), err)
+		}
+		c.entries = append(c.entries, e)
+		for _, address := range site.Addresses {
+			c.listen(address).add(e)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	go c.maintain(ctx) // Close ends it
+	return c, nil
+}
+
+func (c *Certificates) newEntry(stateDir string, site Site, now time.Time) (*entry, error) {
+	e := &entry{site: site}
+	switch site.Mode {
+	case Manual:
+		cert, err := parsePair(site.CertificatePEM, site.KeyPEM)
+		if err != nil {
+			return nil, err
+		}
+		e.certificate.Store(cert)
+		c.warnNames(e)
+		c.warnValidity(e, now)
+	case Internal:
+		if err := c.openAuthority(stateDir, now); err != nil {
+			return nil, err
+		}
+		cert, err := c.authority.issue(site.Names, now)
+		if err != nil {
+			return nil, err
+		}
+		e.certificate.Store(cert)
+	default:
+		return nil, fmt.Errorf("unknown TLS mode %q", site.Mode)
+	}
+	return e, nil
+}
+
+// openAuthority loads or makes the local CA once the first site needs it.
+func (c *Certificates) openAuthority(stateDir string, now time.Time) error {
+	if c.authority != nil {
+		return nil
+	}
+	a, err := openAuthority(stateDir, c.log, now)
+	if err != nil {
+		return err
+	}
+	c.authority = a
+	return nil
+}
+
+// listen returns the listener of an address, new if need be.
+func (c *Certificates) listen(address string) *listener {
+	l, ok := c.listeners[address]
+	if !ok {
+		l = newListener("http/1.1")
+		c.listeners[address] = l
+	}
+	return l
+}
+
+// newListener takes the ALPN protocols the server speaks, the preferred one first.
+func newListener(protocols ...string) *listener {
+	l := &listener{
+		exact:     make(map[string]*entry),
+		wildcards: make(map[string]*entry),
+		addresses: make(map[netip.Addr]*entry),
+	}
+	l.config = &stdtls.Config{
+		MinVersion:     stdtls.VersionTLS12,
+		NextProtos:     protocols,
+		GetCertificate: l.certificate,
+		// Small first records cost four writes where one is enough (10 KB).
+		DynamicRecordSizingDisabled: true,
+	}
+	return l
+}
+
+// add makes e a choice. Of two sites with the same name the first one wins, as it does for the routes.
+func (l *listener) add(e *entry) {
+	if l.first == nil {
+		l.first = e
+	}
+	for _, name := range e.site.Names {
+		name = strings.ToLower(name)
+		if addr, ok := parseIP(name); ok {
+			addOnce(l.addresses, addr, e)
+		} else if suffix, ok := strings.CutPrefix(name, "*"); ok {
+			addOnce(l.wildcards, suffix, e)
+		} else {
+			addOnce(l.exact, name, e)
+		}
+	}
+}
+
+func addOnce[K comparable](m map[K]*entry, key K, e *entry) {
+	if _, ok := m[key]; !ok {
+		m[key] = e
+	}
+}
+
+// certificate is the listener's choice for a client: its server name exactly, then as a wildcard of one label, else the
+// first site. A client that connects to an IP address sends no name (RFC 6066 §3): then the address it reached decides.
+func (l *listener) certificate(hello *stdtls.ClientHelloInfo) (*stdtls.Certificate, error) {
+	if l.first == nil {
+		return nil, errors.New("no site with TLS is on this address")
+	}
+	return l.choose(strings.ToLower(hello.ServerName), hello.Conn.LocalAddr()).certificate.Load(), nil
+}
+
+func (l *listener) choose(name string, local net.Addr) *entry {
+	if name == "" {
+		return l.byAddress(local)
+	}
+	if e, ok := l.exact[name]; ok {
+		return e
+	}
+	if dot := strings.IndexByte(name, '.'); dot > 0 {
+		if e, ok := l.wildcards[name[dot:]]; ok {
+			return e
+		}
+	}
+	return l.first
+}
+
+func (l *listener) byAddress(local net.Addr) *entry {
+	if local == nil {
+		return l.first
+	}
+	ap, err := netip.ParseAddrPort(local.String())
+	if err != nil { // a unix socket
+		return l.first
+	}
+	if e, ok := l.addresses[ap.Addr().Unmap().WithZone("")]; ok {
+		return e
+	}
+	return l.first
+}
+
+// parseIP reads an IP address as a site may write it, an IPv6 address with or without brackets.
+func parseIP(name string) (netip.Addr, bool) {
+	if inner, ok := strings.CutPrefix(name, "["); ok {
+		name, ok = strings.CutSuffix(inner, "]")
+		if !ok {
+			return netip.Addr{}, false
+		}
+	}
+	addr, err := netip.ParseAddr(name)
+	return addr.Unmap(), err == nil && addr.Zone() == ""
+}
+
+// Server puts TLS on a connection that was accepted on address ("network address"). It does no I/O; see [Conn.Handshake].
+// The handshake fails when no site is on that address.
+func (c *Certificates) Server(address string, raw net.Conn) *Conn {
+	l, ok := c.listeners[address]
+	if !ok {
+		l = newListener()
+	}
+	return &Conn{stdtls.Server(raw, l.config)}
+}
+
+// RootPEM returns the certificate of the local CA's root, which clients must trust; nil when no site is internal.
+func (c *Certificates) RootPEM() []byte {
+	if c.authority == nil {
+		return nil
+	}
+	return c.authority.rootPEM
+}
+
+// Close ends the renewal of certificates. Connections go on, and new ones get the certificates as they are.
+func (c *Certificates) Close() {
+	c.cancel()
+	<-c.stopped
+}
+
+// maintain renews internal certificates and warns of given ones that come to their end.
+func (c *Certificates) maintain(ctx context.Context) {
+	defer close(c.stopped)
+	tick := time.NewTicker(checkInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			c.check(time.Now())
+		}
+	}
+}
+
+func (c *Certificates) check(now time.Time) {
+	for _, e := range c.entries {
+		if e.site.Mode == Manual {
+			c.warnValidity(e, now)
+		} else if renewalDue(e.certificate.Load().Leaf, now) {
+			c.renew(e, now)
+		}
+	}
+}
+
+// renew replaces an internal certificate. After a failure the old one is kept and the next check tries again.
+func (c *Certificates) renew(e *entry, now time.Time) {
+	cert, err := c.authority.issue(e.site.Names, now)
+	if err != nil {
+		c.log("error", "internal certificate could not be renewed", "site", e.site.name(), "error", err)
+		return
+	}
+	e.certificate.Store(cert)
+	c.log("info", "internal certificate renewed", "site", e.site.name(), "expires", cert.Leaf.NotAfter)
+}
