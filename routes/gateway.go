@@ -1,0 +1,61 @@
+package routes
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// The defaults of the gateway block.
+const (
+	defaultGracePeriod = 30 * time.Second
+	defaultSpoolDir    = "/var/tmp" // not /tmp, which is often memory
+)
+
+// gateway reads the gateway block; s may be nil.
+func (r *reader) gateway(s *section) Gateway {
+	g := Gateway{
+		SpoolDir:    defaultSpoolDir,
+		GracePeriod: get(s, "grace_period", defaultGracePeriod),
+		Log:         Log{Level: "info", Format: "console"},
+	}
+	if s == nil {
+		return g
+	}
+	g.User = r.user(s, gatewayKey("user"))
+	g.RuntimeDir = r.pathOf(s, "runtime_dir", "")
+	g.StateDir = r.pathOf(s, "state_dir", "")
+	if s.has("spool_dir") {
+		g.SpoolDir = r.pathOf(s, "spool_dir", gatewayKey("spool_dir"))
+	}
+	if log := s.one("log"); log != nil {
+		g.Log = Log{Level: get(log, "level", g.Log.Level), Format: get(log, "format", g.Log.Format)}
+	}
+	if log := s.one("access_log"); log != nil {
+		g.AccessLog = r.accessLog(log)
+	}
+	return g
+}
+
+func (r *reader) accessLog(s *section) *AccessLog {
+	log := &AccessLog{Path: get(s, "path", "-"), Format: get(s, "format", "combined")}
+	if log.Path != "-" {
+		log.Path = r.pathOf(s, "path", gatewayKey("access_log"))
+	}
+	known := []string{"common", "combined", "json"}
+	if !slices.Contains(known, log.Format) && !strings.Contains(log.Format, "%") {
+		r.errorf(s.at("format"), "Unknown value", "\"format\" can be %s, or a format string with Apache's %% directives, not %q.%s",
+			alternatives(known), log.Format, didYouMean(log.Format, known))
+	}
+	return log
+}
+
+// user reads a user's name or number, which CheckSystem looks up.
+func (r *reader) user(s *section, key string) string {
+	name := get(s, "user", "")
+	if s.has("user") && (name == "" || strings.ContainsAny(name, ": /")) {
+		r.errorf(s.at("user"), "Wrong value", "%q is not the name of a user.", name)
+	}
+	r.ranges[key] = s.at("user")
+	return name
+}

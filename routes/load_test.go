@@ -1,0 +1,367 @@
+package routes
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// mustParse loads a configuration that has no errors.
+func mustParse(t *testing.T, src string) *Config {
+	t.Helper()
+	c, diags := Parse("/etc/gateway/site.hcl", []byte(src))
+	if diags.HasErrors() {
+		t.Fatalf("Parse found errors:\n%s", render(t, diags))
+	}
+	return c
+}
+
+// plain is the configuration without its places, as another process gets it.
+func plain(c *Config) *Config {
+	bare := *c
+	bare.source = source{}
+	return &bare
+}
+
+func TestLoadFull(t *testing.T) {
+	got, diags := Load("testdata/good/full.hcl")
+	if diags.Errors()+diags.Warnings() != 0 {
+		t.Fatalf("Load found:\n%s", render(t, diags))
+	}
+	folder, err := filepath.Abs("testdata/good")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fullConfig(folder); !reflect.DeepEqual(plain(got), want) {
+		t.Errorf("Load(full.hcl)\n got %s\nwant %s", asJSON(t, got), asJSON(t, want))
+	}
+}
+
+func fullConfig(folder string) *Config {
+	const root = "/srv/legacy/public"
+	index := []string{"index.html", "index.php"}
+	queue := Queue{Length: 511, Timeout: time.Minute}
+	return &Config{
+		Gateway: Gateway{
+			User: "www-data", RuntimeDir: "/run/gateway", StateDir: "/var/lib/gateway", SpoolDir: "/var/tmp",
+			GracePeriod: 30 * time.Second,
+			Log:         Log{Level: "info", Format: "console"},
+			AccessLog:   &AccessLog{Path: "/var/log/gateway/access.log", Format: "combined"},
+		},
+		TLS: TLSDefaults{Email: "ops@example.com"},
+		Pools: []Pool{
+			{Name: "edge", MPM: Event, MaxRequestWorkers: 400, RequestTimeout: time.Minute, Queue: queue},
+			{
+				Name: "php", MPM: Prefork, StartServers: 5, MinSpareServers: 5, MaxSpareServers: 10, ServerLimit: 150,
+				MaxRequestWorkers: 150, MaxRequestsPerChild: 4000, RequestTimeout: time.Minute, KillAfter: 2 * time.Second, User: "app",
+				Queue: Queue{Length: 200, Timeout: 10 * time.Second},
+				PHP:   &PHP{Command: []string{"php-cgi"}, INI: map[string]string{"memory_limit": "128M"}},
+			},
+			{
+				Name: "scripts", MPM: Prefork, StartServers: 5, MinSpareServers: 5, MaxSpareServers: 10, ServerLimit: 16,
+				MaxRequestWorkers: 16, RequestTimeout: time.Minute, KillAfter: 2 * time.Second, Queue: queue,
+			},
+		},
+		Sites: []Site{{
+			Names:  []string{"example.com", "www.example.com"},
+			Listen: []Listen{{Network: "tcp", Address: ":80"}, {Network: "tcp", Address: ":443", TLS: true}},
+			Root:   root, Index: []string{"index.html"}, KeepAliveTimeout: 5 * time.Second, MaxRequestBody: 1 << 30,
+			TLS: TLS{
+				Mode: "manual", Certificate: filepath.Join(folder, "example.com.pem"), Key: filepath.Join(folder, "example.com.key"),
+				Redirect: true,
+			},
+			Routes: []Route{
+				{
+					Pattern: Pattern{Prefix, "/assets/"}, Pool: "edge", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:58",
+					Static: &Static{Index: []string{"index.html"}, CacheControl: "public, max-age=3600"},
+				},
+				{
+					Pattern: Pattern{Prefix, "/cgi-bin/"}, Pool: "scripts", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:62",
+					CGI: &CGI{Root: "/srv/legacy/cgi-bin"},
+				},
+				{Pattern: Pattern{Suffix, ".php"}, Pool: "php", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:66"},
+				{
+					Pattern: Pattern{Prefix, "/"}, Pool: "edge", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:67",
+					TryFiles: []string{"{path}", "{path}/index.php", "/index.php"}, Static: &Static{Index: index},
+				},
+			},
+		}},
+	}
+}
+
+func asJSON(t *testing.T, v any) string {
+	t.Helper()
+	b, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func TestConfigSurvivesJSON(t *testing.T) {
+	want, diags := Load("testdata/good/full.hcl")
+	if diags.HasErrors() {
+		t.Fatal("full.hcl has errors")
+	}
+	var got Config
+	if err := json.Unmarshal([]byte(asJSON(t, want)), &got); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(&got, plain(want)) {
+		t.Errorf("after JSON\n got %s\nwant %s", asJSON(t, got), asJSON(t, want))
+	}
+}
+
+// TestDocsExample loads the example of the documentation.
+func TestDocsExample(t *testing.T) {
+	source, err := os.ReadFile(docsFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(source), "```hcl\n")
+	example, _, _ := strings.Cut(rest, "```")
+	if _, diags := Parse("docs.hcl", []byte(example)); diags.Errors()+diags.Warnings() > 0 || example == "" {
+		t.Errorf("the example of %s:\n%s", docsFile, render(t, diags))
+	}
+}
+
+// siteWith is a valid configuration around a site's lines and a route's.
+func siteWith(names, listen, siteLines, routeLines string) string {
+	return `pool "edge" {
+  mpm = "event"
+}
+site ` + names + ` {
+  listen = ` + listen + `
+  root = "www"
+` + siteLines + `
+  route "/*" {
+    pool = "edge"
+    ` + routeLines + `
+  }
+}
+`
+}
+
+const staticRoute = "static {}"
+
+func TestSiteValues(t *testing.T) {
+	t.Setenv("GATEWAY_TEST_ROOT", "/from/env")
+	rows := []struct {
+		name string
+		src  string
+		get  func(*Site) any
+		want any
+	}{
+		{"a relative root begins in the file's folder", siteWith(`"a"`, `[":80"]`, "", staticRoute), func(s *Site) any { return s.Root }, "/etc/gateway/www"},
+		{"a route has the site's root", siteWith(`"a"`, `[":80"]`, "", staticRoute), func(s *Site) any { return s.Routes[0].Root }, "/etc/gateway/www"},
+		{"a route's own root wins", siteWith(`"a"`, `[":80"]`, "", `root = "/x"`+"\n"+staticRoute), func(s *Site) any { return s.Routes[0].Root }, "/x"},
+		{"env reads the environment", siteWith(`"a"`, `[":80"]`, "", `root = env("GATEWAY_TEST_ROOT", "/y")`+"\n"+staticRoute), func(s *Site) any { return s.Routes[0].Root }, "/from/env"},
+		{"env has a default", siteWith(`"a"`, `[":80"]`, "", `root = env("GATEWAY_TEST_NONE", "/y")`+"\n"+staticRoute), func(s *Site) any { return s.Routes[0].Root }, "/y"},
+		{"a number may come from env", siteWith(`"a"`, `[":80"]`, `max_keep_alive_requests = env("GATEWAY_TEST_NONE", "7")`, staticRoute), func(s *Site) any { return s.MaxKeepAlive }, 7},
+		{"a site's body limit holds for its routes", siteWith(`"a"`, `[":80"]`, `max_request_body = "2M"`, staticRoute), func(s *Site) any { return s.Routes[0].MaxRequestBody }, int64(2 << 20)},
+		{"a route's body limit wins", siteWith(`"a"`, `[":80"]`, `max_request_body = "2M"`, "max_request_body = 10\n"+staticRoute), func(s *Site) any { return s.Routes[0].MaxRequestBody }, int64(10)},
+		{"a site's index holds for its routes", siteWith(`"a"`, `[":80"]`, `index = ["a.htm"]`, staticRoute), func(s *Site) any { return s.Routes[0].Static.Index }, []string{"a.htm"}},
+		{"GET takes HEAD along", siteWith(`"a"`, `[":80"]`, "", `methods = ["GET"]`+"\n"+staticRoute), func(s *Site) any { return s.Routes[0].Methods }, []string{"GET", "HEAD"}},
+		{"names are compared in lower case", siteWith(`"WWW.Example.Com." "[::1]" "*.X.org"`, `[":80"]`, "", staticRoute), func(s *Site) any { return s.Names }, []string{"www.example.com", "::1", "*.x.org"}},
+		{"a list may be computed", siteWith(`"a"`, `[for port in [80, 81] : ":${port}"]`, "", staticRoute), func(s *Site) any { return len(s.Listen) }, 2},
+		{"addresses are canonical", siteWith(`"a"`, `["[0:0::1]:080", "unix:run/x.sock", "127.0.0.1:90 tls"]`, "tls {\nmode = \"internal\"\n}", staticRoute), func(s *Site) any { return s.Listen }, []Listen{{"tcp", "[::1]:80", false}, {"unix", "/etc/gateway/run/x.sock", false}, {"tcp", "127.0.0.1:90", true}}},
+		{"a plain site has no TLS", siteWith(`"a.example"`, `[":80"]`, "", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "off"}},
+		{"local names get the internal authority", siteWith(`"localhost" "a.localhost" "127.0.0.1" "::1"`, `[":80", ":443"]`, "", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "internal", Redirect: true}},
+		{"the top-level mode is the default", "tls {\nmode = \"internal\"\n}\n" + siteWith(`"a.example"`, `[":443"]`, "", staticRoute), func(s *Site) any { return s.TLS.Mode }, "internal"},
+		{"the top-level mode needs no TLS address", "tls {\nmode = \"internal\"\n}\n" + siteWith(`"a.example"`, `[":80"]`, "", staticRoute), func(s *Site) any { return s.TLS.Mode }, "off"},
+		{"a certificate wins over the top-level mode", "tls {\nmode = \"internal\"\n}\n" + siteWith(`"a"`, `[":443"]`, "tls {\ncertificate = \"c.pem\"\nkey = \"/k.pem\"\n}", staticRoute), func(s *Site) any { return s.TLS }, TLS{"manual", "/etc/gateway/c.pem", "/k.pem", true}},
+		{"no redirect when asked", siteWith(`"localhost"`, `[":443"]`, "tls {\nredirect = false\n}", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "internal"}},
+		{"a redirect is 302", siteWith(`"a"`, `[":80"]`, "", "redirect {\nto = \"https://{host}{uri}\"\n}"), func(s *Site) any { return *s.Routes[0].Redirect }, Redirect{"https://{host}{uri}", 302}},
+		{"a response is plain text", siteWith(`"a"`, `[":80"]`, "", "respond {\nbody = \"a\\nb\"\n}"), func(s *Site) any { return *s.Routes[0].Respond }, Respond{200, "a\nb", "text/plain; charset=utf-8"}},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			c := mustParse(t, row.src)
+			if got := row.get(&c.Sites[0]); !reflect.DeepEqual(got, row.want) {
+				t.Errorf("Parse(%s)\n got %#v\nwant %#v", row.src, got, row.want)
+			}
+		})
+	}
+}
+
+func TestPoolSizes(t *testing.T) {
+	rows := []struct {
+		name  string
+		lines string
+		want  [5]int // start, min spare, max spare, server limit, workers
+	}{
+		{"the defaults are Apache's", "", [5]int{5, 5, 10, 256, 256}},
+		{"a small pool starts no more than it may", "max_request_workers = 3", [5]int{3, 3, 10, 3, 3}},
+		{"the old name counts", "max_clients = 20", [5]int{5, 5, 10, 20, 20}},
+		{"a server limit bounds the default", "server_limit = 8", [5]int{5, 5, 10, 8, 8}},
+		{"a server limit bounds what was written", "server_limit = 8\nmax_request_workers = 9", [5]int{5, 5, 10, 8, 8}},
+		{"a higher server limit stays", "server_limit = 80\nmax_request_workers = 9", [5]int{5, 5, 10, 80, 9}},
+		{"max spare is forced above min spare", "min_spare_servers = 10", [5]int{5, 10, 11, 256, 256}},
+		{"none idle is allowed", "start_servers = 0\nmin_spare_servers = 0\nmax_spare_servers = 0", [5]int{0, 0, 1, 256, 256}},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			p := mustParse(t, "pool \"php\" {\nmpm = \"prefork\"\nphp {}\n"+row.lines+"\n}\nsite \"a\" {\nlisten = [\":80\"]\nroot = \"/\"\nroute \"/*\" {\npool = \"php\"\n}\n}\n").Pools[0]
+			got := [5]int{p.StartServers, p.MinSpareServers, p.MaxSpareServers, p.ServerLimit, p.MaxRequestWorkers}
+			if got != row.want {
+				t.Errorf("%q: start, min spare, max spare, server limit, workers = %v, want %v", row.lines, got, row.want)
+			}
+		})
+	}
+}
+
+// TestLaterWords writes every reserved word of the schema where it belongs and wants the feature named.
+func TestLaterWords(t *testing.T) {
+	walkLater(schema, nil, func(name, feature, src string) {
+		_, diags := Parse("later.hcl", []byte(src))
+		out := string(render(t, diags))
+		if !strings.Contains(strings.Join(strings.Fields(out), " "), "\""+name+"\" ("+feature+") is not yet part of this version.") {
+			t.Errorf("%q does not lead to \"not yet\" and %q:\n%s\n%s", name, feature, src, out)
+		}
+	})
+}
+
+// walkLater calls visit with a configuration for each reserved name, as an attribute and as a block, and for each reserved value.
+func walkLater(b *block, path []*block, visit func(name, feature, src string)) {
+	for _, a := range b.attrs {
+		for _, w := range a.later {
+			visit(w.name, w.feature, wrap(path, a.name+` = "`+w.name+`"`))
+		}
+	}
+	for _, w := range b.later {
+		visit(w.name, w.feature, wrap(path, w.name+" = 1"))
+		visit(w.name, w.feature, wrap(path, w.name+" {\n}"))
+	}
+	for _, inner := range b.blocks {
+		walkLater(inner, append(path[:len(path):len(path)], inner), visit)
+	}
+}
+
+func wrap(path []*block, line string) string {
+	for i := len(path) - 1; i >= 0; i-- {
+		label := ""
+		if path[i].label != nil {
+			label = ` "` + path[i].label.example + `"`
+		}
+		line = path[i].name + label + " {\n" + line + "\n}"
+	}
+	return line + "\n"
+}
+
+func TestLoadFolder(t *testing.T) {
+	folder := t.TempDir()
+	write := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, diags := Load(folder)
+	if !diags.HasErrors() {
+		t.Errorf("Load(empty folder) has no errors")
+	}
+	write("20-sites.hcl", "site \"b\" {\nlisten = [\":80\"]\nroute \"/*\" {\npool = \"edge\"\nrespond {}\n}\n}\n")
+	write("10-sites.hcl", "site \"a\" {\nlisten = [\":80\"]\nroute \"/*\" {\npool = \"edge\"\nrespond {}\n}\n}\n")
+	write("30-pools.hcl", "pool \"edge\" {\nmpm = \"event\"\n}\n")
+	write(".hidden.hcl", "nonsense")
+	write("note.txt", "nonsense")
+	c, diags := Load(folder)
+	if diags.HasErrors() {
+		t.Fatalf("Load(folder):\n%s", render(t, diags))
+	}
+	if got := []string{c.Sites[0].Names[0], c.Sites[1].Names[0]}; !reflect.DeepEqual(got, []string{"a", "b"}) {
+		t.Errorf("Load(folder) has sites %q, want those of 10-sites.hcl first", got)
+	}
+	write("40-more.hcl", "pool \"edge\" {\nmpm = \"event\"\n}\nzebra = 1\n")
+	write("50-more.hcl", "zebra = 2\n")
+	if _, diags = Load(folder); diags.Errors() != 3 {
+		t.Errorf("Load(folder) has %d errors, want 3: a pool twice, an unknown attribute in two files\n%s", diags.Errors(), render(t, diags))
+	}
+}
+
+func TestLoadRefuses(t *testing.T) {
+	rows := []struct {
+		name string
+		src  string
+		want string
+	}{
+		{"a file that is too big", strings.Repeat("#", MaxSourceBytes+1), "File too big"},
+		{"brackets without end", strings.Repeat("a {", 5000), "Nested too deeply"},
+		{"a chain of operators", "a = " + strings.Repeat("!", 500000) + "1", "Too many operators"},
+		{"an empty file", "", "No site"},
+		{"bytes that are no text", "\xff\xfe\x00", "Invalid"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			c, diags := Parse("x.hcl", []byte(row.src))
+			if c != nil || !strings.Contains(string(render(t, diags)), row.want) {
+				t.Errorf("Parse gave a config: %t; want none and %q in\n%.500s", c != nil, row.want, render(t, diags))
+			}
+		})
+	}
+	if _, diags := Load("testdata/none.hcl"); !strings.Contains(string(render(t, diags)), "no such file") {
+		t.Errorf("Load(missing file):\n%s", render(t, diags))
+	}
+}
+
+func TestDiagnosticsColor(t *testing.T) {
+	_, diags := Parse("x.hcl", []byte("zebra = 1\n"))
+	var out strings.Builder
+	if err := diags.Write(&out, -1, true); err != nil || !strings.Contains(out.String(), "\x1b[31m") {
+		t.Errorf("Write(color) = %q, %v; want escapes", out.String(), err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	names, err := filepath.Glob("testdata/*/*.hcl")
+	if err != nil {
+		f.Fatal(err)
+	}
+	wrong, err := filepath.Glob("testdata/*.hcl")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, name := range append(names, wrong...) {
+		src, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(src)
+	}
+	f.Fuzz(func(t *testing.T, src []byte) {
+		c, diags := Parse("fuzz.hcl", src)
+		if (c == nil) != diags.HasErrors() {
+			t.Fatalf("Parse: config %t, errors %t; want one of them", c != nil, diags.HasErrors())
+		}
+		if len(render(t, diags)) == 0 && c == nil {
+			t.Fatal("Parse refused without a word")
+		}
+		if c != nil {
+			checkUsable(t, c)
+		}
+	})
+}
+
+// checkUsable holds a loaded configuration to what the other packages rely on.
+func checkUsable(t *testing.T, c *Config) {
+	t.Helper()
+	for _, p := range c.Pools {
+		if p.MaxRequestWorkers < 1 || p.MPM == Prefork && (p.MaxSpareServers <= p.MinSpareServers || p.StartServers > p.MaxRequestWorkers) {
+			t.Errorf("impossible pool: %+v", p)
+		}
+	}
+	for _, s := range c.Sites {
+		if len(s.Names) == 0 || len(s.Listen) == 0 || len(s.Routes) == 0 || s.TLS.Mode == "" || s.Root != "" && !filepath.IsAbs(s.Root) {
+			t.Errorf("impossible site: %+v", s)
+		}
+		for _, r := range s.Routes {
+			if r.Pattern.Kind == "" || r.MaxRequestBody < 1 {
+				t.Errorf("impossible route: %+v", r)
+			}
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package routes
+
+import (
+	"bytes"
+	"net/http"
+	"strings"
+)
+
+// PathError tells why a path is refused.
+type PathError struct {
+	Status int    // of the answer
+	Reason string // for the log
+}
+
+func (e *PathError) Error() string { return "path: " + e.Reason }
+
+// CleanPath is the one place where a request's path is decoded. raw is the path part of the request target as it was sent,
+// without the query. Percent escapes are decoded exactly once; then ".", ".." and repeated slashes are resolved, so that route,
+// file, script and log see the same path. The result begins with "/", ends with one when raw named a folder ("/a/", "/a/."),
+// and is raw itself, not a copy, when there was nothing to do.
+//
+// An error is a *[PathError]: 400 for what is malformed, holds a control character or a backslash, or leaves the root; 404 for
+// an encoded slash, which would be a separator in a file name and not in the URL.
+func CleanPath(raw string) (string, error) {
+	if raw == "" || raw[0] != '/' {
+		return "", badPath("does not begin with a slash")
+	}
+	decoded, err := unescape(raw)
+	if err != nil {
+		return "", err
+	}
+	if i := strings.IndexFunc(decoded, func(c rune) bool { return c < ' ' || c == 0x7f || c == '\\' }); i >= 0 {
+		if decoded[i] == '\\' {
+			return "", badPath("holds a backslash")
+		}
+		return "", badPath("holds a control character")
+	}
+	if !strings.Contains(decoded, "//") && !strings.Contains(decoded, "/.") {
+		return decoded, nil
+	}
+	return resolve(decoded)
+}
+
+func badPath(reason string) *PathError { return &PathError{http.StatusBadRequest, reason} }
+
+// unescape decodes percent escapes once (RFC 3986 §2.1).
+func unescape(raw string) (string, error) {
+	first := strings.IndexByte(raw, '%')
+	if first < 0 {
+		return raw, nil
+	}
+	b := make([]byte, first, len(raw))
+	copy(b, raw)
+	for i := first; i < len(raw); i++ {
+		if raw[i] != '%' {
+			b = append(b, raw[i])
+			continue
+		}
+		if i+2 >= len(raw) || unhex(raw[i+1]) < 0 || unhex(raw[i+2]) < 0 {
+			return "", badPath("holds a malformed percent escape")
+		}
+		c := byte(unhex(raw[i+1])<<4 | unhex(raw[i+2]))
+		if c == '/' {
+			return "", &PathError{http.StatusNotFound, "holds an encoded slash"}
+		}
+		b = append(b, c)
+		i += 2
+	}
+	return string(b), nil
+}
+
+// unhex is the value of a hexadecimal digit, or -1.
+func unhex(c byte) int {
+	switch {
+	case c >= '0' && c <= '9':
+		return int(c - '0')
+	case c >= 'a' && c <= 'f':
+		return int(c-'a') + 10
+	case c >= 'A' && c <= 'F':
+		return int(c-'A') + 10
+	}
+	return -1
+}
+
+// resolve removes empty and dot segments (RFC 3986 §5.2.4), but does not let ".." above the root pass.
+func resolve(path string) (string, error) {
+	b := make([]byte, 0, len(path))
+	folder := true // whether the result ends in a slash: the last segment was empty or dots
+	for segment := range strings.SplitSeq(path[1:], "/") {
+		folder = true
+		switch segment {
+		case "", ".":
+		case "..":
+			up := bytes.LastIndexByte(b, '/')
+			if up < 0 {
+				return "", badPath("leaves the root")
+			}
+			b = b[:up]
+		default:
+			b = append(append(b, '/'), segment...)
+			folder = false
+		}
+	}
+	if folder {
+		b = append(b, '/')
+	}
+	return string(b), nil
+}

@@ -1,0 +1,311 @@
+package routes
+
+import "strings"
+
+// kind is the type of an attribute's value, in the words of messages and of docs/config.md.
+type kind string
+
+const (
+	text     kind = "text"          // string
+	number   kind = "number"        // int
+	boolean  kind = "true or false" // bool
+	duration kind = "duration"      // time.Duration, written "10s"
+	size     kind = "size"          // int64 bytes, written 512, "64K", "128M" or "1G"
+	texts    kind = "list of texts" // []string
+	table    kind = "map of texts"  // map[string]string
+)
+
+// block is one row of the schema: a block, the attributes and blocks it takes, and the words that a later version will
+// take there. The schema is the only list of words; the reader, the suggestions and docs/config.md are held to it.
+type block struct {
+	name   string
+	label  *labels // nil: none
+	many   bool    // may stand more than once in its parent
+	attrs  []attr
+	blocks []*block
+	later  []word
+}
+
+// labels are the texts between a block's name and its brace.
+type labels struct {
+	meaning string
+	example string
+	several bool // one or more; else exactly one
+}
+
+// attr is one attribute of a block.
+type attr struct {
+	name     string
+	kind     kind
+	required bool
+	old      string   // Apache's older name for it
+	values   []string // the only texts taken; empty: any
+	later    []word   // further texts that a later version will take
+	min, max int64    // of numbers, and of durations in nanoseconds; max 0: none
+	only     []MPM    // in a pool: the MPMs it means something for; empty: all
+	freeform bool     // a text that may hold line breaks
+}
+
+// word is a name that is reserved for a later version, and what it will bring.
+type word struct {
+	name    string
+	feature string
+}
+
+// maxProcesses is Apache's MAX_SERVER_LIMIT for prefork.
+const maxProcesses = 200000
+
+// maxWaiting bounds a queue; a waiting request costs the front some memory.
+const maxWaiting = 1000000
+
+// schema is everything a configuration may say.
+var schema = &block{blocks: []*block{gatewaySchema, tlsSchema, poolSchema, siteSchema}}
+
+var gatewaySchema = &block{
+	name: "gateway",
+	attrs: []attr{
+		{name: "user", kind: text},
+		{name: "runtime_dir", kind: text},
+		{name: "state_dir", kind: text},
+		{name: "spool_dir", kind: text},
+		{name: "grace_period", kind: duration},
+	},
+	blocks: []*block{
+		{name: "log", attrs: []attr{
+			{name: "level", kind: text, values: []string{"debug", "info", "warn", "error"}},
+			{name: "format", kind: text, values: []string{"console", "json"}},
+		}},
+		{name: "access_log", attrs: []attr{
+			{name: "path", kind: text},
+			{name: "format", kind: text},
+		}},
+	},
+}
+
+const automaticTLS = "automatic certificates (ACME)"
+
+var tlsSchema = &block{
+	name: "tls",
+	attrs: []attr{
+		{name: "email", kind: text},
+		{name: "mode", kind: text, values: []string{"off", "internal"}, later: []word{{"auto", automaticTLS}}},
+	},
+}
+
+var poolSchema = &block{
+	name:  "pool",
+	label: &labels{meaning: "pool's name", example: "php"},
+	many:  true,
+	attrs: []attr{
+		{
+			name: "mpm", kind: text, required: true, values: []string{"prefork", "event"},
+			later: []word{{"worker", "the worker MPM (threads in child processes)"}},
+		},
+		{name: "start_servers", kind: number, max: maxProcesses, only: []MPM{Prefork, Worker}},
+		{name: "min_spare_servers", kind: number, max: maxProcesses, only: []MPM{Prefork}},
+		{name: "max_spare_servers", kind: number, max: maxProcesses, only: []MPM{Prefork}},
+		{name: "threads_per_child", kind: number, min: 1, max: maxProcesses, only: []MPM{Worker}},
+		{name: "thread_limit", kind: number, min: 1, max: maxProcesses, only: []MPM{Worker}},
+		{name: "min_spare_threads", kind: number, max: maxProcesses, only: []MPM{Worker}},
+		{name: "max_spare_threads", kind: number, max: maxProcesses, only: []MPM{Worker}},
+		{name: "server_limit", kind: number, min: 1, max: maxProcesses, only: []MPM{Prefork, Worker}},
+		{name: "max_request_workers", old: "max_clients", kind: number, min: 1, max: maxProcesses},
+		{
+			name: "max_requests_per_child", old: "max_connections_per_child", kind: number, max: 1 << 40,
+			only: []MPM{Prefork, Worker},
+		},
+		{name: "request_timeout", kind: duration},
+		{name: "kill_after", kind: duration, only: []MPM{Prefork, Worker}},
+		{name: "user", kind: text, only: []MPM{Prefork, Worker}},
+		{
+			name: "spawn", kind: text, values: []string{"demand"}, only: []MPM{Prefork, Worker},
+			later: []word{
+				{"apache", "Apache's own spawning"},
+				{"ondemand", "pools without idle children"},
+				{"static", "pools of a fixed size"},
+			},
+		},
+	},
+	blocks: []*block{
+		{name: "queue", attrs: []attr{
+			{name: "length", kind: number, max: maxWaiting},
+			{name: "timeout", kind: duration},
+			{name: "header", kind: boolean},
+		}},
+		{name: "php", attrs: []attr{
+			{name: "command", kind: texts},
+			{name: "ini", kind: table},
+			{name: "env", kind: table},
+		}, later: []word{
+			{"share_opcache", "one OPcache for all children of a pool"},
+			{"thread_safe", "thread-safe applications"},
+		}},
+		{name: "fastcgi", attrs: []attr{
+			{name: "command", kind: texts, required: true},
+			{name: "env", kind: table},
+			{name: "dir", kind: text},
+		}, later: []word{
+			{"thread_safe", "thread-safe applications"},
+		}},
+	},
+	later: []word{
+		{"wsgi", "WSGI applications"},
+		{"http", "applications that speak HTTP"},
+		{"max_child_memory", "recycling children by memory"},
+		{"max_child_age", "recycling children by age"},
+		{"rlimit", "resource limits of children"},
+		{"group", "a group other than the user's own"},
+		{"umask", "a umask of the pool's own"},
+		{"nice", "a priority of the pool's own"},
+		{"retry", "repeating a request whose child died"},
+		{"only_if_waiting", "deadlines that count only while others wait"},
+		{"idle_timeout", "retiring children that have been idle"},
+		{"debug_errors", "error pages that tell the cause"},
+	},
+}
+
+var siteSchema = &block{
+	name:  "site",
+	label: &labels{meaning: "host names", example: "example.com", several: true},
+	many:  true,
+	attrs: []attr{
+		{name: "listen", kind: texts, required: true},
+		{name: "root", kind: text},
+		{name: "index", kind: texts},
+		{name: "keep_alive_timeout", kind: duration, min: 1},
+		{name: "max_keep_alive_requests", kind: number, max: 1 << 30},
+		{name: "max_request_body", kind: size, min: 1},
+	},
+	blocks: []*block{
+		{name: "tls", attrs: []attr{
+			{name: "mode", kind: text, values: []string{"off", "internal"}, later: []word{{"auto", automaticTLS}}},
+			{name: "certificate", kind: text},
+			{name: "key", kind: text},
+			{name: "redirect", kind: boolean},
+		}},
+		routeSchema,
+	},
+}
+
+var routeSchema = &block{
+	name:  "route",
+	label: &labels{meaning: "pattern", example: "/*"},
+	many:  true,
+	attrs: []attr{
+		{name: "pool", kind: text, required: true},
+		{name: "methods", kind: texts},
+		{name: "root", kind: text},
+		{name: "try_files", kind: texts},
+		{name: "max_request_body", kind: size, min: 1},
+	},
+	blocks: []*block{
+		{name: "static", attrs: []attr{
+			{name: "index", kind: texts},
+			{name: "cache_control", kind: text},
+			{name: "dot_files", kind: boolean},
+		}},
+		{name: "cgi", attrs: []attr{
+			{name: "root", kind: text},
+			{name: "script", kind: text},
+			{name: "env", kind: table},
+		}},
+		{name: "redirect", attrs: []attr{
+			{name: "to", kind: text, required: true},
+			{name: "status", kind: number},
+		}},
+		{name: "respond", attrs: []attr{
+			{name: "status", kind: number, min: 200, max: 599},
+			{name: "body", kind: text, freeform: true},
+			{name: "content_type", kind: text},
+		}},
+	},
+	later: []word{
+		{"proxy", "the reverse proxy"},
+		{"fastcgi", "FastCGI servers that run elsewhere"},
+		{"buffer", "streaming without a spool"},
+		{"rewrite", "rewriting of paths"},
+		{"header", "changing headers"},
+		{"error_page", "error pages of your own"},
+		{"auth_basic", "passwords"},
+		{"allow", "access by address"},
+		{"deny", "access by address"},
+		{"rate_limit", "rate limits"},
+	},
+}
+
+// applications are the blocks that say what runs in a pool.
+var applications = []string{"php", "fastcgi", "wsgi", "http"}
+
+// handlers are the blocks that say what a route does on a pool without an application.
+var handlers = []string{"static", "cgi", "fastcgi", "proxy", "redirect", "respond"}
+
+// attr finds an attribute by its name or its old name.
+func (b *block) attr(name string) (*attr, bool) {
+	for i := range b.attrs {
+		if a := &b.attrs[i]; a.name == name || a.old != "" && a.old == name {
+			return a, true
+		}
+	}
+	return nil, false
+}
+
+func (b *block) block(name string) (*block, bool) {
+	for _, inner := range b.blocks {
+		if inner.name == name {
+			return inner, true
+		}
+	}
+	return nil, false
+}
+
+// words are all names that may stand in the block, those of later versions included.
+func (b *block) words() []string {
+	var words []string
+	for _, a := range b.attrs {
+		words = append(words, a.name)
+		if a.old != "" {
+			words = append(words, a.old)
+		}
+	}
+	for _, inner := range b.blocks {
+		words = append(words, inner.name)
+	}
+	for _, w := range b.later {
+		words = append(words, w.name)
+	}
+	return words
+}
+
+// title is the block as a person names it at the start of a sentence.
+func (b *block) title() string {
+	if b.name == "" {
+		return "The top level"
+	}
+	return `"` + b.name + `"`
+}
+
+// findWord returns the feature that a reserved word stands for.
+func findWord(words []word, name string) (feature string, ok bool) {
+	for _, w := range words {
+		if w.name == name {
+			return w.feature, true
+		}
+	}
+	return "", false
+}
+
+// alternatives joins words for a message: "a", "b" or "c".
+func alternatives(words []string) string {
+	var b strings.Builder
+	for i, w := range words {
+		switch {
+		case i == 0:
+		case i == len(words)-1:
+			b.WriteString(" or ")
+		default:
+			b.WriteString(", ")
+		}
+		b.WriteString(`"` + w + `"`)
+	}
+	return b.String()
+}

@@ -1,0 +1,169 @@
+package routes
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// The keys of the table of places, one for each value that CheckSystem looks at.
+func gatewayKey(attribute string) string        { return "gateway." + attribute }
+func poolKey(pool, attribute string) string     { return "pool." + pool + "." + attribute }
+func siteKey(site int, attribute string) string { return fmt.Sprintf("site.%d.%s", site, attribute) }
+func routeKey(site, route int) string           { return fmt.Sprintf("site.%d.route.%d.", site, route) }
+
+// inspector compares a configuration with the machine.
+type inspector struct {
+	source source
+	diags  hcl.Diagnostics
+}
+
+// CheckSystem reports what the machine lacks for the configuration: commands, folders, users, certificates. Load does not look at
+// the machine, so that a configuration can be checked elsewhere. Most findings concern one pool or site and don't keep the others
+// from being served; what this user may not look at is a warning.
+func (c *Config) CheckSystem() Diagnostics {
+	i := &inspector{source: c.source}
+	i.user(gatewayKey("user"), c.Gateway.User)
+	i.folder(gatewayKey("spool_dir"), c.Gateway.SpoolDir)
+	if log := c.Gateway.AccessLog; log != nil && log.Path != "-" {
+		i.folder(gatewayKey("access_log"), filepath.Dir(log.Path))
+	}
+	for n := range c.Pools {
+		i.pool(&c.Pools[n])
+	}
+	for n := range c.Sites {
+		i.site(n, &c.Sites[n])
+	}
+	return Diagnostics{list: sorted(i.diags), files: c.source.files}
+}
+
+func (i *inspector) pool(p *Pool) {
+	i.user(poolKey(p.Name, "user"), p.User)
+	if p.PHP != nil {
+		i.command(poolKey(p.Name, "command"), p.PHP.Command)
+	}
+	if p.FastCGI != nil {
+		i.command(poolKey(p.Name, "command"), p.FastCGI.Command)
+		i.folder(poolKey(p.Name, "dir"), p.FastCGI.Dir)
+	}
+}
+
+func (i *inspector) site(n int, s *Site) {
+	i.folder(siteKey(n, "root"), s.Root)
+	i.readable(siteKey(n, "certificate"), s.TLS.Certificate)
+	i.readable(siteKey(n, "key"), s.TLS.Key)
+	for j := range s.Routes {
+		route, key := &s.Routes[j], routeKey(n, j)
+		if route.Root != s.Root {
+			i.folder(key+"root", route.Root)
+		}
+		if route.CGI == nil {
+			continue
+		}
+		i.folder(key+"cgi.root", route.CGI.Root)
+		if route.CGI.Script != "" {
+			i.command(key+"cgi.script", []string{route.CGI.Script})
+		}
+	}
+}
+
+func (i *inspector) report(severity hcl.DiagnosticSeverity, key, summary, format string, args ...any) {
+	i.diags = append(i.diags, newDiagnostic(severity, i.source.ranges[key], summary, format, args...))
+}
+
+// user looks a name or a number up.
+func (i *inspector) user(key, name string) {
+	if name == "" {
+		return
+	}
+	if _, err := strconv.ParseUint(name, 10, 32); err == nil {
+		return // a number needs no entry
+	}
+	if _, err := user.Lookup(name); err != nil {
+		i.report(hcl.DiagError, key, "Unknown user", "There is no user %q on this machine. Create it or name another.", name)
+	}
+}
+
+func (i *inspector) command(key string, command []string) {
+	if len(command) == 0 {
+		return
+	}
+	_, err := exec.LookPath(command[0])
+	switch {
+	case err == nil:
+	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist):
+		i.report(hcl.DiagError, key, "Command not found", "%q is not installed%s. Install it or write its path.", command[0], where(command[0]))
+	default:
+		i.report(hcl.DiagError, key, "Command not executable", "%q can't be run: %v.", command[0], cause(err))
+	}
+}
+
+// where says where a command was looked for.
+func where(command string) string {
+	if filepath.Base(command) == command {
+		return " in a folder of PATH"
+	}
+	return ""
+}
+
+func (i *inspector) folder(key, path string) {
+	if path == "" {
+		return
+	}
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		i.report(severity(err), key, "Folder not found", "%s: %v.", path, cause(err))
+	case !info.IsDir():
+		i.report(hcl.DiagError, key, "Folder not found", "%s is not a folder.", path)
+	}
+}
+
+// readable opens a file as the supervisor will, before it gives up its rights.
+func (i *inspector) readable(key, path string) {
+	if path == "" {
+		return
+	}
+	info, err := os.Stat(path)
+	if err == nil && !info.Mode().IsRegular() {
+		i.report(hcl.DiagError, key, "File not readable", "%s is not a regular file.", path)
+		return
+	}
+	if err == nil {
+		var f *os.File
+		if f, err = os.Open(path); err == nil {
+			err = f.Close()
+		}
+	}
+	if err != nil {
+		i.report(severity(err), key, "File not readable", "%s: %v.", path, cause(err))
+	}
+}
+
+// severity makes what this user may not see a warning, for the gateway may run as another.
+func severity(err error) hcl.DiagnosticSeverity {
+	if errors.Is(err, fs.ErrPermission) {
+		return hcl.DiagWarning
+	}
+	return hcl.DiagError
+}
+
+// cause is the error without the operation and the path, which the message names itself.
+func cause(err error) error {
+	var wrapped *fs.PathError
+	if errors.As(err, &wrapped) {
+		return wrapped.Err
+	}
+	var notRun *exec.Error
+	if errors.As(err, &notRun) {
+		return notRun.Err
+	}
+	return err
+}

@@ -1,0 +1,118 @@
+package routes
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestCheckSystem(t *testing.T) {
+	folder := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"run": 0o700, "data": 0o600, "c.pem": 0o600} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte("#!/bin/sh\n"), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(folder, "www"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	const good = `gateway {
+  spool_dir = "www"
+  user      = "0"
+  access_log {
+    path = "www/access.log"
+  }
+}
+pool "php" {
+  mpm = "prefork"
+  php {
+    command = ["./run"]
+  }
+}
+pool "fcgi" {
+  mpm = "prefork"
+  fastcgi {
+    command = ["sh"]
+    dir     = "www"
+  }
+}
+pool "scripts" {
+  mpm = "prefork"
+}
+site "localhost" {
+  listen = ["127.0.0.1:8443 tls"]
+  root   = "www"
+  tls {
+    certificate = "c.pem"
+    key         = "c.pem"
+  }
+  route "/f/*" {
+    pool = "fcgi"
+  }
+  route "/c/*" {
+    pool = "scripts"
+    cgi {
+      root = "www"
+    }
+  }
+  route "/s" {
+    pool = "scripts"
+    cgi {
+      script = "run"
+    }
+  }
+  route "/*" {
+    pool = "php"
+    root = "www/"
+  }
+}
+`
+	rows := []struct {
+		name     string
+		old, new string // what is changed in the good configuration
+		want     string // of the diagnostics; empty: none
+	}{
+		{"nothing is missing", "", "", ""},
+		{"php is not installed", `"./run"`, `"php-cgi-none"`, `"php-cgi-none" is not installed in a folder of PATH.`},
+		{"php's path does not exist", `"./run"`, `"./none"`, `none" is not installed. Install it`},
+		{"php's path is not executable", `"./run"`, `"./data"`, "Command not executable"},
+		{"a FastCGI program is not installed", `["sh"]`, `["sh-none"]`, `"sh-none" is not installed`},
+		{"its folder is missing", `dir     = "www"`, `dir = "none"`, "Folder not found"},
+		{"the root is missing", `root   = "www"`, `root = "none"`, "none: no such file or directory."},
+		{"the root is a file", `root   = "www"`, `root = "data"`, "data is not a folder."},
+		{"a route's root is missing", `root = "www/"`, `root = "none"`, "Folder not found"},
+		{"the CGI folder is missing", `      root = "www"`, `      root = "none"`, "Folder not found"},
+		{"the CGI script is not executable", `script = "run"`, `script = "data"`, "Command not executable"},
+		{"the user is unknown", `"0"`, `"nobody-of-that-name"`, `There is no user "nobody-of-that-name"`},
+		{"the key is missing", `key         = "c.pem"`, `key = "none"`, "File not readable"},
+		{"the certificate is a folder", `certificate = "c.pem"`, `certificate = "www"`, "www is not a regular file."},
+		{"the log's folder is missing", `"www/access.log"`, `"none/access.log"`, "none: no such file or directory."},
+		{"the spool folder is missing", `spool_dir = "www"`, `spool_dir = "none"`, "Folder not found"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			name := filepath.Join(folder, "site.hcl")
+			c, diags := Parse(name, []byte(strings.Replace(good, row.old, row.new, 1)))
+			if diags.Errors()+diags.Warnings() > 0 {
+				t.Fatalf("Parse:\n%s", render(t, diags))
+			}
+			found := c.CheckSystem()
+			out := string(render(t, found))
+			flat := strings.Join(strings.Fields(out), " ")
+			if row.want == "" && out != "" || !strings.Contains(flat, row.want) {
+				t.Errorf("CheckSystem found, want %q:\n%s", row.want, out)
+			}
+			if row.want != "" && (!strings.Contains(out, "site.hcl line") || found.Errors() != 1) {
+				t.Errorf("CheckSystem found %d errors, want 1 with its place:\n%s", found.Errors(), out)
+			}
+		})
+	}
+}
+
+func TestCheckSystemOfALiteral(t *testing.T) {
+	c := &Config{Sites: []Site{{Root: "/no/such/folder"}}}
+	if found := c.CheckSystem(); found.Errors() != 1 || strings.Contains(string(render(t, found)), " line ") {
+		t.Errorf("CheckSystem of a literal:\n%s\nwant one error without a place", render(t, found))
+	}
+}

@@ -1,0 +1,12 @@
+pool "php" {
+  mpm = "prefork"
+  php {}
+}
+site "example.com" {
+  listen = [":80"]
+  root   = "/srv/www"
+  route "/*" {
+    pool = "php"
+    static {}
+  }
+}

@@ -1,0 +1,12 @@
+pool "edge" {
+  mpm = "event"
+}
+site "example.com" {
+  listen = [":80"]
+  root   = "/srv/www"
+  route "/*" {
+    pool = "edge"
+    methods = ["get", "GE T", "POST", "POST", ""]
+    static {}
+  }
+}

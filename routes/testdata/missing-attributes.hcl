@@ -1,0 +1,15 @@
+pool "php" {
+  php {}
+}
+pool "other" {
+  mpm = "prefork"
+  fastcgi {}
+}
+site "example.com" {
+  route "/*" {
+  }
+  route "/r" {
+    pool = "php"
+    redirect {}
+  }
+}

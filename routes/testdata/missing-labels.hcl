@@ -1,0 +1,14 @@
+pool {
+  mpm = "event"
+}
+site {
+  listen = [":80"]
+  root = "/srv/www"
+  route {
+    pool = "edge"
+    static {}
+  }
+}
+pool "edge" {
+  mpm = "event"
+}

@@ -1,0 +1,7 @@
+pool "edge" {
+  mpm = "event"
+}
+site "example.com" {
+  listen = [":80"]
+  root   = "/srv/www"
+}

@@ -1,0 +1,3 @@
+pool "edge" {
+  mpm = "event"
+}

@@ -1,0 +1,8 @@
+site "example.com" {
+  listen = [":80"]
+  root   = "/srv/www"
+  route "/*" {
+    pool = "edge"
+    static {}
+  }
+}

@@ -1,0 +1,11 @@
+pool "scripts" {
+  mpm = "prefork"
+}
+site "example.com" {
+  listen = [":80"]
+  root   = "/srv/www"
+  route "/*" {
+    pool = "scripts"
+    static {}
+  }
+}

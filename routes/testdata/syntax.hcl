@@ -1,0 +1,6 @@
+pool "edge" {
+  mpm = "event"
+
+site "example.com" {
+  listen = [":80"
+}

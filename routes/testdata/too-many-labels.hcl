@@ -1,0 +1,12 @@
+gateway "x" {}
+pool "edge" "two" {
+  mpm = "event"
+}
+site "example.com" {
+  listen = [":80"]
+  root   = "/srv/www"
+  route "/*" {
+    pool = "edge"
+    static {}
+  }
+}

@@ -1,0 +1,12 @@
+pool "edge" {
+  mpm = "event"
+}
+site "example.com" {
+  listen = [":80"]
+  root   = "/srv/www"
+  route "/*" {
+    pool = "edge"
+    try_files = ["{path}", "index.php", "{file}", "/index.php?q={path}", "/x{path", "/{uri}"]
+    static {}
+  }
+}

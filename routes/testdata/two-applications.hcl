@@ -1,0 +1,14 @@
+pool "f" {
+  mpm = "prefork"
+  php {}
+  fastcgi {
+    command = ["/usr/bin/f"]
+  }
+}
+site "example.com" {
+  listen = [":80"]
+  root   = "/srv/www"
+  route "/*" {
+    pool = "f"
+  }
+}

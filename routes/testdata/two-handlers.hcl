@@ -1,0 +1,15 @@
+pool "edge" {
+  mpm = "event"
+}
+site "example.com" {
+  listen = [":80"]
+  root   = "/srv/www"
+  route "/*" {
+    pool = "edge"
+    respond {}
+    static {}
+    redirect {
+      to = "/x"
+    }
+  }
+}

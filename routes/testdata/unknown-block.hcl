@@ -1,0 +1,15 @@
+pol "edge" {
+  mpm = "event"
+}
+gatway {}
+pool "edge" {
+  mpm = "event"
+}
+site "example.com" {
+  listen = [":80"]
+  root   = "/srv/www"
+  route "/*" {
+    pool = "edge"
+    static {}
+  }
+}
