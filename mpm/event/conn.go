@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"time"
@@ -230,9 +231,9 @@ func (c *Conn) Write2(a, b []byte) (int, error) {
 	})
 }
 
-// SendFile sends n bytes of a file from an offset, without copying them. It returns how many were sent; fewer than n without
-// an error when the file has become shorter.
-func (c *Conn) SendFile(f *os.File, offset, n int64) (int64, error) {
+// SendFile sends n bytes of a file from its position, without copying them. It returns how many were sent; fewer than n
+// without an error when the file has become shorter.
+func (c *Conn) SendFile(f *os.File, n int64) (int64, error) {
 	rc, err := f.SyscallConn()
 	if err != nil {
 		return 0, err
@@ -240,12 +241,9 @@ func (c *Conn) SendFile(f *os.File, offset, n int64) (int64, error) {
 	var sent int
 	cerr := rc.Control(func(fd uintptr) {
 		sent, err = c.sendAll(int(n), func(done int) (int, unix.Errno) {
-			off := offset + int64(done)
 			// Not raw: it waits for the disk when the file is not in memory.
-			k, e := unix.Sendfile(int(c.entry.fd), int(fd), &off, min(int(n)-done, 1<<20))
-			if e != nil {
-				var errno unix.Errno
-				errors.As(e, &errno)
+			k, e := unix.Sendfile(int(c.entry.fd), int(fd), nil, min(int(n)-done, 1<<20))
+			if errno, ok := e.(unix.Errno); ok {
 				return 0, errno
 			}
 			return k, 0
@@ -391,6 +389,9 @@ func (c *Conn) Draining() bool { return c.loop.engine.Draining() }
 
 // Listener is where the connection came in.
 func (c *Conn) Listener() *Listener { return c.listener }
+
+// Remote is the client's address; zero for a unix socket.
+func (c *Conn) Remote() netip.AddrPort { return c.entry.peer() }
 
 // RemoteAddr is the client's address.
 func (c *Conn) RemoteAddr() net.Addr { return c.entry.remote() }

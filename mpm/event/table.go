@@ -42,14 +42,22 @@ type entry struct {
 	addr     [16]byte
 }
 
-func (en *entry) remote() net.Addr {
+// peer is the client's address; zero for a unix socket.
+func (en *entry) peer() netip.AddrPort {
 	switch en.family {
 	case 4:
-		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom4([4]byte(en.addr[:4])), en.port))
+		return netip.AddrPortFrom(netip.AddrFrom4([4]byte(en.addr[:4])), en.port)
 	case 6:
-		return net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom16(en.addr), en.port))
+		return netip.AddrPortFrom(netip.AddrFrom16(en.addr), en.port)
 	}
-	return &net.UnixAddr{Net: "unix"}
+	return netip.AddrPort{}
+}
+
+func (en *entry) remote() net.Addr {
+	if en.family == 0 {
+		return &net.UnixAddr{Net: "unix"}
+	}
+	return net.TCPAddrFromAddrPort(en.peer())
 }
 
 // set replaces the owner state and forgets the flags in drop. It keeps flags that arrive meanwhile.

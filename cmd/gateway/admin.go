@@ -1,0 +1,143 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"gateway/mpm"
+)
+
+// adminName is the admin socket's name in runtime_dir.
+const adminName = "admin.sock"
+
+// Status is what `gateway status -json` prints.
+type statusReport struct {
+	Version       string           `json:"version"`
+	Generation    int              `json:"generation"`
+	UptimeSeconds float64          `json:"uptime_seconds"`
+	SupervisorPID int              `json:"supervisor_pid"`
+	FrontPID      int              `json:"front_pid"`
+	Connections   connectionCounts `json:"connections"`
+	Pools         []mpm.PoolStatus `json:"pools"`
+}
+
+type connectionCounts struct {
+	Open   int64 `json:"open"`
+	Parked int64 `json:"parked"`
+	Active int64 `json:"active"`
+}
+
+// ask sends one word to a running gateway and returns its whole answer.
+func ask(socket, word string, patience time.Duration) ([]byte, error) {
+	if socket == "" {
+		socket = filepath.Join(defaultRuntimeDir(), adminName)
+	}
+	c, err := net.DialTimeout("unix", socket, 2*time.Second)
+	if err != nil {
+		return nil, fmt.Errorf("no gateway answers at %s: %w (another one: -socket PATH)", socket, errors.Unwrap(err))
+	}
+	defer c.Close()
+	if patience > 0 {
+		if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := io.WriteString(c, word+"\n"); err != nil {
+		return nil, err
+	}
+	answer, err := io.ReadAll(c)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", socket, err)
+	}
+	if text, ok := strings.CutPrefix(string(answer), "error: "); ok {
+		return nil, errors.New(strings.TrimSpace(text))
+	}
+	return answer, nil
+}
+
+func stop(args []string) error {
+	fs := flag.NewFlagSet("stop", flag.ContinueOnError)
+	socket := fs.String("socket", "", "`path` of the admin socket")
+	if _, err := parse(fs, args); err != nil {
+		return err
+	}
+	answer, err := ask(*socket, "stop", 0)
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(string(answer)) != "ok" {
+		return fmt.Errorf("the gateway ended before it had stopped: %q", answer)
+	}
+	return nil
+}
+
+func status(args []string) error {
+	fs := flag.NewFlagSet("status", flag.ContinueOnError)
+	socket := fs.String("socket", "", "`path` of the admin socket")
+	asJSON := fs.Bool("json", false, "print one JSON object")
+	if _, err := parse(fs, args); err != nil {
+		return err
+	}
+	answer, err := ask(*socket, "status", 5*time.Second)
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		_, err := os.Stdout.Write(answer)
+		return err
+	}
+	var s statusReport
+	if err := json.Unmarshal(answer, &s); err != nil {
+		return fmt.Errorf("status: %w", err)
+	}
+	s.print(os.Stdout)
+	return nil
+}
+
+// print shows the status the way Apache's mod_status does: a board with a letter for each place.
+func (s *statusReport) print(w io.Writer) {
+	fmt.Fprintf(w, "gateway %s, generation %d, up %s, supervisor %d, front %d\n", s.Version, s.Generation,
+		(time.Duration(s.UptimeSeconds) * time.Second).String(), s.SupervisorPID, s.FrontPID)
+	fmt.Fprintf(w, "connections: %d open, %d parked, %d active\n", s.Connections.Open, s.Connections.Parked, s.Connections.Active)
+	for i := range s.Pools {
+		printPool(w, &s.Pools[i])
+	}
+	fmt.Fprint(w, "\n_ idle  W busy  S starting  G draining  . empty\n")
+}
+
+func printPool(w io.Writer, p *mpm.PoolStatus) {
+	fmt.Fprintf(w, "\npool %s (%s): %s", p.Name, p.MPM, p.State)
+	if p.Trouble != "" {
+		fmt.Fprintf(w, ": %s; next try in %.0f s", p.Trouble, p.NextTrySeconds)
+	}
+	fmt.Fprintf(w, "\n  slots %d of %d busy", p.Slots.Busy, p.Slots.Limit)
+	if p.Processes.Total > 0 {
+		fmt.Fprintf(w, ", processes %d (%d idle, %d busy, %d starting, %d draining)", p.Processes.Total,
+			p.Processes.Idle, p.Processes.Busy, p.Processes.Starting, p.Processes.Draining)
+	}
+	fmt.Fprintf(w, "\n  requests %d, failed %d; queue %d of %d waiting, %d rejected, %d timed out, %d abandoned\n", p.Requests.Total,
+		p.Requests.Failed, p.Queue.Waiting, p.Queue.Length, p.Queue.Rejected, p.Queue.TimedOut, p.Queue.Abandoned)
+	if p.MPM == "event" {
+		return
+	}
+	for board := p.Board; board != ""; {
+		n := min(64, len(board))
+		fmt.Fprintf(w, "  %s\n", board[:n])
+		board = board[n:]
+	}
+	for _, c := range p.Children {
+		fmt.Fprintf(w, "  %4d pid %-7d %-8s %6d requests %7.1f MB %8.0f s", c.Slot, c.PID, c.State, c.Requests, float64(c.RSSBytes)/(1<<20), c.AgeSeconds)
+		if r := c.Request; r != nil {
+			fmt.Fprintf(w, "  %s %s %.1f s", r.Method, r.URI, r.Seconds)
+		}
+		fmt.Fprintln(w)
+	}
+}

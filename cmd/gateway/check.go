@@ -1,0 +1,58 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+
+	"golang.org/x/term"
+
+	"gateway/routes"
+)
+
+func check(args []string) error {
+	files, err := parse(flag.NewFlagSet("check", flag.ContinueOnError), args, "FILE")
+	if err != nil {
+		return err
+	}
+	c, err := load(files[0])
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s: ok: %s, %s\n", files[0], plural(len(c.Sites), "site"), plural(len(c.Pools), "pool"))
+	return nil
+}
+
+// load reads a configuration and holds it against this machine. What it finds goes to standard error.
+func load(path string) (*routes.Config, error) {
+	c, diags := routes.Load(path)
+	report(diags)
+	if diags.HasErrors() {
+		return nil, errReported
+	}
+	diags = c.CheckSystem()
+	report(diags)
+	if diags.HasErrors() {
+		return nil, errReported
+	}
+	return c, nil
+}
+
+func report(diags routes.Diagnostics) {
+	width, color := 100, false
+	if fd := int(os.Stderr.Fd()); term.IsTerminal(fd) {
+		color = os.Getenv("NO_COLOR") == ""
+		if w, _, err := term.GetSize(fd); err == nil {
+			width = w
+		}
+	}
+	// There is nobody to tell when standard error is closed.
+	_ = diags.Write(os.Stderr, width, color)
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

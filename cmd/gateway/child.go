@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"gateway/proxy"
+)
+
+// childRole is the hidden command of a child that runs the gateway's own handlers.
+const childRole = "child"
+
+// childMain serves scripts on the private listening socket that is descriptor 0. Its standard error is read by the front.
+func childMain() int {
+	l, err := net.FileListener(os.Stdin)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "descriptor 0 is not a listening socket: %v\n", err)
+		return exitUsage
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if err := proxy.ServeScripts(ctx, l); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return exitFailed
+	}
+	return exitOK
+}

@@ -1,0 +1,335 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"gateway/internal/ctl"
+	"gateway/mpm"
+	"gateway/mpm/event"
+	"gateway/proxy"
+	"gateway/routes"
+	"gateway/tls"
+)
+
+// frontRole is the hidden command of the front.
+const frontRole = "front"
+
+// controlDescriptor is where the front finds its end of the channel to the supervisor.
+const controlDescriptor = 3
+
+// front accepts, terminates TLS, speaks HTTP, routes, and grants slots. Its fields are set by newFront and then immutable.
+type front struct {
+	setup  *setup
+	log    *zap.SugaredLogger
+	ctl    *ctl.Conn
+	pools  map[string]*mpm.Pool
+	server *proxy.Server
+	access *proxy.AccessLog // nil: none
+	certs  *tls.Certificates
+	engine *event.Engine
+}
+
+func frontMain() int {
+	conn, err := ctl.FromFile(os.NewFile(controlDescriptor, "control"))
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "gateway front: it is started by `gateway run`: %v\n", err)
+		return exitUsage
+	}
+	h, err := receive(conn)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "gateway front: %v\n", err)
+		return exitFailed
+	}
+	f, err := newFront(conn, h)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "gateway front: %v\n", err)
+		return exitUsage
+	}
+	return f.run()
+}
+
+// handover is what the supervisor sends before a front begins.
+type handover struct {
+	setup     *setup
+	listeners []listener
+	children  []child
+}
+
+type listener struct {
+	address string
+	file    *os.File
+}
+
+type child struct {
+	ctl.Message
+	output *os.File // the read end of its standard error
+}
+
+// receive takes the handover, up to the setup that ends it.
+func receive(conn *ctl.Conn) (*handover, error) {
+	h := new(handover)
+	for {
+		m, files, err := conn.Recv()
+		if err != nil {
+			return nil, err
+		}
+		switch m.Kind {
+		case ctl.Listener:
+			h.listeners = append(h.listeners, listener{m.Address, files[0]})
+		case ctl.Child:
+			h.children = append(h.children, child{m, files[0]})
+		case ctl.Setup:
+			h.setup, err = decodeSetup(files[0])
+			return h, errors.Join(err, files[0].Close())
+		}
+	}
+}
+
+func newFront(conn *ctl.Conn, h *handover) (*front, error) {
+	c := h.setup.Config
+	f := &front{setup: h.setup, log: newLogger(c.Gateway.Log, "front"), ctl: conn, pools: map[string]*mpm.Pool{}}
+	for i := range c.Pools {
+		f.pools[c.Pools[i].Name] = f.newPool(c.Pools[i])
+	}
+	var err error
+	if f.server, err = proxy.NewServer(c, f.pools, f.log); err != nil {
+		return nil, err
+	}
+	if c.Gateway.AccessLog != nil {
+		if f.access, err = proxy.NewAccessLog(*c.Gateway.AccessLog, proxy.WithAccessLogWarning(f.log.Warnw)); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.openCertificates(); err != nil {
+		return nil, err
+	}
+	paused := func(err error) {
+		f.log.Warnw("accepting pauses for a second: raise the limit of open files (ulimit -n, LimitNOFILE)", "error", err)
+	}
+	if f.engine, err = event.New(event.Options{Paused: paused}); err != nil {
+		return nil, err
+	}
+	for _, ch := range h.children {
+		f.adopt(ch)
+	}
+	for _, p := range f.pools {
+		p.Open()
+	}
+	return f, f.listen(h.listeners)
+}
+
+func (f *front) newPool(c routes.Pool) *mpm.Pool {
+	return mpm.NewPool(c, starter{f.ctl, f.setup.Generation}, mpm.WithLogger(f.log.With("pool", c.Name)),
+		mpm.WithGeneration(f.setup.Generation), mpm.WithProbe(proxy.Probe))
+}
+
+// starter asks the supervisor for what a pool wants done. A failed send means that the supervisor is gone: run ends then.
+type starter struct {
+	conn       *ctl.Conn
+	generation int
+}
+
+func (s starter) Start(pool string, slot int) {
+	_ = s.conn.Send(ctl.Message{Kind: ctl.Start, Pool: pool, Slot: slot, Generation: s.generation})
+}
+
+func (s starter) Retire(pool string, slot, pid int) {
+	_ = s.conn.Send(ctl.Message{Kind: ctl.Retire, Pool: pool, Slot: slot, PID: pid, Generation: s.generation})
+}
+
+func (s starter) Kill(pool string, slot, pid int) {
+	_ = s.conn.Send(ctl.Message{Kind: ctl.Kill, Pool: pool, Slot: slot, PID: pid, Generation: s.generation})
+}
+
+func (f *front) openCertificates() error {
+	var sites []tls.Site
+	for i := range f.setup.Config.Sites {
+		s := &f.setup.Config.Sites[i]
+		if s.TLS.Mode == "off" {
+			continue
+		}
+		site := tls.Site{Names: s.Names, Mode: s.TLS.Mode, CertificatePEM: f.setup.Certificates[i].Certificate, KeyPEM: f.setup.Certificates[i].Key}
+		for _, l := range s.Listen {
+			if l.TLS {
+				site.Addresses = append(site.Addresses, l.Key())
+			}
+		}
+		sites = append(sites, site)
+	}
+	var err error
+	f.certs, err = tls.New(f.setup.Config.Gateway.StateDir, sites, f.logTLS)
+	return err
+}
+
+func (f *front) logTLS(level, msg string, kv ...any) {
+	switch level {
+	case "error":
+		f.log.Errorw(msg, kv...)
+	case "warn":
+		f.log.Warnw(msg, kv...)
+	default:
+		f.log.Infow(msg, kv...)
+	}
+}
+
+// listen gives the listening sockets to the engine.
+func (f *front) listen(sockets []listener) error {
+	known := listeners(f.setup.Config)
+	for _, s := range sockets {
+		i := slices.IndexFunc(known, func(l routes.Listen) bool { return l.Address == s.address })
+		if i < 0 {
+			return fmt.Errorf("listener %s is not in the configuration", s.address)
+		}
+		if err := f.engine.Listen(s.file, event.Listener{Protocol: f.protocol(known[i]), Raw: known[i].TLS, Address: known[i].Key()}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *front) protocol(l routes.Listen) *proxy.HTTP {
+	h := &proxy.HTTP{Handler: f.server, Log: f.log, Access: f.access, Local: localAddress(l)}
+	if l.TLS {
+		server := func(raw net.Conn) proxy.Secure { return f.certs.Server(l.Key(), raw) }
+		h.Secure = func(c *event.Conn) *proxy.SecureConn { return proxy.NewSecureConn(c, server) }
+	}
+	return h
+}
+
+// localAddress tells the address that clients of a listener connect to: a system call each only where there are several.
+func localAddress(l routes.Listen) func(*event.Conn) netip.AddrPort {
+	if l.Network == "unix" {
+		return func(*event.Conn) netip.AddrPort { return netip.AddrPort{} }
+	}
+	if a, err := netip.ParseAddrPort(l.Address); err == nil && !a.Addr().IsUnspecified() {
+		return func(*event.Conn) netip.AddrPort { return a }
+	}
+	return func(c *event.Conn) netip.AddrPort {
+		if a, ok := c.LocalAddr().(*net.TCPAddr); ok {
+			return a.AddrPort()
+		}
+		return netip.AddrPort{}
+	}
+}
+
+// run serves until the supervisor says otherwise, or is gone.
+func (f *front) run() int {
+	if err := f.ctl.Send(ctl.Message{Kind: ctl.Ready}); err != nil {
+		return exitFailed
+	}
+	for {
+		m, files, err := f.ctl.Recv()
+		if err != nil {
+			// Without a supervisor nobody may serve; what the kernel holds of us goes with the process.
+			return exitFailed
+		}
+		switch m.Kind {
+		case ctl.Child:
+			f.adopt(child{m, files[0]})
+		case ctl.Failed:
+			f.pools[m.Pool].StartFailed(m.Slot, m.Text)
+		case ctl.Exited:
+			f.pools[m.Pool].Exited(m.Slot, m.PID, m.Status)
+		case ctl.Status:
+			go f.answerStatus(files[0]) // ends with its write deadline at the latest
+		case ctl.Reopen:
+			f.reopen()
+		case ctl.Drain:
+			go f.drain() // ends the process
+		}
+	}
+}
+
+// adopt takes a child that runs, new or left by an earlier front.
+func (f *front) adopt(c child) {
+	go f.logOutput(c) // ends when the child and all that inherited its standard error have closed it
+	f.pools[c.Pool].Started(c.Slot, c.PID, c.Socket, time.Duration(c.Seconds*float64(time.Second)))
+}
+
+// maxLine is how much of a line of a child's standard error is logged.
+const maxLine = 8 << 10
+
+// logOutput logs what a child writes to its standard error, line by line.
+func (f *front) logOutput(c child) {
+	defer c.output.Close()
+	log := f.log.With("pool", c.Pool, "pid", c.PID)
+	r := bufio.NewReaderSize(c.output, maxLine)
+	for {
+		line, err := r.ReadSlice('\n')
+		if text := proxy.Printable(line); text != "" {
+			log.Warnw("child says", "text", text)
+		}
+		for errors.Is(err, bufio.ErrBufferFull) {
+			_, err = r.ReadSlice('\n') // the rest of an overlong line
+		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				log.Warnw("standard error of a child can't be read", "error", err)
+			}
+			return
+		}
+	}
+}
+
+func (f *front) reopen() {
+	if f.access == nil {
+		return
+	}
+	if err := f.access.Reopen(); err != nil {
+		f.log.Errorw("access log can't be reopened; it goes on in the old file", "error", err)
+	}
+}
+
+func (f *front) answerStatus(conn *os.File) {
+	defer conn.Close()
+	s := statusReport{
+		Version: f.setup.Version, Generation: f.setup.Generation, UptimeSeconds: time.Since(f.setup.Started).Seconds(),
+		SupervisorPID: f.setup.SupervisorPID, FrontPID: os.Getpid(), Pools: []mpm.PoolStatus{},
+	}
+	e := f.engine.Stats()
+	s.Connections = connectionCounts{Open: e.Open, Parked: e.Parked, Active: e.Active}
+	for i := range f.setup.Config.Pools {
+		s.Pools = append(s.Pools, f.pools[f.setup.Config.Pools[i].Name].Status())
+	}
+	c, err := net.FileConn(conn)
+	if err != nil {
+		f.log.Warnw("status can't be sent", "error", err)
+		return
+	}
+	defer c.Close()
+	if err := c.SetWriteDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return
+	}
+	// Whoever asked may have left.
+	_ = json.NewEncoder(c).Encode(s)
+}
+
+// drain finishes the requests in progress and ends the process. The supervisor sees to it that this does not take for ever.
+func (f *front) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), f.setup.Config.Gateway.GracePeriod)
+	defer cancel()
+	if err := f.engine.Drain(ctx); err != nil {
+		f.log.Warnw("grace_period is over: requests in progress are cut off", "connections", f.engine.Stats().Open)
+	}
+	for _, p := range f.pools {
+		p.Close()
+	}
+	if f.access != nil {
+		if err := f.access.Close(); err != nil {
+			f.log.Errorw("access log", "error", err)
+		}
+	}
+	os.Exit(exitOK)
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"gateway/internal/ctl"
+	"gateway/routes"
+)
+
+// setup is what the supervisor tells each front: everything it needs that only the supervisor may read.
+type setup struct {
+	Version       string
+	Generation    int
+	SupervisorPID int
+	Started       time.Time
+	Config        *routes.Config
+	Certificates  []certificate // of the sites, by their place in Config
+}
+
+// certificate holds the bytes of a certificate's files; both are empty for a site without.
+type certificate struct {
+	Certificate, Key []byte
+}
+
+// maxSetup is more than any configuration takes.
+const maxSetup = 256 << 20
+
+func (s *setup) encode() ([]byte, error) { return json.Marshal(s) }
+
+func decodeSetup(f *os.File) (*setup, error) {
+	b, err := ctl.ReadBlob(f, maxSetup)
+	if err != nil {
+		return nil, err
+	}
+	s := new(setup)
+	if err := json.Unmarshal(b, s); err != nil {
+		return nil, fmt.Errorf("setup: %w", err)
+	}
+	if s.Config == nil || len(s.Certificates) != len(s.Config.Sites) {
+		return nil, errors.New("setup: not complete")
+	}
+	return s, nil
+}
+
+// readCertificates reads the files that the sites name, as the supervisor's user.
+func readCertificates(c *routes.Config) ([]certificate, error) {
+	all := make([]certificate, len(c.Sites))
+	for i := range c.Sites {
+		t := c.Sites[i].TLS
+		if t.Mode != "manual" {
+			continue
+		}
+		var err error
+		if all[i].Certificate, err = os.ReadFile(t.Certificate); err != nil {
+			return nil, fmt.Errorf("site %q: certificate: %w", c.Sites[i].Names[0], err)
+		}
+		if all[i].Key, err = os.ReadFile(t.Key); err != nil {
+			return nil, fmt.Errorf("site %q: key: %w", c.Sites[i].Names[0], err)
+		}
+	}
+	return all, nil
+}

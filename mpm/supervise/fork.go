@@ -1,0 +1,126 @@
+package supervise
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// image is what a new process consists of.
+type image struct {
+	path       string
+	args       []string
+	env        []string
+	dir        string
+	credential *Credential
+	files      []uintptr // becomes descriptors 0, 1, 2 …; everything else of ours is closed on exec
+}
+
+// forker starts processes from one OS thread that lives until close.
+//
+// Two things of Linux belong to a thread where one expects the process: the parent-death signal is sent when the *thread*
+// that forked ends, which in Go may be any time; and no_new_privs is set for one thread and inherited by what it forks.
+// So there is one forker with no_new_privs for the front and one without for the children, whose programs may need set-id
+// helpers (PHP's mail() calls Postfix's postdrop).
+type forker struct {
+	jobs  chan job
+	ended chan struct{}
+}
+
+type job struct {
+	image image
+	done  chan<- forked
+}
+
+type forked struct {
+	pid int
+	err error
+}
+
+func newForker(noNewPrivs bool) (*forker, error) {
+	f := &forker{jobs: make(chan job), ended: make(chan struct{})}
+	ready := make(chan error, 1)
+	go f.run(noNewPrivs, ready) // ends with close
+	if err := <-ready; err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// run never unlocks its thread, so the thread ends with it and no other goroutine ever gets it.
+func (f *forker) run(noNewPrivs bool, ready chan<- error) {
+	defer close(f.ended)
+	runtime.LockOSThread()
+	if noNewPrivs {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			ready <- fmt.Errorf("set no_new_privs: %w", err)
+			return
+		}
+	}
+	ready <- nil
+	for j := range f.jobs {
+		pid, err := fork(j.image)
+		j.done <- forked{pid, err}
+	}
+}
+
+// start returns when the new program runs, or with the reason why it could not be executed.
+//
+// The caller is the loop, which also reaps: so a process whose exec failed is waited for by syscall.ForkExec alone.
+func (f *forker) start(i image) (pid int, err error) {
+	done := make(chan forked)
+	f.jobs <- job{i, done}
+	r := <-done
+	return r.pid, r.err
+}
+
+// close ends the thread. Whatever it started and still lives gets SIGKILL.
+func (f *forker) close() {
+	close(f.jobs)
+	<-f.ended
+}
+
+func fork(i image) (pid int, err error) {
+	attr := &syscall.ProcAttr{
+		Dir:   i.dir,
+		Env:   i.env,
+		Files: i.files,
+		Sys: &syscall.SysProcAttr{
+			// An own session: a ^C at the terminal reaches only the supervisor, and the process group is everything
+			// the program starts, unless that makes a group of its own.
+			Setsid:    true,
+			Pdeathsig: syscall.SIGKILL,
+		},
+	}
+	if c := i.credential; c != nil {
+		attr.Sys.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}
+	}
+	pid, err = syscall.ForkExec(i.path, i.args, attr)
+	if err != nil {
+		return 0, explainFork(i, err)
+	}
+	return pid, nil
+}
+
+// explainFork names the object of an error that ForkExec gives as a bare errno: it is the same for the program, its
+// interpreter, its folder and its user.
+func explainFork(i image, err error) error {
+	if i.dir != "" && (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) {
+		if _, statErr := os.Stat(i.dir); statErr != nil {
+			return fmt.Errorf("chdir %s: %w", i.dir, err)
+		}
+	}
+	if errors.Is(err, unix.ENOENT) {
+		if _, statErr := os.Stat(i.path); statErr == nil {
+			return fmt.Errorf("fork/exec %s: %w (the interpreter or loader that it names)", i.path, err)
+		}
+	}
+	if errors.Is(err, unix.EPERM) && i.credential != nil && os.Geteuid() != 0 {
+		return fmt.Errorf("fork/exec %s: set user %d: %w (only root may change the user)", i.path, i.credential.UID, err)
+	}
+	return fmt.Errorf("fork/exec %s: %w", i.path, err)
+}
