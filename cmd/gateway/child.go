@@ -23,7 +23,7 @@ func childMain() int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if err := proxy.ServeScripts(ctx, l); err != nil {
+	if err := proxy.ServeScripts(ctx, l, func(line string) { fmt.Fprintln(os.Stderr, line) }); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return exitFailed
 	}

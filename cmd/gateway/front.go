@@ -1,12 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -254,33 +252,11 @@ func (f *front) run() int {
 
 // adopt takes a child that runs, new or left by an earlier front.
 func (f *front) adopt(c child) {
-	go f.logOutput(c) // ends when the child and all that inherited its standard error have closed it
+	go func() { // ends when the child and all that inherited its standard error have closed it
+		defer c.output.Close()
+		proxy.LogOutput(f.log, c.Pool, c.PID, c.output)
+	}()
 	f.pools[c.Pool].Started(c.Slot, c.PID, c.Socket, time.Duration(c.Seconds*float64(time.Second)))
-}
-
-// maxLine is how much of a line of a child's standard error is logged.
-const maxLine = 8 << 10
-
-// logOutput logs what a child writes to its standard error, line by line.
-func (f *front) logOutput(c child) {
-	defer c.output.Close()
-	log := f.log.With("pool", c.Pool, "pid", c.PID)
-	r := bufio.NewReaderSize(c.output, maxLine)
-	for {
-		line, err := r.ReadSlice('\n')
-		if text := proxy.Printable(line); text != "" {
-			log.Warnw("child says", "text", text)
-		}
-		for errors.Is(err, bufio.ErrBufferFull) {
-			_, err = r.ReadSlice('\n') // the rest of an overlong line
-		}
-		if err != nil {
-			if !errors.Is(err, io.EOF) {
-				log.Warnw("standard error of a child can't be read", "error", err)
-			}
-			return
-		}
-	}
 }
 
 func (f *front) reopen() {

@@ -1,0 +1,227 @@
+package examples_test
+
+import (
+	"bytes"
+	"crypto/md5"
+	"encoding/hex"
+	"fmt"
+	"image"
+	"image/png"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// md5Hex is what md5(1) prints: DokuWiki's package keeps the first password so.
+func md5Hex(b []byte) string {
+	sum := md5.Sum(b)
+	return hex.EncodeToString(sum[:])
+}
+
+const (
+	wikiUser     = "ada"
+	wikiPassword = "correct horse"
+)
+
+func testDokuWiki(t *testing.T, e *example) {
+	needs(t, "php-cgi")
+	installWiki(t, e, packaged(t, "dokuwiki", "usr/share/dokuwiki"))
+	e.start()
+
+	// The first page, its style, a picture of its template.
+	e.get("/").want(t, 200, "Test Wiki", "do=login")
+	e.get("/lib/exe/css.php?t=dokuwiki").want(t, 200, ".dokuwiki")
+	e.get("/lib/exe/js.php?t=dokuwiki").want(t, 200, "DOKU_BASE")
+	e.get("/lib/tpl/dokuwiki/images/logo.png").want(t, 200, "PNG")
+	e.get("/lib/images/toolbar/bold.png").want(t, 200, "PNG")
+
+	// What nobody may see.
+	for _, path := range []string{"/conf/local.php", "/data/pages/", "/inc/init.php", "/bin/dwpage.php", "/install.php", "/vendor/autoload.php"} {
+		e.get(path).want(t, 403)
+	}
+	e.get("/.htaccess").want(t, 404)
+	e.get("/doku.php?id=notes:first&do=edit").want(t, 403)
+
+	wikiLogin(t, e)
+	wikiWrite(t, e, "notes:first", "====== A heading ======\n\nThis is **bold**, and a list:\n\n  * äöü & <b>\n")
+	e.get("/doku.php?id=notes:first").want(t, 200, "A heading</h1>", "<strong>bold</strong>", "äöü &amp; &lt;b&gt;")
+	e.get("/doku.php?do=search&q=bold").want(t, 200, "notes:first")
+	e.get("/doku.php?id=notes:first&do=revisions").want(t, 200, wikiUser)
+
+	picture := noise(t)
+	wikiUpload(t, e, "notes", "picture.png", picture)
+	back := e.get("/lib/exe/fetch.php?media=notes:picture.png").want(t, 200)
+	if back.body != string(picture) {
+		t.Errorf("%d bytes came back of a picture of %d", len(back.body), len(picture))
+	}
+	if got := back.header.Get("Content-Type"); got != "image/png" {
+		t.Errorf("the picture is %q", got)
+	}
+}
+
+// installWiki puts the unmodified files of the package below the test's folder, and does what its installer asks for: a
+// title, an access list, an administrator.
+func installWiki(t *testing.T, e *example, root string) {
+	t.Helper()
+	for from, to := range map[string]string{"usr/share/dokuwiki": "wiki", "var/lib/dokuwiki": "wiki-state", "etc/dokuwiki": "conf"} {
+		check(t, os.CopyFS(e.path(to), os.DirFS(filepath.Join(root, from))))
+	}
+	for _, link := range []string{"lib/plugins", "lib/tpl"} {
+		relink(t, filepath.Join(e.path("wiki-state"), link), filepath.Join(e.path("wiki"), link))
+	}
+	relink(t, filepath.Join(e.path("wiki"), "inc"), e.path("wiki-state/inc"))
+	local := fmt.Sprintf("<?php\n$conf['title'] = 'Test Wiki';\n$conf['savedir'] = '%s';\n$conf['useacl'] = 1;\n$conf['superuser'] = '@admin';\n",
+		e.path("wiki-state/data"))
+	files := map[string]string{
+		"conf/local.php":      local,
+		"conf/acl.auth.php":   "# <?php exit()?>\n*  @ALL  1\n*  @user  8\n",
+		"conf/users.auth.php": fmt.Sprintf("# <?php exit()?>\n%s:%s:Ada:ada@localhost:admin,user\n", wikiUser, md5Hex([]byte(wikiPassword))),
+		"prepend.php":         fmt.Sprintf("<?php define('DOKU_CONF', '%s/');\n", e.path("conf")),
+	}
+	for name, text := range files {
+		os.Remove(e.path(name)) // a link of the package
+		check(t, os.WriteFile(e.path(name), []byte(text), 0o644))
+	}
+	e.give(e.path("wiki-state"))
+	e.give(e.path("conf"))
+	e.setenv("DOKUWIKI", e.path("wiki"))
+	e.setenv("DOKUWIKI_STATE", e.path("wiki-state"))
+	e.setenv("DOKUWIKI_PREPEND", e.path("prepend.php"))
+}
+
+// relink lets a link of the package lead to the copy.
+func relink(t *testing.T, to, link string) {
+	t.Helper()
+	if err := os.Remove(link); err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	check(t, os.Symlink(to, link))
+}
+
+func wikiLogin(t *testing.T, e *example) {
+	t.Helper()
+	form := hidden(t, e.get("/doku.php?id=start&do=login").want(t, 200))
+	form.Set("u", wikiUser)
+	form.Set("p", "wrong")
+	e.postForm("/doku.php?id=start", form).want(t, 200, "username or password was wrong")
+	form.Set("p", wikiPassword)
+	e.postForm("/doku.php?id=start", form).want(t, 200, "do=logout")
+}
+
+func wikiWrite(t *testing.T, e *example, id, text string) {
+	t.Helper()
+	form := hidden(t, e.get("/doku.php?id="+id+"&do=edit").want(t, 200, `name="wikitext"`))
+	form.Set("wikitext", text)
+	form.Set("summary", "written by a test")
+	form.Set("do[save]", "1")
+	e.postForm("/doku.php?id="+id, form).want(t, 200, "<strong>bold</strong>")
+}
+
+func wikiUpload(t *testing.T, e *example, namespace, name string, content []byte) {
+	t.Helper()
+	form := hidden(t, e.get("/lib/exe/mediamanager.php?ns="+namespace).want(t, 200, `name="upload"`))
+	fields := map[string]string{"sectok": form.Get("sectok"), "ns": namespace, "mediaid": name}
+	e.upload("/lib/exe/mediamanager.php", "upload", name, content, fields).want(t, 200, "successful")
+}
+
+var (
+	hiddenField = regexp.MustCompile(`<input type="hidden"[^>]*>`)
+	attribute   = regexp.MustCompile(`(name|value)="([^"]*)"`)
+)
+
+// hidden reads the hidden fields of a page, as a browser sends them back.
+func hidden(t *testing.T, p page) url.Values {
+	t.Helper()
+	form := url.Values{}
+	for _, field := range hiddenField.FindAllString(p.body, -1) {
+		values := map[string]string{}
+		for _, a := range attribute.FindAllStringSubmatch(field, -1) {
+			values[a[1]] = a[2]
+		}
+		form.Set(values["name"], values["value"])
+	}
+	if form.Get("sectok") == "" {
+		t.Fatalf("%s: no sectok in\n%s", p.url, p.body)
+	}
+	return form
+}
+
+// noise is a picture that no compression makes small.
+func noise(t *testing.T) []byte {
+	t.Helper()
+	random := rand.New(rand.NewPCG(1, 2))
+	picture := image.NewNRGBA(image.Rect(0, 0, 320, 320))
+	for i := range picture.Pix {
+		picture.Pix[i] = byte(random.Uint32())
+	}
+	var b bytes.Buffer
+	check(t, png.Encode(&b, picture))
+	return b.Bytes()
+}
+
+func testGitweb(t *testing.T, e *example) {
+	needs(t, "git", "perl")
+	if err := exec.Command("perl", "-MCGI", "-e", "1").Run(); err != nil {
+		t.Skip("perl's CGI module (Debian's libcgi-pm-perl) is not installed")
+	}
+	root := packaged(t, "gitweb", "usr/share/gitweb/gitweb.cgi")
+	commit := makeRepository(t, e)
+	conf := fmt.Sprintf("our $projectroot = '%s';\n", e.path("git"))
+	check(t, os.WriteFile(e.path("gitweb.conf"), []byte(conf), 0o644))
+	e.setenv("GITWEB", filepath.Join(root, "usr/share/gitweb"))
+	e.setenv("GITWEB_CONFIG", e.path("gitweb.conf"))
+	e.start()
+
+	e.get("/").want(t, 200, "sample.git", "A repository for the test")
+	e.get("/?p=sample.git;a=summary").want(t, 200, "the second commit", "Ada Tester")
+	e.get("/?p=sample.git;a=tree").want(t, 200, "hello.txt", "folder")
+	e.get("/?p=sample.git;a=blob;f=folder/hello%20again.txt").want(t, 200, "hello &lt;again&gt;")
+	e.get("/?p=sample.git;a=blob_plain;f=hello.txt").want(t, 200, "hello from git\n")
+	e.get("/?p=sample.git;a=log").want(t, 200, "the first commit", "the second commit")
+	e.get("/?p=sample.git;a=commitdiff;h="+commit).want(t, 200, "folder/hello again.txt")
+	e.get("/?p=sample.git;a=snapshot;h="+commit+";sf=tgz").want(t, 200, "\x1f\x8b")
+	e.get("/?p=none.git;a=summary").want(t, 404)
+
+	css := e.get("/static/gitweb.css").want(t, 200, "body")
+	if got := css.header.Get("Cache-Control"); got != "public, max-age=3600" {
+		t.Errorf("gitweb.css: Cache-Control %q: it did not come from the event pool", got)
+	}
+}
+
+// makeRepository makes a bare repository with two commits and returns the last one's name.
+func makeRepository(t *testing.T, e *example) string {
+	t.Helper()
+	work, bare := e.path("work"), e.path("git/sample.git")
+	check(t, os.MkdirAll(filepath.Join(work, "folder"), 0o755))
+	check(t, os.WriteFile(filepath.Join(work, "hello.txt"), []byte("hello from git\n"), 0o644))
+	git(t, e, "init", "-q", work)
+	git(t, e, "-C", work, "add", ".")
+	git(t, e, "-C", work, "commit", "-q", "-m", "the first commit")
+	check(t, os.WriteFile(filepath.Join(work, "folder", "hello again.txt"), []byte("hello <again>\n"), 0o644))
+	git(t, e, "-C", work, "add", ".")
+	git(t, e, "-C", work, "commit", "-q", "-m", "the second commit")
+	git(t, e, "clone", "-q", "--bare", work, bare)
+	check(t, os.WriteFile(filepath.Join(bare, "description"), []byte("A repository for the test\n"), 0o644))
+	e.give(e.path("git"))
+	return git(t, e, "-C", work, "rev-parse", "HEAD")
+}
+
+// git runs without the settings of the machine and the user.
+func git(t *testing.T, e *example, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("git", args...)
+	cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + e.folder, "GIT_CONFIG_NOSYSTEM=1",
+		"GIT_AUTHOR_NAME=Ada Tester", "GIT_AUTHOR_EMAIL=ada@localhost", "GIT_COMMITTER_NAME=Ada Tester", "GIT_COMMITTER_EMAIL=ada@localhost",
+	}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return strings.TrimSpace(string(out))
+}

@@ -1,0 +1,353 @@
+package examples_test
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"io/fs"
+	"mime/multipart"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"gateway/internal/gatewaytest"
+)
+
+// examples has a test for each folder.
+var examples = []struct {
+	folder string
+	test   func(*testing.T, *example)
+}{
+	{"cgi", testCGI},
+	{"dokuwiki", testDokuWiki},
+	{"gitweb", testGitweb},
+	{"legacy-php", testLegacyPHP},
+	{"static-tls", testStaticTLS},
+}
+
+func TestExamples(t *testing.T) {
+	binary, err := gatewaytest.Build(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range examples {
+		t.Run(e.folder, func(t *testing.T) { e.test(t, prepare(t, binary, e.folder)) })
+	}
+}
+
+func TestEveryExampleIsTested(t *testing.T) {
+	entries, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var folders, tested []string
+	for _, e := range entries {
+		if e.IsDir() {
+			folders = append(folders, e.Name())
+		}
+	}
+	for _, e := range examples {
+		tested = append(tested, e.folder)
+	}
+	if !slices.Equal(folders, tested) {
+		t.Errorf("folders %q, tests for %q", folders, tested)
+	}
+}
+
+// example is a copy of an example in a folder of its own, and the gateway that runs it.
+type example struct {
+	t       *testing.T
+	binary  string
+	folder  string // everybody may enter it
+	config  string // the copy
+	address string
+	env     []string
+	gateway *gatewaytest.Gateway
+	client  *http.Client
+}
+
+// settings stand beside the example's own site.hcl, as the folder is the configuration.
+const settings = `gateway {
+  runtime_dir = env("RUNTIME")
+  state_dir   = env("STATE")
+}
+`
+
+func prepare(t *testing.T, binary, name string) *example {
+	t.Helper()
+	// Not t.TempDir, which only its owner may enter.
+	folder, err := os.MkdirTemp("", "gw")
+	check(t, err)
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	check(t, os.Chmod(folder, 0o755))
+	e := &example{t: t, binary: binary, folder: folder, config: filepath.Join(folder, "config")}
+	check(t, os.CopyFS(e.config, os.DirFS(name)))
+	check(t, os.WriteFile(filepath.Join(e.config, "gateway.hcl"), []byte(settings), 0o644))
+	e.address, err = gatewaytest.FreeAddress()
+	check(t, err)
+	jar, err := cookiejar.New(nil)
+	check(t, err)
+	e.client = &http.Client{Jar: jar, Timeout: gatewaytest.Patience}
+	e.setenv("LISTEN", e.address)
+	e.setenv("RUNTIME", e.path("run"))
+	e.setenv("STATE", e.path("state"))
+	return e
+}
+
+func (e *example) path(name string) string { return filepath.Join(e.folder, name) }
+
+func (e *example) setenv(name, value string) { e.env = append(e.env, name+"="+value) }
+
+// start runs the gateway until the test ends, which it must do well.
+func (e *example) start() {
+	e.t.Helper()
+	g, err := gatewaytest.Start(gatewaytest.Command{
+		Binary: e.binary,
+		Config: e.config,
+		Socket: e.path("run/admin.sock"),
+		Dir:    e.folder,
+		Env:    append(slices.Clip(e.env), "PATH="+os.Getenv("PATH")),
+		Log:    e.path("log"),
+	})
+	check(e.t, err)
+	e.gateway = g
+	e.t.Cleanup(func() {
+		if err := g.Stop(); err != nil {
+			e.t.Error(err)
+		}
+		if e.t.Failed() {
+			e.t.Logf("the gateway's log:\n%s", g.Log())
+		}
+	})
+}
+
+// needs skips the test when a program is missing.
+func needs(t *testing.T, programs ...string) {
+	t.Helper()
+	if err := gatewaytest.Missing(programs...); err != nil {
+		t.Skip(err)
+	}
+}
+
+// packaged finds a folder of a Debian package: installed, or unpacked by .ci/packages.
+func packaged(t *testing.T, name, folder string) (root string) {
+	t.Helper()
+	cache := os.Getenv("GATEWAY_TEST_PACKAGES")
+	if cache == "" {
+		user, err := os.UserCacheDir()
+		check(t, err)
+		cache = filepath.Join(user, "gateway-test")
+	}
+	for _, root := range []string{"/", filepath.Join(cache, name)} {
+		if _, err := os.Stat(filepath.Join(root, folder)); err == nil {
+			return root
+		}
+	}
+	t.Skipf("Debian's package %s is neither installed nor unpacked in %s", name, cache)
+	return ""
+}
+
+// give lets the gateway's children write below a path: when the test is root, they run as www-data.
+func (e *example) give(path string) {
+	e.t.Helper()
+	if os.Geteuid() != 0 {
+		return
+	}
+	u, err := user.Lookup("www-data")
+	if err != nil {
+		u, err = user.Lookup("nobody")
+	}
+	check(e.t, err)
+	uid, err := strconv.Atoi(u.Uid)
+	check(e.t, err)
+	gid, err := strconv.Atoi(u.Gid)
+	check(e.t, err)
+	check(e.t, filepath.WalkDir(path, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, uid, gid)
+	}))
+}
+
+// page is an answer that was read to its end.
+type page struct {
+	url    string // after redirects
+	status int
+	header http.Header
+	body   string
+}
+
+func (e *example) url(path string) string { return "http://" + e.address + path }
+
+func (e *example) do(r *http.Request) page {
+	e.t.Helper()
+	resp, err := e.client.Do(r)
+	check(e.t, err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		e.t.Fatalf("%s %s: %v", r.Method, r.URL, err)
+	}
+	return page{resp.Request.URL.String(), resp.StatusCode, resp.Header, string(body)}
+}
+
+func (e *example) get(path string) page {
+	e.t.Helper()
+	r, err := http.NewRequest(http.MethodGet, e.url(path), nil)
+	check(e.t, err)
+	return e.do(r)
+}
+
+func (e *example) post(path, contentType string, body io.Reader) page {
+	e.t.Helper()
+	r, err := http.NewRequest(http.MethodPost, e.url(path), body)
+	check(e.t, err)
+	r.Header.Set("Content-Type", contentType)
+	return e.do(r)
+}
+
+func (e *example) postForm(path string, form url.Values) page {
+	e.t.Helper()
+	return e.post(path, "application/x-www-form-urlencoded", strings.NewReader(form.Encode()))
+}
+
+// upload sends a file the way a browser does.
+func (e *example) upload(path, field, name string, content []byte, form map[string]string) page {
+	e.t.Helper()
+	var body bytes.Buffer
+	w := multipart.NewWriter(&body)
+	for k, v := range form {
+		check(e.t, w.WriteField(k, v))
+	}
+	part, err := w.CreateFormFile(field, name)
+	check(e.t, err)
+	_, err = part.Write(content)
+	check(e.t, err)
+	check(e.t, w.Close())
+	return e.post(path, w.FormDataContentType(), &body)
+}
+
+// want fails when the page has not that status, or lacks one of the texts.
+func (p page) want(t *testing.T, status int, texts ...string) page {
+	t.Helper()
+	if p.status != status {
+		t.Fatalf("%s: status %d, want %d\n%s", p.url, p.status, status, p.body)
+	}
+	for _, text := range texts {
+		if !strings.Contains(p.body, text) {
+			t.Fatalf("%s: no %q in\n%s", p.url, text, p.body)
+		}
+	}
+	return p
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func testLegacyPHP(t *testing.T, e *example) {
+	needs(t, "php-cgi")
+	check(t, os.Mkdir(e.path("data"), 0o755))
+	e.give(e.path("data"))
+	e.setenv("NOTES", e.path("data/notes.txt"))
+	e.start()
+
+	e.get("/").want(t, 200, "<h1>Guest book</h1>", "visit number 1,")
+	e.get("/index.php").want(t, 200, "visit number 2,")
+	e.get("/nothing/here").want(t, 200, "visit number 3,")
+
+	form := url.Values{"author": {"Ada <a>"}, "text": {"täglich & mehr"}}
+	after := e.postForm("/add.php", form).want(t, 200, "Ada &lt;a&gt;", "täglich &amp; mehr")
+	if after.url != e.url("/") {
+		t.Errorf("after adding at %s, want /", after.url)
+	}
+	e.get("/note.php/0").want(t, 200, "Ada <a>: täglich & mehr")
+	e.get("/note.php/7").want(t, 404, "no such note")
+	e.get("/add.php").want(t, 400)
+
+	content := bytes.Repeat([]byte("0123456789abcdef"), 200_000) // 3.2 MB
+	e.upload("/upload.php", "file", "big.bin", content, nil).want(t, 200, "big.bin: 3200000 bytes, md5 "+md5Hex(content))
+
+	css := e.get("/assets/style.css").want(t, 200, "font-family")
+	if got := css.header.Get("Cache-Control"); got != "public, max-age=3600" {
+		t.Errorf("style.css: Cache-Control %q", got)
+	}
+	e.get("/none.php").want(t, 404)
+}
+
+func testCGI(t *testing.T, e *example) {
+	e.start()
+	e.get("/").want(t, 200, "Hello, world!", "You asked 127.0.0.1 for /cgi-bin/hello/world")
+	echo := e.post("/echo/some/where", "text/x-test", strings.NewReader("back please")).want(t, 200, "back please")
+	if got := echo.header.Get("X-Path-Info"); !strings.HasSuffix(got, "some/where") {
+		t.Errorf("PATH_INFO %q, want …some/where", got)
+	}
+	e.get("/echo/x").want(t, 405)
+	e.get("/cgi-bin/none").want(t, 404)
+
+	// Twice as many at once as may run: all are served.
+	done := make(chan error)
+	for range 16 {
+		go func() { done <- e.slow() }()
+	}
+	for range 16 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func (e *example) slow() error {
+	resp, err := e.client.Get(e.url("/cgi-bin/slow?1"))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && (resp.StatusCode != 200 || string(body) != "done\n") {
+		err = fmt.Errorf("slow: %s: %q", resp.Status, body)
+	}
+	return err
+}
+
+func testStaticTLS(t *testing.T, e *example) {
+	secure, err := gatewaytest.FreeAddress()
+	check(t, err)
+	e.setenv("LISTEN_TLS", secure)
+	e.start()
+
+	root, err := os.ReadFile(e.path("state/internal/root.crt"))
+	check(t, err)
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(root) {
+		t.Fatal("root.crt holds no certificate")
+	}
+	e.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+
+	// The plain address leads to the other.
+	first := e.get("/").want(t, 200, "This page came over TLS.")
+	if want := "https://" + secure + "/"; first.url != want {
+		t.Errorf("/ led to %s, want %s", first.url, want)
+	}
+	if got := first.header.Get("Cache-Control"); got != "public, max-age=60" {
+		t.Errorf("Cache-Control %q", got)
+	}
+	e.get("/health").want(t, 200, "ok\n")
+	if old := e.get("/old").want(t, 200); old.url != "https://"+secure+"/" {
+		t.Errorf("/old led to %s", old.url)
+	}
+	e.get("/none").want(t, 404)
+}

@@ -1,0 +1,222 @@
+package proxy
+
+import (
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"gateway/proxy/fcgi"
+)
+
+// fixedVariables is about how many variables a request has besides those of its header.
+const fixedVariables = 28
+
+// environment is the list of a request's CGI variables, no name twice (RFC 3875 §4.1).
+type environment []fcgi.Param
+
+// environ tells a program about a request: the variables of RFC 3875, those that Apache adds, and what PHP asks for.
+// bodyLen is the length of the body as the program will read it.
+func environ(r *http.Request, x *exchange, p program, bodyLen int64) environment {
+	e := make(environment, 0, fixedVariables+len(r.Header)+len(p.env))
+	e.addProgram(x, p)
+	e.addRequest(r, bodyLen)
+	e.addConnection(r, x)
+	for name, values := range r.Header {
+		e.addField(name, values)
+	}
+	for name, value := range p.env {
+		e.set(name, value)
+	}
+	return e
+}
+
+// set adds a variable whose value is not from the client, or replaces it.
+func (e *environment) set(name, value string) {
+	for i := range *e {
+		if (*e)[i].Name == name {
+			(*e)[i].Value = value
+			return
+		}
+	}
+	*e = append(*e, fcgi.Param{Name: name, Value: value})
+}
+
+// add adds a variable. The parser has refused the bytes that are looked for here; a variable that had one could end early
+// in one program and go on in another.
+func (e *environment) add(name, value string) {
+	if strings.IndexByte(value, 0) < 0 && strings.IndexByte(value, '\r') < 0 && strings.IndexByte(value, '\n') < 0 {
+		*e = append(*e, fcgi.Param{Name: name, Value: value})
+	}
+}
+
+func (e *environment) addProgram(x *exchange, p program) {
+	e.add("GATEWAY_INTERFACE", "CGI/1.1")
+	e.add("SERVER_SOFTWARE", serverName)
+	e.add("REDIRECT_STATUS", "200") // without it php-cgi takes a request for an attempt to get around the server
+	e.add("SCRIPT_NAME", p.name)
+	e.add("SCRIPT_FILENAME", p.file)
+	if x.route.Root != "" {
+		e.add("DOCUMENT_ROOT", x.route.Root)
+	}
+	if p.info != "" {
+		e.add("PATH_INFO", p.info)
+	}
+	if p.translated != "" {
+		e.add("PATH_TRANSLATED", p.translated)
+	}
+}
+
+func (e *environment) addRequest(r *http.Request, bodyLen int64) {
+	e.add("SERVER_PROTOCOL", r.Proto)
+	e.add("REQUEST_METHOD", r.Method)
+	e.add("REQUEST_URI", requestURI(r))
+	e.add("QUERY_STRING", r.URL.RawQuery)
+	if kind := r.Header["Content-Type"]; len(kind) > 0 {
+		e.add("CONTENT_TYPE", kind[0])
+	}
+	if bodyLen > 0 || r.ContentLength < 0 || r.Header["Content-Length"] != nil {
+		e.add("CONTENT_LENGTH", strconv.FormatInt(bodyLen, 10))
+	}
+	if r.Host != "" {
+		e.add("HTTP_HOST", r.Host)
+	}
+}
+
+func (e *environment) addConnection(r *http.Request, x *exchange) {
+	scheme, port := "http", uint16(80)
+	if x.secure {
+		scheme, port = "https", 443
+		e.add("HTTPS", "on")
+		e.addNonempty("SSL_PROTOCOL", x.tls.protocol)
+		e.addNonempty("SSL_CIPHER", x.tls.cipher)
+	}
+	e.add("REQUEST_SCHEME", scheme)
+	if x.local.IsValid() {
+		port = x.local.Port()
+		e.add("SERVER_ADDR", addressText(x.local))
+	}
+	e.add("SERVER_PORT", strconv.Itoa(int(port)))
+	e.add("SERVER_NAME", hostOf(r, x))
+	if !x.remote.IsValid() {
+		e.add("REMOTE_ADDR", "unix:") // RFC 3875 wants one; as in nginx, and no address that somebody might trust
+		return
+	}
+	e.add("REMOTE_ADDR", addressText(x.remote))
+	e.add("REMOTE_PORT", strconv.Itoa(int(x.remote.Port())))
+}
+
+func (e *environment) addNonempty(name, value string) {
+	if value != "" {
+		e.add(name, value)
+	}
+}
+
+// addressText is an address without port; an IPv4 client of an IPv6 socket has an IPv4 address.
+func addressText(a netip.AddrPort) string { return a.Addr().Unmap().String() }
+
+// hostOf is the host that the client asked for, or else the site's name.
+func hostOf(r *http.Request, x *exchange) string {
+	if host := hostname(r.Host); host != "" {
+		return host
+	}
+	if len(x.site.Names) > 0 {
+		return strings.TrimPrefix(x.site.Names[0], "*.")
+	}
+	return "localhost"
+}
+
+// addField adds a header field, unless it has no place among the variables.
+func (e *environment) addField(name string, values []string) {
+	switch name {
+	case "Content-Type", "Content-Length", "Host": // variables of other names
+		return
+	case "Transfer-Encoding": // the body is no longer encoded
+		return
+	case "Proxy": // HTTP_PROXY is how many programs are told of their own proxy (CVE-2016-5385, "httpoxy")
+		return
+	}
+	variable, ok := variableOf(name)
+	if !ok || len(values) == 0 {
+		return
+	}
+	value := values[0]
+	if len(values) > 1 {
+		separator := ", " // RFC 9110 §5.3
+		if name == "Cookie" {
+			separator = "; " // RFC 9113 §8.2.3
+		}
+		value = strings.Join(values, separator)
+	}
+	e.add(variable, value)
+}
+
+// variableOf is the name of a header field's variable. The common ones cost no allocation.
+//
+// It refuses names that are not canonical or have other characters than letters, digits and "-": "X_Real_User" would have
+// the variable of "X-Real-User", which a program may trust.
+func variableOf(name string) (string, bool) {
+	switch name {
+	case "Accept":
+		return "HTTP_ACCEPT", true
+	case "Accept-Encoding":
+		return "HTTP_ACCEPT_ENCODING", true
+	case "Accept-Language":
+		return "HTTP_ACCEPT_LANGUAGE", true
+	case "Authorization":
+		return "HTTP_AUTHORIZATION", true
+	case "Cache-Control":
+		return "HTTP_CACHE_CONTROL", true
+	case "Connection":
+		return "HTTP_CONNECTION", true
+	case "Cookie":
+		return "HTTP_COOKIE", true
+	case "If-Modified-Since":
+		return "HTTP_IF_MODIFIED_SINCE", true
+	case "If-None-Match":
+		return "HTTP_IF_NONE_MATCH", true
+	case "Origin":
+		return "HTTP_ORIGIN", true
+	case "Referer":
+		return "HTTP_REFERER", true
+	case "Sec-Fetch-Dest":
+		return "HTTP_SEC_FETCH_DEST", true
+	case "Sec-Fetch-Mode":
+		return "HTTP_SEC_FETCH_MODE", true
+	case "Sec-Fetch-Site":
+		return "HTTP_SEC_FETCH_SITE", true
+	case "Upgrade-Insecure-Requests":
+		return "HTTP_UPGRADE_INSECURE_REQUESTS", true
+	case "User-Agent":
+		return "HTTP_USER_AGENT", true
+	case "X-Forwarded-For":
+		return "HTTP_X_FORWARDED_FOR", true
+	case "X-Forwarded-Proto":
+		return "HTTP_X_FORWARDED_PROTO", true
+	case "X-Requested-With":
+		return "HTTP_X_REQUESTED_WITH", true
+	}
+	return makeVariable(name)
+}
+
+func makeVariable(name string) (string, bool) {
+	const prefix = "HTTP_"
+	b := append(make([]byte, 0, len(prefix)+len(name)), prefix...)
+	first := true // of a word, which has a capital in a canonical name
+	for i := range len(name) {
+		c := name[i]
+		switch {
+		case '0' <= c && c <= '9':
+		case first && 'A' <= c && c <= 'Z':
+		case !first && 'a' <= c && c <= 'z':
+			c -= 'a' - 'A'
+		case c == '-':
+			c = '_'
+		default:
+			return "", false
+		}
+		first = c == '_'
+		b = append(b, c)
+	}
+	return string(b), name != ""
+}

@@ -1,0 +1,41 @@
+package proxy
+
+import (
+	"net/netip"
+	"time"
+
+	"gateway/routes"
+)
+
+// exchange is one request on its way to its answer. It belongs to the goroutine that serves the request.
+type exchange struct {
+	began    time.Time
+	local    netip.AddrPort // zero for a unix socket
+	remote   netip.AddrPort // likewise
+	secure   bool           // TLS
+	tls      tlsFacts       // of a secure one
+	listener string         // where it came in, a routes.Listen's Key
+
+	site *routes.Site
+	routeState
+
+	// For the access log and the error log.
+	uri       string // as the client sent it
+	pool      string
+	pid       int           // of the child that served it; 0: none
+	queueWait time.Duration // in the pool's queue
+}
+
+// routeState changes with every internal redirect.
+type routeState struct {
+	route    *routes.Route
+	path     string // decoded and clean; where the route was matched
+	script   string // path of the script, below the route's root
+	pathInfo string // what follows the script
+	files    *Files // the route's root; nil when it has none
+}
+
+// tlsFacts are what a program behind may want to know of the connection (mod_ssl's SSL_PROTOCOL and SSL_CIPHER).
+type tlsFacts struct {
+	protocol, cipher string
+}

@@ -1,0 +1,102 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// statusClientGone is what the access log has for a client that did not wait (nginx's number).
+const statusClientGone = 499
+
+var errClientGone = errors.New("client has gone")
+
+// fail answers with an error. err says why, for the log; nil: the status says it all, or it is logged elsewhere.
+func (a *applications) fail(w http.ResponseWriter, x *exchange, status int, err error) {
+	if err != nil && status >= http.StatusInternalServerError {
+		a.log.Errorw("request failed", "status", status, "pool", x.pool, "pid", x.pid, "uri", x.uri, "error", err)
+	}
+	writeStatus(w, status)
+}
+
+// failAcquire answers a request that got no slot. The pool has logged why, limited.
+func (s *Server) failAcquire(w http.ResponseWriter, r *http.Request, x *exchange, err error) {
+	if r.Context().Err() != nil {
+		w.WriteHeader(statusClientGone)
+		return
+	}
+	w.Header().Set("Retry-After", strconv.Itoa(retryAfter(s.pools[x.pool].config.Queue.Timeout)))
+	s.fail(w, x, http.StatusServiceUnavailable, nil)
+}
+
+// retryAfter is in how many seconds a client may try again. A queue is worth as many seconds as its requests may wait;
+// a tenth of them is soon enough for a place in it.
+func retryAfter(queueTimeout time.Duration) int {
+	return min(max(int(queueTimeout/(10*time.Second)), 1), 30)
+}
+
+// maxStderrLine is where a longer line of a program's error stream is broken, in bytes.
+const maxStderrLine = 4 << 10
+
+// stderrLog logs what a program writes to its error stream, by line.
+type stderrLog struct {
+	log  Logger
+	pool string
+	pid  int
+	uri  string
+	line []byte // begun
+}
+
+func (l *stderrLog) write(b []byte) {
+	for _, c := range b {
+		if c == '\n' || len(l.line) == maxStderrLine {
+			l.end()
+		}
+		if c != '\n' {
+			l.line = append(l.line, c)
+		}
+	}
+}
+
+// end logs a line, be it complete or not.
+func (l *stderrLog) end() {
+	if text := strings.TrimRight(string(l.line), " \t\r"); text != "" {
+		l.log.Warnw("program wrote to its error stream", "pool", l.pool, "pid", l.pid, "uri", l.uri, "text", printable(text))
+	}
+	l.line = l.line[:0]
+}
+
+// printable escapes what would change the look of a log or a terminal.
+func printable(s string) string {
+	if !strings.ContainsFunc(s, isUnprintable) {
+		return s
+	}
+	var b strings.Builder
+	for i, c := range s {
+		switch {
+		case !isUnprintable(c):
+			b.WriteRune(c)
+		case c < utf8.RuneSelf || c == utf8.RuneError:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		default:
+			fmt.Fprintf(&b, `\u%04x`, c)
+		}
+	}
+	return b.String()
+}
+
+// isUnprintable is for bytes that are no text (which a string range gives as RuneError), and for what the terminals take for
+// commands: C0, DEL, C1, and the marks that turn the direction of writing.
+func isUnprintable(c rune) bool {
+	switch {
+	case c < ' ' && c != '\t', 0x7f <= c && c < 0xa0, c == utf8.RuneError:
+		return true
+	case c == 0x2028, c == 0x2029, 0x202a <= c && c <= 0x202e, 0x2066 <= c && c <= 0x2069:
+		return true
+	}
+	return false
+}

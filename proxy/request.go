@@ -1,0 +1,304 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/textproto"
+	"net/url"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"gateway/mpm/event"
+	"gateway/proxy/http1"
+)
+
+const (
+	// bodyTimeout and bodyRate bound a slow body: it must have come after bodyTimeout, and a second more for every bodyRate
+	// bytes (Apache's RequestReadTimeout).
+	bodyTimeout = 20 * time.Second
+	bodyRate    = 500
+	// drainBytes is how much of a body that nobody wanted is read to save the connection.
+	drainBytes = 256 << 10
+)
+
+// exchangeKey is the context key of a request's *exchange.
+type exchangeKey struct{}
+
+// exchangeOf returns what the connection knows of a request; a zero exchange for a request that came another way.
+func exchangeOf(r *http.Request) *exchange {
+	if x, ok := r.Context().Value(exchangeKey{}).(*exchange); ok {
+		return x
+	}
+	return &exchange{began: time.Now()}
+}
+
+// request serves the request whose head was parsed. It reports whether the connection can take another one.
+func (k *conn) request() bool {
+	x := &exchange{began: time.Now(), local: k.local, remote: k.remote, secure: k.secure != nil, listener: k.raw.Listener().Address}
+	ctx, cancel := context.WithCancelCause(context.WithValue(context.Background(), exchangeKey{}, x))
+	defer cancel(nil)
+	b := k.newBody()
+	r := k.newRequest(ctx, b)
+	w := &response{conn: k, request: r, body: b, header: make(http.Header, 8), length: -1, close: !k.head.KeepAlive, minor: k.head.Minor}
+	k.raw.OnGone(func(half bool) {
+		if !half {
+			cancel(event.ErrGone)
+			return
+		}
+		time.AfterFunc(probeDelay, func() { w.probe(cancel) })
+	})
+	ok := k.handle(w, r)
+	k.raw.OnGone(nil)
+	if ok {
+		ok = w.finish() == nil
+	}
+	b.close()
+	k.log(x, r, w, b)
+	switch {
+	case !ok:
+		k.raw.Close()
+		return false
+	case w.close || !b.drain():
+		k.close()
+		return false
+	}
+	k.keep = headTimeout
+	if x.site != nil {
+		k.keep = x.site.KeepAliveTimeout
+	}
+	k.raw.SetTimeout(0)
+	return true
+}
+
+// handle calls the handler. It returns false when the connection must end without a word.
+func (k *conn) handle(w *response, r *http.Request) (ok bool) {
+	defer func() {
+		switch v := recover(); v {
+		case nil:
+		case http.ErrAbortHandler:
+			w.abandon()
+			ok = false
+		default:
+			k.http.Log.Errorw("handler panicked; its request failed", "method", r.Method, "uri", r.RequestURI, "panic", v, "stack", string(debug.Stack()))
+			ok = w.fail()
+		}
+	}()
+	k.http.Handler.ServeHTTP(w, r)
+	return true
+}
+
+// newRequest makes the request that handlers see. URL.Path is as the client sent it, still escaped: the router decodes it.
+func (k *conn) newRequest(ctx context.Context, b *body) *http.Request {
+	h := &k.head
+	r := (&http.Request{
+		Method:        method(h.Method),
+		URL:           &url.URL{Path: string(h.Path), RawQuery: string(h.Query), ForceQuery: h.HasQuery && len(h.Query) == 0},
+		Proto:         protocols[h.Minor],
+		ProtoMajor:    1,
+		ProtoMinor:    h.Minor,
+		Header:        make(http.Header, len(h.Fields)),
+		Body:          b,
+		ContentLength: max(h.ContentLength, 0),
+		Host:          string(h.Host),
+		RequestURI:    string(h.Target),
+		Close:         !h.KeepAlive,
+	}).WithContext(ctx)
+	if k.remote.IsValid() {
+		r.RemoteAddr = k.remote.String()
+	}
+	if h.Chunked {
+		r.ContentLength, r.TransferEncoding = -1, []string{"chunked"}
+	}
+	if !h.HasBody() {
+		r.Body = http.NoBody
+	}
+	// All values share one string and all slices one array, as in net/textproto.
+	values := make([]string, len(h.Fields))
+	for i, f := range h.Fields {
+		name := textproto.CanonicalMIMEHeaderKey(string(f.Name))
+		if name == "Host" || name == "Transfer-Encoding" {
+			continue // they are in Host and TransferEncoding, as net/http has it
+		}
+		values[i] = string(f.Value)
+		if have, ok := r.Header[name]; ok {
+			r.Header[name] = append(have, values[i])
+			continue
+		}
+		r.Header[name] = values[i : i+1 : i+1]
+	}
+	if k.secure != nil {
+		k.secure.Describe(r)
+		x := exchangeOf(r)
+		x.tls = tlsFacts{protocol: k.secure.Version(), cipher: k.secure.Cipher()}
+	}
+	return r
+}
+
+var protocols = [...]string{"HTTP/1.0", "HTTP/1.1"}
+
+// method returns the method as a string, without a copy for the common ones.
+func method(b []byte) string {
+	switch string(b) {
+	case "GET":
+		return "GET"
+	case "HEAD":
+		return "HEAD"
+	case "POST":
+		return "POST"
+	}
+	return string(b)
+}
+
+func (k *conn) log(x *exchange, r *http.Request, w *response, b *body) {
+	if k.http.Access == nil {
+		return
+	}
+	k.http.Access.Log(&LogEntry{
+		Remote: x.remote.Addr(), Time: x.began, Method: r.Method, URI: r.RequestURI, Proto: r.Proto,
+		Status: w.status, Bytes: w.written, Referer: r.Referer(), UserAgent: r.UserAgent(), Host: r.Host,
+		Duration: time.Since(x.began), QueueWait: x.queueWait, Pool: x.pool, PID: x.pid,
+		TLSProtocol: x.tls.protocol, RequestBytes: b.count,
+	})
+}
+
+// body reads the body of a request. Handlers may use it until they return.
+type body struct {
+	conn     *conn
+	left     int64 // bytes to come, of a body with a length
+	count    int64 // bytes read
+	chunks   http1.ChunkReader
+	chunked  bool
+	expect   bool // the client waits for 100 (Continue)
+	done     bool
+	closed   bool
+	deadline time.Time
+	err      error
+}
+
+// Errors of a body.
+var (
+	errBodyShort  = errors.New("client closed the connection in the middle of the request body")
+	errBodySlow   = errors.New("request body came too slowly")
+	errBodyClosed = errors.New("request body read after its handler returned")
+)
+
+func (k *conn) newBody() *body {
+	h := &k.head
+	return &body{conn: k, left: max(h.ContentLength, 0), chunked: h.Chunked, expect: h.Expect100, done: !h.HasBody()}
+}
+
+// Read reads decoded bytes. Its errors stay, and end the connection.
+func (b *body) Read(p []byte) (n int, err error) {
+	switch {
+	case b.closed:
+		return 0, errBodyClosed
+	case b.err != nil:
+		return 0, b.err
+	case b.done:
+		return 0, io.EOF
+	case len(p) == 0:
+		return 0, nil
+	}
+	for n == 0 && err == nil && !b.done {
+		if b.chunked {
+			n, err = b.readChunks(p)
+		} else {
+			n, err = b.readSome(p[:min(int64(len(p)), b.left)])
+			b.left -= int64(n)
+			b.done = b.left == 0
+		}
+	}
+	b.count += int64(n)
+	if err != nil && n == 0 {
+		b.err = err
+		return 0, err
+	}
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// readChunks decodes what is buffered, at most len(p) bytes of it, so that all of the content fits p.
+func (b *body) readChunks(p []byte) (int, error) {
+	k := b.conn
+	if k.r == k.w {
+		k.r, k.w = 0, 0
+		n, err := b.receive(k.buf)
+		if err != nil {
+			return 0, err
+		}
+		k.w = n
+	}
+	data, n, done, err := b.chunks.Next(k.buf[k.r:min(k.w, k.r+len(p))])
+	k.r += n
+	b.done = done
+	return copy(p, data), err
+}
+
+// readSome takes what is buffered, or else reads into p itself.
+func (b *body) readSome(p []byte) (int, error) {
+	k := b.conn
+	if k.r < k.w {
+		n := copy(p, k.buf[k.r:k.w])
+		k.r += n
+		return n, nil
+	}
+	return b.receive(p)
+}
+
+// receive reads from the connection, in time.
+func (b *body) receive(p []byte) (int, error) {
+	k := b.conn
+	if b.expect {
+		b.expect = false
+		if _, err := k.stream.Write([]byte(http1.Continue)); err != nil {
+			return 0, err
+		}
+	}
+	if b.deadline.IsZero() {
+		b.deadline = time.Now().Add(bodyTimeout)
+	}
+	left := time.Until(b.deadline.Add(time.Duration(b.count) * (time.Second / bodyRate)))
+	if left <= 0 {
+		return 0, errBodySlow
+	}
+	k.raw.SetTimeout(left)
+	n, err := k.stream.Read(p)
+	k.raw.SetTimeout(0)
+	switch {
+	case n > 0:
+		return n, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return 0, errBodySlow
+	case errors.Is(err, io.EOF):
+		return 0, errBodyShort
+	}
+	return 0, err
+}
+
+// Close implements io.Closer for handlers. The connection sees to the rest of the body.
+func (b *body) Close() error { return nil }
+
+// close ends what handlers may do with the body.
+func (b *body) close() { b.closed = true }
+
+// hopeless reports whether what is left of the body is not worth reading, so that the connection ends with the response.
+func (b *body) hopeless() bool { return !b.done && (b.err != nil || b.expect || b.left > drainBytes) }
+
+// drain reads what the handler has left, if that is little and on its way. It reports whether the next request can be read.
+func (b *body) drain() bool {
+	if b.done {
+		return true
+	}
+	if b.hopeless() {
+		return false
+	}
+	b.closed = false
+	defer b.close()
+	n, err := io.CopyN(io.Discard, b, drainBytes)
+	return n < drainBytes && errors.Is(err, io.EOF)
+}

@@ -1,0 +1,325 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"gateway/mpm/event"
+	"gateway/proxy/http1"
+)
+
+// responseBuffer is how much of a body is held back, so that a short answer gets a length and goes out in one write.
+const responseBuffer = 16 << 10
+
+// response is the http.ResponseWriter of a connection: also Flusher, io.ReaderFrom and io.StringWriter.
+type response struct {
+	conn    *conn
+	request *http.Request
+	body    *body
+	header  http.Header
+	status  int    // 0: not decided yet
+	length  int64  // declared; -1: not
+	written int64  // bytes of body that the handler wrote
+	held    []byte // of these, those not sent yet
+	minor   int
+	chunked bool
+	close   bool // the connection ends with this response
+	err     error
+
+	mu   sync.Mutex // guards sent and ended against probe
+	sent bool       // the head is on its way
+	over bool       // the handler has returned
+}
+
+// Errors of a handler's writes.
+var (
+	errOver      = errors.New("response written after its handler returned")
+	errTruncated = errors.New("response is shorter than its Content-Length")
+)
+
+// Header implements http.ResponseWriter.
+func (w *response) Header() http.Header { return w.header }
+
+// WriteHeader implements http.ResponseWriter. Informational responses are sent at once.
+func (w *response) WriteHeader(status int) {
+	if w.status != 0 || w.over {
+		return
+	}
+	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+		w.inform(status)
+		return
+	}
+	w.status = status
+	if v := w.header.Get("Content-Length"); v != "" {
+		n, err := strconv.ParseInt(v, 10, 64)
+		if err != nil || n < 0 {
+			w.header.Del("Content-Length")
+			return
+		}
+		w.length = n
+	}
+}
+
+func (w *response) inform(status int) {
+	if w.minor == 0 {
+		return // HTTP/1.0 knows none (RFC 9110 §15.2)
+	}
+	b := http1.AppendStatusLine(nil, status)
+	b = http1.AppendHeader(b, w.header)
+	_, w.err = w.conn.stream.Write(append(b, "\r\n"...))
+}
+
+// bodyless reports whether a response has no body whatever its handler writes (RFC 9112 §6.3).
+func (w *response) bodyless() bool {
+	return w.request.Method == http.MethodHead || w.status == http.StatusNoContent || w.status == http.StatusNotModified
+}
+
+// Write implements http.ResponseWriter.
+func (w *response) Write(p []byte) (int, error) {
+	if w.over {
+		return 0, errOver
+	}
+	w.WriteHeader(http.StatusOK)
+	if w.err != nil {
+		return 0, w.err
+	}
+	if w.status == http.StatusNoContent || w.status == http.StatusNotModified {
+		return 0, http.ErrBodyNotAllowed
+	}
+	if w.length >= 0 && w.written+int64(len(p)) > w.length {
+		return 0, http.ErrContentLength
+	}
+	w.written += int64(len(p))
+	if w.request.Method == http.MethodHead {
+		return len(p), nil
+	}
+	if len(w.held)+len(p) <= responseBuffer {
+		w.held = append(w.held, p...)
+		return len(p), nil
+	}
+	if err := w.send(p); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// WriteString implements io.StringWriter.
+func (w *response) WriteString(s string) (int, error) { return w.Write([]byte(s)) }
+
+// Flush implements http.Flusher.
+func (w *response) Flush() { _ = w.FlushError() }
+
+// FlushError is what http.ResponseController calls.
+func (w *response) FlushError() error {
+	if w.over {
+		return errOver
+	}
+	w.WriteHeader(http.StatusOK)
+	return w.send(nil)
+}
+
+// ReadFrom implements io.ReaderFrom: a file of known length goes from the kernel to the socket.
+func (w *response) ReadFrom(src io.Reader) (int64, error) {
+	f, n := fileOf(src)
+	if f == nil || w.conn.secure != nil || w.over || w.err != nil || n > w.length-w.written {
+		return io.CopyBuffer(struct{ io.Writer }{w}, src, make([]byte, 32<<10))
+	}
+	w.WriteHeader(http.StatusOK)
+	if w.bodyless() {
+		return 0, nil
+	}
+	if n <= responseBuffer-firstBuffer {
+		// Cheaper than a second call for the head.
+		return io.CopyBuffer(struct{ io.Writer }{w}, src, make([]byte, n+1))
+	}
+	head := w.begin(false)
+	if _, err := w.conn.raw.WriteMore(append(head, w.held...)); err != nil {
+		w.err = err
+		return 0, err
+	}
+	w.held = w.held[:0]
+	sent, err := w.conn.raw.SendFile(f, n)
+	w.written += sent
+	w.err = err
+	return sent, err
+}
+
+// fileOf returns the file behind src and how much of it is wanted.
+func fileOf(src io.Reader) (*os.File, int64) {
+	l, ok := src.(*io.LimitedReader)
+	if !ok {
+		return nil, 0
+	}
+	f, ok := l.R.(*os.File)
+	if !ok {
+		return nil, 0
+	}
+	return f, l.N
+}
+
+// begin returns the head the first time it is called, and nothing later. last says that the body is complete.
+func (w *response) begin(last bool) []byte {
+	w.mu.Lock()
+	sent := w.sent
+	w.sent = true
+	w.mu.Unlock()
+	if sent {
+		return w.conn.out[:0]
+	}
+	k := w.conn
+	b := http1.AppendStatusLine(k.out[:0], w.status)
+	if _, ok := w.header["Server"]; !ok {
+		b = append(b, "Server: "+serverName+"\r\n"...)
+	}
+	if _, ok := w.header["Date"]; !ok {
+		b = k.http.date.AppendField(b, time.Now())
+	}
+	b = http1.AppendHeader(b, w.header)
+	b = w.appendFraming(b, last)
+	switch {
+	case w.close || k.raw.Draining() || w.body.hopeless():
+		w.close = true
+		b = append(b, "Connection: close\r\n"...)
+	case w.minor == 0:
+		b = append(b, "Connection: keep-alive\r\n"...)
+	}
+	b = append(b, "\r\n"...)
+	k.out = b
+	return b
+}
+
+// appendFraming says where the body ends (RFC 9112 §6).
+func (w *response) appendFraming(b []byte, last bool) []byte {
+	switch {
+	case w.status == http.StatusNoContent:
+	case w.length >= 0:
+		return http1.AppendContentLength(b, w.length)
+	case w.status == http.StatusNotModified:
+	case w.request.Method == http.MethodHead:
+		if last && w.written > 0 {
+			return http1.AppendContentLength(b, w.written)
+		}
+	case last:
+		w.length = w.written
+		return http1.AppendContentLength(b, w.length)
+	case w.minor == 0:
+		w.close = true
+	default:
+		w.chunked = true
+		return append(b, "Transfer-Encoding: chunked\r\n"...)
+	}
+	return b
+}
+
+// send sends the head if it is still to be sent, what is held back, and p.
+func (w *response) send(p []byte) error {
+	if w.err != nil {
+		return w.err
+	}
+	b := w.begin(false)
+	if n := len(w.held) + len(p); w.chunked && n > 0 {
+		b = http1.AppendChunkHeader(b, n)
+		b = append(b, w.held...)
+		if len(p) <= responseBuffer {
+			p = append(append(b, p...), http1.ChunkEnd...)
+			b = p
+			w.err = w.write(b, nil)
+		} else if w.err = w.write(b, p); w.err == nil {
+			w.err = w.write([]byte(http1.ChunkEnd), nil)
+		}
+	} else {
+		w.err = w.write(append(b, w.held...), p)
+	}
+	w.held = w.held[:0]
+	return w.err
+}
+
+func (w *response) write(a, b []byte) error {
+	k := w.conn
+	if cap(a) > cap(k.out) && cap(a) <= 2*responseBuffer {
+		k.out = a
+	}
+	var err error
+	switch {
+	case k.secure == nil:
+		_, err = k.raw.Write2(a, b)
+	default:
+		if _, err = k.stream.Write(a); err == nil && len(b) > 0 {
+			_, err = k.stream.Write(b)
+		}
+	}
+	return err
+}
+
+// finish sends what is left of the response once its handler has returned. After an error the connection can't be used.
+func (w *response) finish() error {
+	w.WriteHeader(http.StatusOK)
+	defer w.end()
+	if w.err != nil {
+		return w.err
+	}
+	b := append(w.begin(true), []byte(nil)...)
+	switch {
+	case w.chunked:
+		if len(w.held) > 0 {
+			b = http1.AppendChunk(b, w.held)
+		}
+		b = append(b, http1.LastChunk...)
+	default:
+		b = append(b, w.held...)
+	}
+	if len(b) > 0 {
+		if err := w.write(b, nil); err != nil {
+			return err
+		}
+	}
+	if w.length > w.written && !w.bodyless() {
+		return errTruncated
+	}
+	return nil
+}
+
+// end makes later writes fail: they would land in another response.
+func (w *response) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over, w.sent = true, true
+}
+
+// fail answers 500 instead of a response that has not begun. It reports whether that was possible.
+func (w *response) fail() bool {
+	if w.sent {
+		w.abandon()
+		return false
+	}
+	clear(w.header)
+	w.status, w.length, w.written, w.held = 0, -1, 0, nil
+	writeStatus(w, http.StatusInternalServerError)
+	return true
+}
+
+// abandon gives the response up: what was sent of it stays incomplete.
+func (w *response) abandon() {
+	w.close = true
+	w.end()
+}
+
+// probe finds out whether a half-closed client is still there. TCP tells "I have sent all" and "I am gone" the same way, until
+// something is written: 100 (Continue) is a response that every HTTP/1.1 client must be able to skip (RFC 9110 §15.2), and a
+// client that is gone resets the connection, of which the engine then tells.
+func (w *response) probe(cancel context.CancelCauseFunc) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.sent || w.minor == 0 {
+		return
+	}
+	if _, err := w.conn.stream.Write([]byte(http1.Continue)); err != nil {
+		cancel(event.ErrGone)
+	}
+}

@@ -1,0 +1,313 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"gateway/mpm"
+	"gateway/routes"
+)
+
+// maxRedirects bounds how often a request starts over inside the server: try_files, index files, local redirects of scripts.
+const maxRedirects = 10
+
+// Server takes requests through the routes of one configuration. It is an http.Handler, immutable and safe for concurrent use.
+type Server struct {
+	applications
+	table *routes.Table
+	pools map[string]pool
+	files map[string]*Files // by folder
+	log   Logger
+}
+
+// pool is a pool and what its children run.
+type pool struct {
+	*mpm.Pool
+	config *routes.Pool
+}
+
+// NewServer opens the folders of a configuration. pools has a pool for each of its names. The caller must call Close.
+func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) (*Server, error) {
+	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[string]*Files{}, log: log}
+	for i := range c.Pools {
+		s.pools[c.Pools[i].Name] = pool{pools[c.Pools[i].Name], &c.Pools[i]}
+	}
+	s.applications = newApplications(c, log)
+	for i := range c.Sites {
+		for j := range c.Sites[i].Routes {
+			r := &c.Sites[i].Routes[j]
+			if err := s.open(r.Root); err != nil {
+				return nil, errors.Join(fmt.Errorf("%s: %w", r.Line, err), s.Close())
+			}
+			if r.CGI == nil {
+				continue
+			}
+			if err := s.open(r.CGI.Root); err != nil {
+				return nil, errors.Join(fmt.Errorf("%s: %w", r.Line, err), s.Close())
+			}
+		}
+	}
+	return s, nil
+}
+
+func (s *Server) open(root string) error {
+	if root == "" || s.files[root] != nil {
+		return nil
+	}
+	f, err := NewFiles(root)
+	if err != nil {
+		return err
+	}
+	s.files[root] = f
+	return nil
+}
+
+// Close closes the folders.
+func (s *Server) Close() error {
+	var errs []error
+	for _, f := range s.files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := exchangeOf(r)
+	x.site = s.table.Site(x.listener, hostname(r.Host))
+	if x.site == nil {
+		s.fail(w, x, http.StatusNotFound, fmt.Errorf("no site listens on %q", x.listener))
+		return
+	}
+	if r.URL.Path == "*" {
+		w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	path, err := routes.CleanPath(r.URL.Path)
+	if err != nil {
+		s.failPath(w, x, err)
+		return
+	}
+	if !x.secure && x.site.TLS.Mode != "off" && x.site.TLS.Redirect {
+		w.Header().Set("Location", secureURL(x.site, r))
+		writeStatus(w, http.StatusPermanentRedirect)
+		return
+	}
+	s.route(w, r, x, path)
+}
+
+// route serves path, and every path that serving it leads to.
+func (s *Server) route(w http.ResponseWriter, r *http.Request, x *exchange, path string) {
+	trace := []string{path}
+	for range maxRedirects {
+		next := s.step(w, r, x, path)
+		if next == "" {
+			return
+		}
+		target, query, hasQuery := strings.Cut(next, "?")
+		var err error
+		if path, err = routes.CleanPath(target); err != nil {
+			s.failPath(w, x, err)
+			return
+		}
+		r = redirected(r, path, query, hasQuery)
+		trace = append(trace, path)
+	}
+	s.fail(w, x, http.StatusInternalServerError, fmt.Errorf("internal redirects go in circles: %s", strings.Join(trace, " -> ")))
+}
+
+// redirected is r for another path, as [routes.CleanPath] made it.
+func redirected(r *http.Request, path, query string, hasQuery bool) *http.Request {
+	c := *r
+	c.URL = &url.URL{Path: path, RawQuery: r.URL.RawQuery}
+	if hasQuery {
+		c.URL.RawQuery = query
+	}
+	return &c
+}
+
+// step matches one path and serves it, or returns the escaped path, with an optional query, to go on with.
+func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path string) (next string) {
+	root := s.files[x.site.Root]
+	m, ok := x.site.Match(r.Method, path, root.IsFile)
+	switch {
+	case !ok && m.Allow != nil:
+		w.Header().Set("Allow", strings.Join(m.Allow, ", "))
+		s.fail(w, x, http.StatusMethodNotAllowed, nil)
+		return ""
+	case !ok:
+		s.fail(w, x, http.StatusNotFound, nil)
+		return ""
+	}
+	x.routeState = routeState{route: m.Route, path: path, script: m.Script, pathInfo: m.PathInfo, files: s.files[m.Route.Root]}
+	x.pool = m.Route.Pool
+	if found, status := x.tryFiles(r); status != 0 {
+		s.fail(w, x, status, nil)
+		return ""
+	} else if found != "" {
+		return found
+	}
+	if !limitBody(w, r, m.Route.MaxRequestBody) {
+		s.fail(w, x, http.StatusRequestEntityTooLarge, nil)
+		return ""
+	}
+	return s.serve(w, r, x)
+}
+
+// serve calls the handler of the request's route.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (next string) {
+	route := x.route
+	pool := s.pools[route.Pool]
+	if route.CGI != nil || pool.config.HasApplication() {
+		return s.serveApplication(w, r, x, pool)
+	}
+	slot, err := pool.Acquire(r.Context())
+	if err != nil {
+		s.failAcquire(w, r, x, err)
+		return ""
+	}
+	defer slot.Release(mpm.Done)
+	x.queueWait = slot.QueueWait
+	switch {
+	case route.Static != nil:
+		next, err := serveStatic(w, r, x.files, x.path, route.Static)
+		if err != nil {
+			s.log.Warnw("static file failed", "uri", r.RequestURI, "error", err)
+		}
+		return escapePath(next)
+	case route.Redirect != nil:
+		w.Header().Set("Location", expand(route.Redirect.To, r, x.path, true))
+		writeStatus(w, route.Redirect.Status)
+	case route.Respond != nil:
+		w.Header().Set("Content-Type", route.Respond.ContentType)
+		w.WriteHeader(route.Respond.Status)
+		// A client that has gone does not miss it.
+		_, _ = w.Write([]byte(route.Respond.Body))
+	}
+	return ""
+}
+
+// tryFiles looks for the first file of the route's list. It returns where to go on, "" for here, or a status to answer with.
+func (x *exchange) tryFiles(r *http.Request) (next string, status int) {
+	list := x.route.TryFiles
+	for i, candidate := range list {
+		last := i == len(list)-1
+		if code, ok := strings.CutPrefix(candidate, "="); ok && last {
+			// A status was checked when the configuration was read.
+			status, _ = strconv.Atoi(code)
+			return "", status
+		}
+		name, query, hasQuery := strings.Cut(candidate, "?")
+		path, err := routes.CleanPath(escapePath(expand(name, r, x.path, false)))
+		if err != nil {
+			continue
+		}
+		if path == x.path && x.exists(path) {
+			return "", 0
+		}
+		if path != x.path && (last || x.files.IsFile(path)) {
+			next = escapePath(path)
+			if hasQuery {
+				next += "?" + expand(query, r, x.path, true)
+			}
+			return next, 0
+		}
+	}
+	return "", 0
+}
+
+// exists reports whether a static route can serve path: a file, or a folder with one of its index files.
+func (x *exchange) exists(path string) bool {
+	mode, err := x.files.Stat(path)
+	if err != nil || mode.IsRegular() {
+		return err == nil
+	}
+	if !mode.IsDir() || x.route.Static == nil {
+		return false
+	}
+	for _, index := range x.route.Static.Index {
+		if x.files.IsFile(strings.TrimSuffix(path, "/") + "/" + index) {
+			return true
+		}
+	}
+	return false
+}
+
+// expand replaces {host}, {path}, {query} and {uri}. In a URL the path is escaped.
+func expand(s string, r *http.Request, path string, escaped bool) string {
+	if !strings.Contains(s, "{") {
+		return s
+	}
+	if escaped {
+		path = escapePath(path)
+	}
+	return strings.NewReplacer("{host}", r.Host, "{path}", path, "{query}", r.URL.RawQuery, "{uri}", requestURI(r)).Replace(s)
+}
+
+// requestURI is the path and query that the client sent, of an absolute-form target too.
+func requestURI(r *http.Request) string {
+	if i := strings.Index(r.RequestURI, "://"); i > 0 {
+		if j := strings.IndexByte(r.RequestURI[i+3:], '/'); j >= 0 {
+			return r.RequestURI[i+3+j:]
+		}
+		return "/"
+	}
+	return r.RequestURI
+}
+
+func escapePath(path string) string { return (&url.URL{Path: path}).EscapedPath() }
+
+// hostname is a Host field without its port.
+func hostname(host string) string {
+	if i := strings.LastIndexByte(host, ':'); i >= 0 && strings.IndexByte(host[i:], ']') < 0 {
+		return host[:i]
+	}
+	return host
+}
+
+// secureURL is where a site's plain listeners send their clients.
+func secureURL(site *routes.Site, r *http.Request) string {
+	host := hostname(r.Host)
+	if host == "" {
+		host = site.Names[0]
+	}
+	for _, l := range site.Listen {
+		if _, port, err := net.SplitHostPort(l.Address); l.TLS && err == nil {
+			if port != "443" {
+				host += ":" + port
+			}
+			break
+		}
+	}
+	return "https://" + host + requestURI(r)
+}
+
+// limitBody makes reading more than limit bytes of the body fail. It reports false when the client announces more.
+func limitBody(w http.ResponseWriter, r *http.Request, limit int64) bool {
+	if limit <= 0 || r.Body == http.NoBody || r.Body == nil {
+		return true
+	}
+	if r.ContentLength > limit {
+		return false
+	}
+	if r.ContentLength < 0 {
+		r.Body = http.MaxBytesReader(w, r.Body, limit)
+	}
+	return true
+}
+
+// failPath answers a path that can't be decoded.
+func (s *Server) failPath(w http.ResponseWriter, x *exchange, err error) {
+	status := http.StatusBadRequest
+	var e *routes.PathError
+	if errors.As(err, &e) {
+		status = e.Status
+	}
+	s.fail(w, x, status, nil)
+}

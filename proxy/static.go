@@ -1,0 +1,219 @@
+package proxy
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gateway/routes"
+)
+
+const staticMethods = "GET, HEAD, OPTIONS"
+
+// maxRanges is how many parts of a file one request may ask for; with more it gets the whole file (Apache's MaxRanges).
+const maxRanges = 200
+
+// serveStatic answers r with the file at path, which is decoded and clean ("/a/b"; a slash at the end asks for a directory).
+//
+// For a directory with one of opt's index files it answers nothing and returns that file's path: the caller routes it anew,
+// as an index may be a script. An error is for the log: the client has its answer, a 5xx.
+func serveStatic(w http.ResponseWriter, r *http.Request, f *Files, path string, opt *routes.Static) (redirect string, err error) {
+	if isHidden(path) && !opt.DotFiles || isSource(path) {
+		writeStatus(w, http.StatusNotFound)
+		return "", nil
+	}
+	file, info, err := f.Open(path)
+	if errors.Is(err, ErrDirectory) {
+		return serveDirectory(w, r, f, path, opt.Index), nil
+	}
+	if err != nil {
+		return "", refuse(w, path, err)
+	}
+	defer file.Close()
+	serveFile(w, r, path, file, info, opt)
+	return "", nil
+}
+
+// refuse tells the client that path can't be served. It returns err if that is not the client's doing.
+func refuse(w http.ResponseWriter, path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		writeStatus(w, http.StatusNotFound)
+		return nil
+	case errors.Is(err, fs.ErrPermission):
+		writeStatus(w, http.StatusForbidden)
+		return nil
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EAGAIN):
+		w.Header().Set("Retry-After", "1")
+		writeStatus(w, http.StatusServiceUnavailable)
+	default:
+		writeStatus(w, http.StatusInternalServerError)
+	}
+	return fmt.Errorf("file %q: %w", path, err)
+}
+
+// serveDirectory looks for an index file. The methods are those of the index, so they are not looked at here.
+func serveDirectory(w http.ResponseWriter, r *http.Request, f *Files, path string, index []string) (redirect string) {
+	if !strings.HasSuffix(path, "/") {
+		w.Header().Set("Location", directoryLocation(path, r.URL.RawQuery))
+		writeStatus(w, http.StatusMovedPermanently)
+		return ""
+	}
+	for _, name := range index {
+		if f.IsFile(path + name) {
+			return path + name
+		}
+	}
+	writeStatus(w, http.StatusForbidden)
+	return ""
+}
+
+// directoryLocation adds the slash at the end. It encodes path anew and begins with one slash only: "//host/" would be
+// another site.
+func directoryLocation(path, query string) string {
+	u := url.URL{Path: "/" + strings.TrimLeft(path+"/", "/"), RawQuery: query}
+	return u.String()
+}
+
+func serveFile(w http.ResponseWriter, r *http.Request, path string, file *os.File, info fs.FileInfo, opt *routes.Static) {
+	h := w.Header()
+	switch r.Method {
+	case http.MethodGet, http.MethodHead:
+	case http.MethodOptions:
+		h.Set("Allow", staticMethods)
+		w.WriteHeader(http.StatusNoContent)
+		return
+	default:
+		h.Set("Allow", staticMethods)
+		writeStatus(w, http.StatusMethodNotAllowed)
+		return
+	}
+	h.Set("Content-Type", mimeType(path))
+	if opt.CacheControl != "" {
+		h.Set("Cache-Control", opt.CacheControl)
+	}
+	tag, modified := validators(info, time.Now())
+	if tag != "" {
+		h.Set("ETag", tag)
+	}
+	// It copies from the *os.File itself, so that w.ReadFrom can use sendfile. A file that shrinks meanwhile gives a body
+	// shorter than its Content-Length: w must end the connection then.
+	http.ServeContent(w, withUsableRange(r), "", modified, file)
+}
+
+// validators are the ETag and the Last-Modified time of a file.
+//
+// The tag has the mtime in nanoseconds, as two versions of a file within a second would be equal otherwise. Times 0 and 1
+// are what reproducible builds write into every version: they tell nothing. A time in the future becomes now, as RFC 9110
+// §8.8.2.1 demands.
+func validators(info fs.FileInfo, now time.Time) (tag string, modified time.Time) {
+	modified = info.ModTime()
+	if modified.Unix() <= 1 {
+		return "", time.Time{}
+	}
+	b := make([]byte, 0, 40)
+	b = append(b, '"')
+	b = strconv.AppendInt(b, modified.UnixNano(), 16)
+	b = append(b, '-')
+	b = strconv.AppendInt(b, info.Size(), 16)
+	b = append(b, '"')
+	if modified.After(now) {
+		modified = now
+	}
+	return string(b), modified
+}
+
+// withUsableRange returns r, without its Range field if http.ServeContent would not treat that as RFC 9110 §14.2 says:
+// it must be ignored on HEAD and for other units, and may be when it is malformed.
+func withUsableRange(r *http.Request) *http.Request {
+	values := r.Header["Range"]
+	if len(values) == 0 || len(values) == 1 && r.Method == http.MethodGet && isByteRange(values[0]) {
+		return r
+	}
+	without := *r
+	without.Header = r.Header.Clone()
+	without.Header.Del("Range")
+	return &without
+}
+
+// isByteRange reports whether value is "bytes=" and at most maxRanges of "0-9", "5-" and "-5". Which of them lie in the
+// file is for http.ServeContent to say.
+func isByteRange(value string) bool {
+	list, ok := strings.CutPrefix(value, "bytes=")
+	if !ok || strings.Count(list, ",") >= maxRanges {
+		return false
+	}
+	for spec := range strings.SplitSeq(list, ",") {
+		if !isRangeSpec(strings.Trim(spec, " \t")) {
+			return false
+		}
+	}
+	return true
+}
+
+func isRangeSpec(spec string) bool {
+	first, last, ok := strings.Cut(spec, "-")
+	switch {
+	case !ok || first == "" && last == "":
+		return false
+	case !isNumber(first) || !isNumber(last):
+		return false
+	}
+	return first != "" || strings.Trim(last, "0") != "" // "-0" is no byte; ServeContent would send 206 for it
+}
+
+// isNumber accepts the empty string, and nothing that could overflow an int64.
+func isNumber(s string) bool {
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return len(s) <= 18
+}
+
+// isHidden reports whether a part of path begins with a dot. "/.well-known/" is meant to be seen (RFC 8615).
+func isHidden(path string) bool {
+	if rest, ok := strings.CutPrefix(path, "/.well-known/"); ok {
+		path = "/" + rest
+	}
+	return strings.Contains(path, "/.")
+}
+
+// isSource reports whether path names the source of a PHP script, or a copy that an editor left: such a file is run or
+// refused, never shown, whichever route a request takes to it.
+func isSource(path string) bool {
+	name := lowerASCII(path[strings.LastIndexByte(path, '/')+1:])
+	for cut := true; cut; {
+		name, cut = cutBackup(name)
+	}
+	switch extension(name) {
+	case "php", "php3", "php4", "php5", "php7", "php8", "phps", "pht", "phtml", "phar":
+		return true
+	}
+	return false
+}
+
+func cutBackup(name string) (string, bool) {
+	for _, suffix := range [...]string{"~", ".bak", ".old", ".orig", ".save", ".swp", ".tmp"} {
+		if before, ok := strings.CutSuffix(name, suffix); ok {
+			return before, true
+		}
+	}
+	return name, false
+}
+
+// writeStatus answers with a status and its name.
+func writeStatus(w http.ResponseWriter, status int) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.WriteHeader(status)
+	fmt.Fprintf(w, "%d %s\n", status, http.StatusText(status))
+}
