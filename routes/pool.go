@@ -174,8 +174,6 @@ var reservedPHPEnv = map[string]string{
 	"PHP_FCGI_MAX_REQUESTS": "it retires children between requests. Set max_requests_per_child instead.",
 }
 
-const fixPathinfo = "cgi.fix_pathinfo"
-
 func (r *reader) php(s *section, pool string) *PHP {
 	php := &PHP{
 		Command: []string{"php-cgi"},
@@ -201,8 +199,6 @@ func (r *reader) iniValue(at hcl.Range, name, value string) {
 		r.errorf(at, "Wrong php.ini name", "%q is not the name of a php.ini value.", name)
 	case hasControl(value):
 		r.errorf(at, "Wrong php.ini value", "The value of %q holds a control character.", name)
-	case name == fixPathinfo && value != "0":
-		r.errorf(at, "Unsafe php.ini value", "%s is always 0: the gateway splits PATH_INFO itself, and with 1 an uploaded picture.jpg/x.php would run as PHP. Remove it.", fixPathinfo)
 	}
 }
 

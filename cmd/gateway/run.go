@@ -169,8 +169,9 @@ func planPool(p *routes.Pool, frontUser string) (supervise.Pool, error) {
 
 func phpArgs(p *routes.PHP) []string {
 	args := slices.Clone(p.Command)
-	// The gateway splits PATH_INFO against existing files; php must not guess again ("upload.jpg/x.php").
-	args = append(args, "-d", "cgi.fix_pathinfo=0")
+	// The gateway has split PATH_INFO against existing files and sends nothing else, so there is nothing for PHP to guess; but
+	// only with this setting, PHP's own default, is PHP_SELF the script's name and the PATH_INFO, as under Apache.
+	args = append(args, "-d", "cgi.fix_pathinfo=1")
 	for _, name := range slices.Sorted(maps.Keys(p.INI)) {
 		args = append(args, "-d", name+"="+p.INI[name])
 	}

@@ -37,7 +37,7 @@ func startPHP(t testing.TB) *phpCGI {
 	p := &phpCGI{socket: filepath.Join(dir, "s"), dir: dir}
 	l := blockingListener(t, p.socket)
 	defer l.Close()
-	p.cmd = exec.Command(path, "-d", "cgi.fix_pathinfo=0", "-d", "memory_limit=256M", "-d", "post_max_size=100M", "-d", "error_log=")
+	p.cmd = exec.Command(path, "-d", "cgi.fix_pathinfo=1", "-d", "memory_limit=256M", "-d", "post_max_size=100M", "-d", "error_log=")
 	p.cmd.Env = []string{"PHP_FCGI_MAX_REQUESTS=0"}
 	p.cmd.Stdin = l
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
