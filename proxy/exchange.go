@@ -18,6 +18,7 @@ type exchange struct {
 
 	site *routes.Site
 	routeState
+	restart bool // the last redirect came from a script
 
 	// For the access log and the error log.
 	uri       string // as the client sent it

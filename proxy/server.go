@@ -116,20 +116,36 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, x *exchange, path
 			s.failPath(w, x, err)
 			return
 		}
-		r = redirected(r, path, query, hasQuery)
+		r = redirected(r, x, path, query, hasQuery)
 		trace = append(trace, path)
 	}
 	s.fail(w, x, http.StatusInternalServerError, fmt.Errorf("internal redirects go in circles: %s", strings.Join(trace, " -> ")))
 }
 
-// redirected is r for another path, as [routes.CleanPath] made it.
-func redirected(r *http.Request, path, query string, hasQuery bool) *http.Request {
+// redirected is r for another path, as [routes.CleanPath] made it. What a script redirects to is another request: a GET.
+func redirected(r *http.Request, x *exchange, path, query string, hasQuery bool) *http.Request {
 	c := *r
 	c.URL = &url.URL{Path: path, RawQuery: r.URL.RawQuery}
+	if x.restart {
+		c.Body, c.ContentLength, c.TransferEncoding = http.NoBody, 0, nil
+		c.Header = withoutBodyFields(r.Header)
+		if c.Method != http.MethodHead {
+			c.Method = http.MethodGet
+		}
+		c.URL.RawQuery = ""
+	}
 	if hasQuery {
 		c.URL.RawQuery = query
 	}
 	return &c
+}
+
+// withoutBodyFields is a header for a request that has no body.
+func withoutBodyFields(h http.Header) http.Header {
+	h = h.Clone()
+	h.Del("Content-Length")
+	h.Del("Content-Type")
+	return h
 }
 
 // step matches one path and serves it, or returns the escaped path, with an optional query, to go on with.
@@ -146,7 +162,7 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 		return ""
 	}
 	x.routeState = routeState{route: m.Route, path: path, script: m.Script, pathInfo: m.PathInfo, files: s.files[m.Route.Root]}
-	x.pool = m.Route.Pool
+	x.pool, x.restart = m.Route.Pool, false
 	if found, status := x.tryFiles(r); status != 0 {
 		s.fail(w, x, status, nil)
 		return ""
@@ -165,7 +181,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 	route := x.route
 	pool := s.pools[route.Pool]
 	if route.CGI != nil || pool.config.HasApplication() {
-		return s.serveApplication(w, r, x, pool)
+		next = s.serveApplication(w, r, x, pool)
+		x.restart = next != ""
+		return next
 	}
 	slot, err := pool.Acquire(r.Context())
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -148,18 +149,25 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// tryFiles reads the candidates. Each is a path in which {path} is the request's.
+// tryFiles reads the candidates. Each is a path in which {path} is the request's, with an optional query, which then replaces
+// the request's; the last may be a status, "=404".
 func (r *siteReader) tryFiles(s *section) []string {
 	list := get[[]string](s, "try_files", nil)
 	for i, candidate := range list {
 		at := s.elementAt("try_files", i)
+		path, query, _ := strings.Cut(candidate, "?")
 		switch rest := strings.TrimPrefix(candidate, "{path}"); {
+		case strings.HasPrefix(candidate, "="):
+			if n, err := strconv.Atoi(candidate[1:]); err != nil || n < 400 || n > 599 || i < len(list)-1 {
+				r.errorf(at, "Wrong candidate", "%q: a status is the last candidate, from \"=400\" to \"=599\".", candidate)
+			}
 		case rest == candidate && !strings.HasPrefix(candidate, "/"):
-			r.errorf(at, "Wrong candidate", "%q: a candidate begins with \"/\" or with \"{path}\".", candidate)
-		case strings.ContainsAny(candidate, "?#"):
-			r.errorf(at, "Wrong candidate", "%q: the query goes along by itself; name the path only.", candidate)
+			r.errorf(at, "Wrong candidate", "%q: a candidate begins with \"/\" or with \"{path}\", or is a status such as \"=404\".", candidate)
+		case strings.Contains(candidate, "#") || hasControl(candidate):
+			r.errorf(at, "Wrong candidate", "%q: a candidate is a path with an optional query, without \"#\" and control characters.", candidate)
 		default:
-			r.placeholders(at, candidate, []string{"path"})
+			r.placeholders(at, path, []string{"path"})
+			r.placeholders(at, query, []string{"path", "query"})
 		}
 	}
 	return list

@@ -6,7 +6,7 @@ site "example.com" {
   root   = "/srv/www"
   route "/*" {
     pool = "edge"
-    try_files = ["{path}", "index.php", "{file}", "/index.php?q={path}", "/x{path", "/{uri}"]
+    try_files = ["{path}", "index.php", "{file}", "/index.php?q={uri}", "=404", "/a#b", "/x{path", "/{uri}"]
     static {}
   }
 }
