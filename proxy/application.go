@@ -81,7 +81,6 @@ type call struct {
 // serveApplication passes a request on to a child of p. It returns where to go on when a script answers with a local
 // redirect (RFC 3875 §6.2.2), an escaped path with an optional query; otherwise the client has its answer.
 func (s *Server) serveApplication(w http.ResponseWriter, r *http.Request, x *exchange, p pool) (next string) {
-	x.uri = r.RequestURI
 	prog, status, err := s.locate(x, p.config)
 	if status != 0 {
 		s.fail(w, x, status, err)

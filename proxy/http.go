@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -82,7 +83,7 @@ func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
 	n, err := head.Parse(data)
 	switch {
 	case err != nil:
-		h.refuse(t, err)
+		h.refuse(t, t.Remote(), err)
 		return event.Finish
 	case n == 0:
 		return event.Wait
@@ -92,21 +93,24 @@ func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
 
 // Expired answers a client whose request head did not come in time.
 func (h *HTTP) Expired(t *event.Turn, _ []byte) {
-	h.refuse(t, errSlowHead)
+	h.refuse(t, t.Remote(), errSlowHead)
 }
 
 // refuse answers bytes that are no request. w takes all of it at once.
-func (h *HTTP) refuse(w interface{ Write([]byte) (int, error) }, err error) {
+func (h *HTTP) refuse(w io.Writer, remote netip.AddrPort, err error) {
 	status, reason := http.StatusBadRequest, err.Error()
 	var e *http1.Error
 	if errors.As(err, &e) {
 		status, reason = e.Status, e.Reason
 	}
-	h.Log.Debugw("request refused", "status", status, "reason", reason)
+	h.Log.Debugw("request refused", "remote", remote, "status", status, "reason", reason)
 	if status == 0 {
 		return
 	}
 	body := []byte(reason + "\n")
+	if h.Access != nil {
+		h.Access.Log(&LogEntry{Remote: remote.Addr(), Time: time.Now(), Status: status, Bytes: int64(len(body))})
+	}
 	b := http1.AppendStatusLine(nil, status)
 	b = http1.AppendField(b, "Server", serverName)
 	b = h.date.AppendField(b, time.Now())
@@ -127,8 +131,9 @@ type conn struct {
 	secure *SecureConn // nil: plain
 	stream net.Conn    // raw or secure
 	buf    []byte
-	r, w   int // buf[r:w] is unread
-	out    []byte
+	r, w   int    // buf[r:w] is unread
+	out    []byte // for response heads
+	held   []byte // for response bodies
 	head   http1.Head
 	keep   time.Duration // how long the connection may idle; 0: before its first request
 	local  netip.AddrPort
@@ -185,12 +190,13 @@ func (k *conn) next() bool {
 	for {
 		n, err := k.head.Resume(k.buf[k.r:k.w])
 		if err != nil {
-			k.http.refuse(k.stream, err)
+			k.http.refuse(k.stream, k.remote, err)
 			k.close()
 			return false
 		}
 		if n > 0 {
 			k.r += n
+			k.raw.SetTimeout(0)
 			return true
 		}
 		if k.r == k.w {
@@ -251,7 +257,7 @@ func (k *conn) fill(begun bool) bool {
 		return true
 	}
 	if begun && errors.Is(err, os.ErrDeadlineExceeded) {
-		k.http.refuse(k.stream, errSlowHead)
+		k.http.refuse(k.stream, k.remote, errSlowHead)
 	}
 	k.close()
 	return false

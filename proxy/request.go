@@ -42,7 +42,8 @@ func (k *conn) request() bool {
 	defer cancel(nil)
 	b := k.newBody()
 	r := k.newRequest(ctx, b)
-	w := &response{conn: k, request: r, body: b, header: make(http.Header, 8), length: -1, close: !k.head.KeepAlive, minor: k.head.Minor}
+	w := &response{conn: k, request: r, exchange: x, body: b, header: make(http.Header, 8), length: -1, held: k.held[:0],
+		close: !k.head.KeepAlive, minor: k.head.Minor, count: k.raw.Requests()}
 	k.raw.OnGone(func(half bool) {
 		if !half {
 			cancel(event.ErrGone)
@@ -56,6 +57,7 @@ func (k *conn) request() bool {
 		ok = w.finish() == nil
 	}
 	b.close()
+	k.held = w.held[:0]
 	k.log(x, r, w, b)
 	switch {
 	case !ok:

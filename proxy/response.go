@@ -19,18 +19,20 @@ const responseBuffer = 16 << 10
 
 // response is the http.ResponseWriter of a connection: also Flusher, io.ReaderFrom and io.StringWriter.
 type response struct {
-	conn    *conn
-	request *http.Request
-	body    *body
-	header  http.Header
-	status  int    // 0: not decided yet
-	length  int64  // declared; -1: not
-	written int64  // bytes of body that the handler wrote
-	held    []byte // of these, those not sent yet
-	minor   int
-	chunked bool
-	close   bool // the connection ends with this response
-	err     error
+	conn     *conn
+	request  *http.Request
+	exchange *exchange
+	body     *body
+	header   http.Header
+	status   int    // 0: not decided yet
+	length   int64  // declared; -1: not
+	written  int64  // bytes of body that the handler wrote
+	held     []byte // of these, those not sent yet
+	minor    int
+	chunked  bool
+	close    bool // the connection ends with this response
+	count    int  // the how many-th of the connection it is
+	err      error
 
 	mu   sync.Mutex // guards sent and ended against probe
 	sent bool       // the head is on its way
@@ -72,6 +74,8 @@ func (w *response) inform(status int) {
 	}
 	b := http1.AppendStatusLine(nil, status)
 	b = http1.AppendHeader(b, w.header)
+	w.mu.Lock() // a probe writes as well
+	defer w.mu.Unlock()
 	_, w.err = w.conn.stream.Write(append(b, "\r\n"...))
 }
 
@@ -183,7 +187,7 @@ func (w *response) begin(last bool) []byte {
 	b = http1.AppendHeader(b, w.header)
 	b = w.appendFraming(b, last)
 	switch {
-	case w.close || k.raw.Draining() || w.body.hopeless():
+	case w.last():
 		w.close = true
 		b = append(b, "Connection: close\r\n"...)
 	case w.minor == 0:
@@ -192,6 +196,15 @@ func (w *response) begin(last bool) []byte {
 	b = append(b, "\r\n"...)
 	k.out = b
 	return b
+}
+
+// last reports whether the connection ends with this response.
+func (w *response) last() bool {
+	if w.close || w.conn.raw.Draining() || w.body.hopeless() || http1.HasToken([]byte(w.header.Get("Connection")), "close") {
+		return true
+	}
+	site := w.exchange.site
+	return site != nil && site.MaxKeepAlive > 0 && w.count >= site.MaxKeepAlive
 }
 
 // appendFraming says where the body ends (RFC 9112 §6).
@@ -264,14 +277,10 @@ func (w *response) finish() error {
 	if w.err != nil {
 		return w.err
 	}
-	b := append(w.begin(true), []byte(nil)...)
-	switch {
-	case w.chunked:
-		if len(w.held) > 0 {
-			b = http1.AppendChunk(b, w.held)
-		}
-		b = append(b, http1.LastChunk...)
-	default:
+	b := w.begin(true)
+	if w.chunked {
+		b = append(http1.AppendChunk(b, w.held), http1.LastChunk...)
+	} else {
 		b = append(b, w.held...)
 	}
 	if len(b) > 0 {
@@ -299,7 +308,7 @@ func (w *response) fail() bool {
 		return false
 	}
 	clear(w.header)
-	w.status, w.length, w.written, w.held = 0, -1, 0, nil
+	w.status, w.length, w.written, w.held = 0, -1, 0, w.held[:0]
 	writeStatus(w, http.StatusInternalServerError)
 	return true
 }

@@ -79,6 +79,7 @@ func (s *Server) Close() error {
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := exchangeOf(r)
+	x.uri = r.RequestURI
 	x.site = s.table.Site(x.listener, hostname(r.Host))
 	if x.site == nil {
 		s.fail(w, x, http.StatusNotFound, fmt.Errorf("no site listens on %q", x.listener))
@@ -140,6 +141,16 @@ func redirected(r *http.Request, x *exchange, path, query string, hasQuery bool)
 	return &c
 }
 
+// isFile reports whether path is a file that a route can serve.
+func (s *Server) isFile(r *routes.Route, path string) bool {
+	root := r.Root
+	if r.CGI != nil {
+		root = r.CGI.Root
+	}
+	f := s.files[root]
+	return f != nil && f.IsFile(path)
+}
+
 // withoutBodyFields is a header for a request that has no body.
 func withoutBodyFields(h http.Header) http.Header {
 	h = h.Clone()
@@ -150,8 +161,7 @@ func withoutBodyFields(h http.Header) http.Header {
 
 // step matches one path and serves it, or returns the escaped path, with an optional query, to go on with.
 func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path string) (next string) {
-	root := s.files[x.site.Root]
-	m, ok := x.site.Match(r.Method, path, root.IsFile)
+	m, ok := x.site.Match(r.Method, path, s.isFile)
 	switch {
 	case !ok && m.Allow != nil:
 		w.Header().Set("Allow", strings.Join(m.Allow, ", "))

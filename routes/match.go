@@ -107,15 +107,15 @@ const maxSplits = 16
 
 // Match returns the first route, in file order, that takes the method and the path. The path is one that [CleanPath] made.
 //
-// isFile reports whether a path names a regular file; it decides where PATH_INFO begins ("/x.php/y") and is asked only for
+// isFile reports whether a path names a regular file below the route's root; it decides where PATH_INFO begins ("/x.php/y") and is asked only for
 // paths that hold a suffix route's ending before a slash. A nil isFile means that there are no files.
 //
 // Without a route it returns false; Allow is then nil (404) or holds the methods to name in a 405.
-func (s *Site) Match(method, path string, isFile func(path string) bool) (Match, bool) {
+func (s *Site) Match(method, path string, isFile func(r *Route, path string) bool) (Match, bool) {
 	var allow []string
 	for i := range s.Routes {
 		r := &s.Routes[i]
-		script, ok := r.Pattern.match(path, isFile)
+		script, ok := r.match(path, isFile)
 		if !ok {
 			continue
 		}
@@ -128,14 +128,14 @@ func (s *Site) Match(method, path string, isFile func(path string) bool) (Match,
 }
 
 // match reports whether the path fits, and how much of it is the script.
-func (p Pattern) match(path string, isFile func(string) bool) (script int, ok bool) {
-	switch p.Kind {
+func (r *Route) match(path string, isFile func(*Route, string) bool) (script int, ok bool) {
+	switch p := r.Pattern; p.Kind {
 	case Exact:
 		return len(path), path == p.Text
 	case Prefix:
 		return len(path), strings.HasPrefix(path, p.Text)
 	case Suffix:
-		if i := p.split(path, isFile); i > 0 {
+		if i := r.split(path, isFile); i > 0 {
 			return i, true
 		}
 		return len(path), strings.HasSuffix(path, p.Text)
@@ -146,21 +146,21 @@ func (p Pattern) match(path string, isFile func(string) bool) (script int, ok bo
 
 // split finds the shortest prefix that ends in the suffix, is followed by a slash and names a file. It comes before the look at
 // the end of the path, so that a file "/a.php" gets "/a.php/b.php" as PATH_INFO, as in Apache. It returns 0 when there is none.
-func (p Pattern) split(path string, isFile func(string) bool) int {
+func (r *Route) split(path string, isFile func(*Route, string) bool) int {
 	if isFile == nil {
 		return 0
 	}
 	end, asked := 0, 0
 	for asked < maxSplits {
-		i := strings.Index(path[end:], p.Text)
+		i := strings.Index(path[end:], r.Pattern.Text)
 		if i < 0 {
 			return 0
 		}
-		end += i + len(p.Text)
+		end += i + len(r.Pattern.Text)
 		if end == len(path) || path[end] != '/' {
 			continue
 		}
-		if isFile(path[:end]) {
+		if isFile(r, path[:end]) {
 			return end
 		}
 		asked++

@@ -109,7 +109,7 @@ func TestSiteMatch(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			s := matchSite(t, row.routes...)
-			got, ok := s.Match(row.method, row.path, func(p string) bool { return files[p] })
+			got, ok := s.Match(row.method, row.path, func(_ *Route, p string) bool { return files[p] })
 			want := Match{Script: row.script, PathInfo: row.info, Allow: row.allow}
 			if row.want >= 0 {
 				want.Route = &s.Routes[row.want]
@@ -128,7 +128,7 @@ func TestMatchBoundsFileLookups(t *testing.T) {
 		path += "/x.php"
 	}
 	asked := 0
-	if _, ok := s.Match("GET", path+"/y", func(string) bool { asked++; return false }); ok || asked > maxSplits {
+	if _, ok := s.Match("GET", path+"/y", func(*Route, string) bool { asked++; return false }); ok || asked > maxSplits {
 		t.Errorf("Match asked for %d files, want at most %d and no match (got %t)", asked, maxSplits, ok)
 	}
 	if _, ok := s.Match("GET", "/x.php/y", nil); ok {
@@ -139,7 +139,7 @@ func TestMatchBoundsFileLookups(t *testing.T) {
 func TestMatchDoesNotAllocate(t *testing.T) {
 	c := mustParse(t, siteWith(`"www.example.com" "*.example.org"`, `[":80"]`, "", staticRoute))
 	table := NewTable(c)
-	isFile := func(string) bool { return false }
+	isFile := func(*Route, string) bool { return false }
 	allocs := testing.AllocsPerRun(100, func() {
 		path, err := CleanPath("/assets/site.css")
 		if err != nil {
@@ -167,13 +167,13 @@ func FuzzCovers(f *testing.F) {
 		if reasonA != "" || reasonB != "" || !covers(a, b) {
 			return
 		}
-		isFile := func(string) bool { return file }
+		isFile := func(*Route, string) bool { return file }
 		path, err := CleanPath(path)
 		if err != nil {
 			return // no request has it
 		}
-		_, matchesA := a.match(path, isFile)
-		_, matchesB := b.match(path, isFile)
+		_, matchesA := (&Route{Pattern: a}).match(path, isFile)
+		_, matchesB := (&Route{Pattern: b}).match(path, isFile)
 		if matchesB && !matchesA {
 			t.Errorf("%q covers %q, but %q matches only the second", first, second, path)
 		}
@@ -184,7 +184,7 @@ func BenchmarkMatch(b *testing.B) {
 	s := &Site{Routes: []Route{
 		{Pattern: Pattern{Prefix, "/assets/"}}, {Pattern: Pattern{Prefix, "/cgi-bin/"}}, {Pattern: Pattern{Suffix, ".php"}}, {Pattern: Pattern{Prefix, "/"}},
 	}}
-	isFile := func(string) bool { return false }
+	isFile := func(*Route, string) bool { return false }
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, ok := s.Match("GET", "/some/where/index.html", isFile); !ok {

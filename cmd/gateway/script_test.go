@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"regexp"
@@ -112,12 +113,15 @@ func open(folder string) error {
 	})
 }
 
-// condition knows [root] and [user:NAME]. The programs are testscript's own [exec:NAME].
+// condition knows [root], [user:NAME], and [mounts]: whether a script may have mounts of its own. Programs are testscript's
+// own [exec:NAME].
 func condition(c string) (bool, error) {
 	name, isUser := strings.CutPrefix(c, "user:")
 	switch {
 	case c == "root":
 		return os.Geteuid() == 0, nil
+	case c == "mounts":
+		return exec.Command("unshare", "--mount", "true").Run() == nil, nil
 	case isUser:
 		_, err := user.Lookup(name)
 		return err == nil, nil
@@ -445,27 +449,21 @@ func gone(ts *testscript.TestScript, neg bool, args []string) {
 
 // waitfor waits for a state that nobody announces.
 func waitfor(ts *testscript.TestScript, args []string) {
-	want(ts, args, 1, "waitfor POOL COUNTER N | front-after PID | refused ADDRESS | file PATH | no-zombies")
-	holds := state(ts, running(ts), args[0], append(args[1:], "", ""))
-	if err := gatewaytest.Wait(holds); err != nil {
-		ts.Fatalf("waitfor %s: %v\n%s", strings.Join(args, " "), err, running(ts).Log())
+	want(ts, args, 1, "waitfor POOL state STATE | POOL COUNTER N | front-after PID | listening ADDRESS | refused ADDRESS | file PATH | no-zombies")
+	if err := gatewaytest.Wait(state(ts, args[0], append(args[1:], "", ""))); err != nil {
+		ts.Fatalf("waitfor %s: %v", strings.Join(args, " "), err)
 	}
 }
 
-func state(ts *testscript.TestScript, g *gatewaytest.Gateway, what string, args []string) func() (bool, error) {
+func state(ts *testscript.TestScript, what string, args []string) func() (bool, error) {
 	switch what {
-	case "front-after":
-		return func() (bool, error) {
-			status, err := g.Status()
-			return err == nil && status.FrontPID != 0 && strconv.Itoa(status.FrontPID) != args[0], nil
-		}
-	case "refused":
+	case "listening", "refused":
 		return func() (bool, error) {
 			conn, err := net.Dial("tcp", args[0])
 			if err == nil {
 				conn.Close()
 			}
-			return errors.Is(err, syscall.ECONNREFUSED), nil
+			return (err == nil) == (what == "listening"), nil
 		}
 	case "file":
 		path := ts.MkAbs(args[0])
@@ -473,42 +471,47 @@ func state(ts *testscript.TestScript, g *gatewaytest.Gateway, what string, args 
 			_, err := os.Stat(path)
 			return err == nil, nil
 		}
+	}
+	g := running(ts)
+	switch what {
+	case "front-after":
+		return func() (bool, error) {
+			status, err := g.Status()
+			return err == nil && status.FrontPID != 0 && strconv.Itoa(status.FrontPID) != args[0], nil
+		}
 	case "no-zombies":
 		return func() (bool, error) {
 			left, err := gatewaytest.Zombies(g.PID())
 			return len(left) == 0, err
 		}
 	}
-	n, err := strconv.Atoi(args[1])
-	ts.Check(err)
 	return func() (bool, error) {
 		p, err := poolOf(g, what)
 		if err != nil {
 			return false, err
 		}
-		is, err := counter(p, args[0])
-		return is == n, err
+		is, err := figure(p, args[0])
+		return is == args[1], err
 	}
 }
 
-func counter(p gatewaytest.Pool, name string) (int, error) {
-	switch name {
-	case "total":
-		return p.Processes.Total, nil
-	case "idle":
-		return p.Processes.Idle, nil
-	case "busy":
-		return p.Processes.Busy, nil
-	case "waiting":
-		return p.Queue.Waiting, nil
-	case "abandoned":
-		return p.Queue.Abandoned, nil
+// figure is one entry of a pool's status.
+func figure(p gatewaytest.Pool, name string) (string, error) {
+	if name == "state" {
+		return p.State, nil
 	}
-	n, ok := p.Exits[name]
+	counters := map[string]int{
+		"total": p.Processes.Total, "idle": p.Processes.Idle, "busy": p.Processes.Busy,
+		"waiting": p.Queue.Waiting, "abandoned": p.Queue.Abandoned,
+	}
+	n, ok := counters[name]
 	if !ok {
-		return 0, fmt.Errorf("no counter %q", name)
+		n, ok = p.Exits[name]
 	}
-	return n, nil
+	if !ok {
+		return "", fmt.Errorf("a pool's status has no %q", name)
+	}
+	return strconv.Itoa(n), nil
 }
 
 // descendants puts the pids of all processes below the supervisor into an environment variable, with blanks between.

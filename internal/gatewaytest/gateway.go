@@ -186,24 +186,18 @@ func (g *Gateway) Wait() error {
 	}
 }
 
-// Kill ends the supervisor by SIGKILL, when it still lives, and waits until everything below it is gone.
+// Kill ends the gateway and everything below it by SIGKILL, if something of it lives: for cleaning up.
 func (g *Gateway) Kill() error {
 	all, err := g.Processes()
 	if err != nil {
 		return err
 	}
-	select {
-	case <-g.exited: // the pid may be another one's by now
-	default:
-		if err := g.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+	for _, p := range living(all) {
+		if err := syscall.Kill(p.PID, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return err
 		}
 	}
 	<-g.exited
-	err = Wait(func() (bool, error) { return living(all) == nil, nil })
-	if err != nil {
-		return fmt.Errorf("left behind: %v", living(all))
-	}
 	return nil
 }
 

@@ -48,6 +48,9 @@ func (t *Turn) Write(p []byte) (int, error) {
 // Consume says that the first n unread bytes are dealt with.
 func (t *Turn) Consume(n int) { t.consumed += n }
 
+// Remote is the client's address; zero for a unix socket.
+func (t *Turn) Remote() netip.AddrPort { return t.entry.peer() }
+
 // Listener is where the connection came in.
 func (t *Turn) Listener() *Listener { return t.listener }
 

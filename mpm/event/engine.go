@@ -69,9 +69,8 @@ type Engine struct {
 // Listener is one listening socket of an engine. It is immutable.
 type Listener struct {
 	Protocol Protocol
-	Raw      bool   // do not read on the loop: TLS reads for itself
-	Address  string // "network address", as configured
-	Network  string
+	Raw      bool     // do not read on the loop: TLS reads for itself
+	Address  string   // for the protocol and for messages
 	file     *os.File // keeps the descriptor open
 	fd       int
 	index    uint16

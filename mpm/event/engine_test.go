@@ -89,7 +89,7 @@ func start(t *testing.T, p Protocol, o Options) (*Engine, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Listen(f, Listener{Protocol: p, Network: "tcp", Address: ln.Addr().String()}); err != nil {
+	if err := e.Listen(f, Listener{Protocol: p, Address: ln.Addr().String()}); err != nil {
 		t.Fatal(err)
 	}
 	return e, ln.Addr().String()
