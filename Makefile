@@ -7,7 +7,7 @@ FUZZTIME ?= 10s
 # Pinned, so that a finding comes from a change here and not from there.
 STATICCHECK   := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOLANGCI_LINT := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 
 # The race detector needs a C compiler.
 RACE := $(if $(shell command -v $(or $(shell $(GO) env CC),gcc)),-race)

@@ -20,6 +20,7 @@ import (
 	"testing"
 
 	"gateway/internal/gatewaytest"
+	"gateway/routes"
 )
 
 // examples has a test for each folder.
@@ -60,6 +61,25 @@ func TestEveryExampleIsTested(t *testing.T) {
 	}
 	if !slices.Equal(folders, tested) {
 		t.Errorf("folders %q, tests for %q", folders, tested)
+	}
+}
+
+// The first configuration that a newcomer copies has no error and no warning.
+func TestConfigurationOfReadme(t *testing.T) {
+	text, err := os.ReadFile("../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := bytes.Cut(text, []byte("```hcl\n"))
+	source, _, ok := bytes.Cut(rest, []byte("```"))
+	if !ok {
+		t.Fatal("README.md has no block of HCL")
+	}
+	_, diags := routes.Parse("README.md", source)
+	if n := diags.Errors() + diags.Warnings(); n > 0 {
+		var b strings.Builder
+		check(t, diags.Write(&b, 0, false))
+		t.Errorf("%d faults:\n%s", n, b.String())
 	}
 }
 

@@ -120,10 +120,8 @@ type Status struct {
 type Pool struct {
 	Name      string
 	State     string
-	Board     string
-	Processes struct{ Total, Starting, Idle, Busy, Draining int }
-	Queue     struct{ Waiting, Rejected, Abandoned int }
-	Requests  struct{ Total, Failed int }
+	Processes struct{ Total, Idle, Busy int }
+	Queue     struct{ Waiting, Abandoned int }
 	Exits     map[string]int
 	Children  []Child
 }
@@ -142,7 +140,8 @@ func (g *Gateway) Status() (Status, error) {
 		return Status{}, err
 	}
 	var s Status
-	return s, json.Unmarshal(out, &s)
+	err = json.Unmarshal(out, &s)
+	return s, err
 }
 
 // PID is the supervisor's.

@@ -66,7 +66,7 @@ type Engine struct {
 	done     sync.WaitGroup // loops and owners
 }
 
-// Listener is one listening socket of an engine. It is immutable.
+// Listener is one listening socket of an engine.
 type Listener struct {
 	Protocol Protocol
 	Raw      bool     // do not read on the loop: TLS reads for itself
@@ -74,6 +74,12 @@ type Listener struct {
 	file     *os.File // keeps the descriptor open
 	fd       int
 	index    uint16
+	closed   bool // the first loop's
+}
+
+func (p *Listener) close() error {
+	p.closed = true
+	return p.file.Close()
 }
 
 // New starts the loops. Close ends them.
@@ -123,8 +129,8 @@ func (e *Engine) Listen(file *os.File, l Listener) error {
 	return e.loops[0].listen(&l)
 }
 
-// Drain stops accepting, closes the connections that wait for a request, and lets the others finish. It returns when none
-// is left, or with the cause of ctx.
+// Drain closes the listening sockets and the connections that wait for a request, and lets the others finish. It returns when
+// none is left, or with the cause of ctx.
 func (e *Engine) Drain(ctx context.Context) error {
 	e.draining.Store(true)
 	for _, l := range e.loops {
@@ -151,7 +157,9 @@ func (e *Engine) Close() error {
 	}
 	e.done.Wait()
 	for _, p := range *e.listeners.Load() {
-		errs = append(errs, p.file.Close())
+		if !p.closed {
+			errs = append(errs, p.close())
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -302,6 +303,13 @@ func TestDrainFinishesWhatRuns(t *testing.T) {
 	if got, err := io.ReadAll(idle); err != nil || len(got) > 0 {
 		t.Errorf("idle connection: %q, %v, want a close", got, err)
 	}
+	eventually(t, "new connections are refused", func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
 	close(release)
 	if got, err := io.ReadAll(busy); err != nil || string(got) != "done\n" {
 		t.Errorf("busy connection: %q, %v", got, err)

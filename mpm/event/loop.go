@@ -156,12 +156,8 @@ func (l *loop) unlisten(p *Listener) {
 	_ = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_DEL, p.fd, nil)
 }
 
-// accept takes waiting connections and deals them to the loops.
+// accept takes waiting connections and deals them to the loops. Only the first loop accepts.
 func (l *loop) accept(p *Listener) {
-	if l.engine.Draining() {
-		l.unlisten(p)
-		return
-	}
 	for range acceptBatch {
 		var rsa unix.RawSockaddrAny
 		fd, errno := accept4(p.fd, &rsa)
@@ -374,10 +370,8 @@ func (l *loop) tick() {
 			l.paused = append(l.paused, p)
 		}
 	}
-	if l.engine.Draining() {
-		for _, p := range *l.engine.listeners.Load() {
-			l.unlisten(p)
-		}
+	if l.engine.Draining() && l == l.engine.loops[0] {
+		l.closeListeners()
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -387,6 +381,17 @@ func (l *loop) tick() {
 		return
 	}
 	l.setTick(time.Now().Add(time.Second))
+}
+
+// closeListeners takes the connections that clients have opened already, and lets the kernel refuse others.
+func (l *loop) closeListeners() {
+	for _, p := range *l.engine.listeners.Load() {
+		if !p.closed {
+			l.accept(p)
+			p.close()
+		}
+	}
+	l.paused = nil
 }
 
 // sweep visits every connection once a second. The deadlines stand close together, and looking at one costs less than
