@@ -292,10 +292,7 @@ func (g *gate) serve(t testing.TB, cfg routes.Pool) {
 		}
 	}
 	c := &routes.Config{Gateway: routes.Gateway{SpoolDir: t.TempDir()}, Pools: []routes.Pool{cfg}, Sites: []routes.Site{site}}
-	s, err := NewServer(c, map[string]*mpm.Pool{"app": g.pool}, g.log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := NewServer(c, map[string]*mpm.Pool{"app": g.pool}, g.log)
 	t.Cleanup(func() { s.Close() })
 	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &exchange{began: time.Now(), listener: "tcp :80", local: netip.MustParseAddrPort("192.0.2.1:80"), remote: netip.MustParseAddrPort("198.51.100.7:5000")}

@@ -21,6 +21,7 @@ type exchange struct {
 	restart bool // the last redirect came from a script
 
 	// For the access log and the error log.
+	asked     string // the path, as the client sent it
 	uri       string // as the client sent it
 	pool      string
 	pid       int           // of the child that served it; 0: none

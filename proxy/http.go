@@ -10,9 +10,11 @@ import (
 	"os"
 	"sync"
 	"time"
+	"unsafe"
 
 	"gateway/mpm/event"
 	"gateway/proxy/http1"
+	"gateway/routes"
 )
 
 const (
@@ -47,6 +49,8 @@ type Secure interface {
 // HTTP speaks HTTP/1.1 on the connections of an engine: it implements [event.Protocol]. Its fields are set before it is used.
 type HTTP struct {
 	Handler http.Handler
+	Server  *Server // whose hot files are answered without the handler; nil: none
+	Address string  // the listener's, a routes.Listen's Key
 	Log     Logger
 	Access  *AccessLog                       // nil: none
 	Secure  func(*event.Conn) *SecureConn    // TLS listeners only
@@ -73,22 +77,87 @@ func NewSecureConn(c *event.Conn, server func(net.Conn) Secure) *SecureConn {
 	return s
 }
 
-// Data looks for a whole request head on the loop. Requests are served by goroutines.
+// maxTurn is how many requests of one connection the loop answers before it turns to the others.
+const maxTurn = 32
+
+// Data answers requests for hot files on the loop. Every other request is served by a goroutine.
 func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
 	head, _ := h.heads.Get().(*http1.Head)
 	if head == nil {
 		head = new(http1.Head)
 	}
 	defer h.heads.Put(head)
-	n, err := head.Parse(data)
-	switch {
-	case err != nil:
-		h.refuse(t, t.Remote(), err)
-		return event.Finish
-	case n == 0:
-		return event.Wait
+	now := time.Now()
+	for range maxTurn {
+		n, err := head.Parse(data)
+		switch {
+		case err != nil:
+			h.refuse(t, t.Remote(), err)
+			return event.Finish
+		case n == 0:
+			return event.Wait
+		}
+		site, file, status := h.hot(head, now)
+		if file == nil {
+			return event.Detach
+		}
+		last := !head.KeepAlive || t.Draining() || exhausted(site, t.Requests())
+		out, bodyBytes := file.append(t.Buffer(), status, isHead(head), last, &h.date, now)
+		t.SetBuffer(out)
+		t.Consume(n)
+		t.Keep(site.KeepAliveTimeout)
+		h.logHot(t.Remote(), head, "", status, bodyBytes, now)
+		if last {
+			return event.Finish
+		}
+		data = data[n:]
+		if len(data) == 0 {
+			return event.Wait
+		}
 	}
 	return event.Detach
+}
+
+// hot looks for a file that answers a request as it is.
+func (h *HTTP) hot(head *http1.Head, now time.Time) (*routes.Site, *hotFile, int) {
+	if h.Server == nil || len(head.Path) == 0 || !isHead(head) && string(head.Method) != http.MethodGet {
+		return nil, nil, 0
+	}
+	// The strings alias the request: the table only compares them.
+	site := h.Server.table.Site(h.Address, hostname(alias(head.Host)))
+	if site == nil || h.Secure == nil && site.TLS.Mode != "off" && site.TLS.Redirect {
+		return nil, nil, 0
+	}
+	file := h.Server.hot.find(site, head.Path, now)
+	if file == nil {
+		return nil, nil, 0
+	}
+	status, ok := file.answers(head)
+	if !ok {
+		return nil, nil, 0
+	}
+	return site, file, status
+}
+
+func isHead(head *http1.Head) bool { return string(head.Method) == http.MethodHead }
+
+// exhausted reports whether a connection has had all the requests that its site grants.
+func exhausted(site *routes.Site, requests int) bool {
+	return site.MaxKeepAlive > 0 && requests >= site.MaxKeepAlive
+}
+
+func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
+
+// logHot logs a request that no handler saw.
+func (h *HTTP) logHot(remote netip.AddrPort, head *http1.Head, tls string, status, bodyBytes int, began time.Time) {
+	if h.Access == nil {
+		return
+	}
+	h.Access.Log(&LogEntry{
+		Remote: remote.Addr(), Time: began, Method: alias(head.Method), URI: alias(head.Target), Proto: protocols[head.Minor], Status: status,
+		Bytes: int64(bodyBytes), Referer: alias(head.Get("Referer")), UserAgent: alias(head.Get("User-Agent")), Host: alias(head.Host),
+		Duration: time.Since(began), TLSProtocol: tls,
+	})
 }
 
 // Expired answers a client whose request head did not come in time.
@@ -160,10 +229,31 @@ func (h *HTTP) Serve(c *event.Conn) {
 		return
 	}
 	for k.next() {
-		if !k.request() {
+		if !k.serveHot() && !k.request() {
 			return
 		}
 	}
+}
+
+// serveHot answers a request for a hot file, if it is one. Errors show at the next read.
+func (k *conn) serveHot() bool {
+	now := time.Now()
+	site, file, status := k.http.hot(&k.head, now)
+	if file == nil || !k.head.KeepAlive || k.raw.Draining() || site.MaxKeepAlive > 0 {
+		return false
+	}
+	var n int
+	k.out, n = file.append(k.out[:0], status, isHead(&k.head), false, &k.http.date, now)
+	if _, err := k.stream.Write(k.out); err != nil {
+		return true
+	}
+	k.keep = site.KeepAliveTimeout
+	var version string
+	if k.secure != nil {
+		version = k.secure.Version()
+	}
+	k.http.logHot(k.remote, &k.head, version, status, n, now)
+	return true
 }
 
 // handshake takes up the TLS session of the connection, or begins one.

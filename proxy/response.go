@@ -203,8 +203,7 @@ func (w *response) last() bool {
 	if w.close || w.conn.raw.Draining() || w.body.hopeless() || http1.HasToken([]byte(w.header.Get("Connection")), "close") {
 		return true
 	}
-	site := w.exchange.site
-	return site != nil && site.MaxKeepAlive > 0 && w.count >= site.MaxKeepAlive
+	return w.exchange.site != nil && exhausted(w.exchange.site, w.count)
 }
 
 // appendFraming says where the body ends (RFC 9112 §6).

@@ -16,12 +16,16 @@ import (
 // maxRedirects bounds how often a request starts over inside the server: try_files, index files, local redirects of scripts.
 const maxRedirects = 10
 
+// hotBytes bounds what is kept of small files in memory.
+const hotBytes = 64 << 20
+
 // Server takes requests through the routes of one configuration. It is an http.Handler, immutable and safe for concurrent use.
 type Server struct {
 	applications
 	table *routes.Table
 	pools map[string]pool
 	files map[string]*Files // by folder
+	hot   *hotCache
 	log   Logger
 }
 
@@ -32,8 +36,8 @@ type pool struct {
 }
 
 // NewServer opens the folders of a configuration. pools has a pool for each of its names. The caller must call Close.
-func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) (*Server, error) {
-	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[string]*Files{}, log: log}
+func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server {
+	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[string]*Files{}, hot: newHotCache(hotBytes), log: log}
 	for i := range c.Pools {
 		s.pools[c.Pools[i].Name] = pool{pools[c.Pools[i].Name], &c.Pools[i]}
 	}
@@ -41,30 +45,26 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) (*Serve
 	for i := range c.Sites {
 		for j := range c.Sites[i].Routes {
 			r := &c.Sites[i].Routes[j]
-			if err := s.open(r.Root); err != nil {
-				return nil, errors.Join(fmt.Errorf("%s: %w", r.Line, err), s.Close())
-			}
-			if r.CGI == nil {
-				continue
-			}
-			if err := s.open(r.CGI.Root); err != nil {
-				return nil, errors.Join(fmt.Errorf("%s: %w", r.Line, err), s.Close())
+			s.open(r, r.Root)
+			if r.CGI != nil {
+				s.open(r, r.CGI.Root)
 			}
 		}
 	}
-	return s, nil
+	return s
 }
 
-func (s *Server) open(root string) error {
+// open opens a folder of a route. One that can't be opened concerns this route alone.
+func (s *Server) open(r *routes.Route, root string) {
 	if root == "" || s.files[root] != nil {
-		return nil
+		return
 	}
 	f, err := NewFiles(root)
 	if err != nil {
-		return err
+		s.log.Errorw("folder can't be opened: its route finds no files; mend it and start again", "route", r.Line, "error", err)
+		return
 	}
 	s.files[root] = f
-	return nil
 }
 
 // Close closes the folders.
@@ -79,7 +79,7 @@ func (s *Server) Close() error {
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := exchangeOf(r)
-	x.uri = r.RequestURI
+	x.uri, x.asked = r.RequestURI, r.URL.Path
 	x.site = s.table.Site(x.listener, hostname(r.Host))
 	if x.site == nil {
 		s.fail(w, x, http.StatusNotFound, fmt.Errorf("no site listens on %q", x.listener))
@@ -173,6 +173,10 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 	}
 	x.routeState = routeState{route: m.Route, path: path, script: m.Script, pathInfo: m.PathInfo, files: s.files[m.Route.Root]}
 	x.pool, x.restart = m.Route.Pool, false
+	if x.files == nil && m.Route.Root != "" {
+		s.fail(w, x, http.StatusNotFound, nil)
+		return ""
+	}
 	if found, status := x.tryFiles(r); status != 0 {
 		s.fail(w, x, status, nil)
 		return ""
@@ -204,7 +208,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 	x.queueWait = slot.QueueWait
 	switch {
 	case route.Static != nil:
-		next, err := serveStatic(w, r, x.files, x.path, route.Static)
+		next, err := serveStatic(w, r, x, x.files, x.path, route.Static, s.hot)
 		if err != nil {
 			s.log.Warnw("static file failed", "uri", r.RequestURI, "error", err)
 		}

@@ -16,9 +16,15 @@ import (
 )
 
 // routed makes a server of sites whose text has {root} for a folder with files, and whose routes run on the pool "edge".
-func routed(t *testing.T, sites string, files map[string]string) *Server {
+func routed(t testing.TB, sites string, files map[string]string) *Server {
+	s, _ := routedFolder(t, sites, files)
+	return s
+}
+
+// routedFolder also returns the folder.
+func routedFolder(t testing.TB, sites string, files map[string]string) (s *Server, root string) {
 	t.Helper()
-	root := t.TempDir()
+	root = t.TempDir()
 	for name, text := range files {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -40,12 +46,9 @@ func routed(t *testing.T, sites string, files map[string]string) *Server {
 		pools[p.Name].Open()
 		t.Cleanup(pools[p.Name].Close)
 	}
-	s, err := NewServer(c, pools, zap.NewNop().Sugar())
-	if err != nil {
-		t.Fatal(err)
-	}
+	s = NewServer(c, pools, zap.NewNop().Sugar())
 	t.Cleanup(func() { s.Close() })
-	return s
+	return s, root
 }
 
 // visit sends a request to a server, as if it came in on a listener.
@@ -187,14 +190,25 @@ site "secure.example" {
 	}
 }
 
-func TestMissingFolderIsNamed(t *testing.T) {
-	c, diags := routes.Parse("t.hcl", []byte("pool \"edge\" {\n mpm = \"event\"\n}\nsite \"a\" {\n listen = [\":80\"]\n root = \"/nonexistent/folder\"\n route \"/*\" {\n pool = \"edge\"\n static {}\n }\n}\n"))
-	if diags.HasErrors() {
-		diags.Write(os.Stderr, 0, false)
-		t.Fatal("the test's configuration is wrong")
-	}
-	_, err := NewServer(c, nil, zap.NewNop().Sugar())
-	if err == nil || !strings.Contains(err.Error(), "/nonexistent/folder") || !strings.Contains(err.Error(), "t.hcl:") {
-		t.Errorf("NewServer = %v, want the folder and the place of its route", err)
+func TestMissingFolderConcernsItsRouteOnly(t *testing.T) {
+	s := routed(t, `
+site "a" {
+  listen = [":80"]
+  root   = "{root}"
+  route "/gone/*" {
+    pool = "edge"
+    root = "/nonexistent/folder"
+    static {}
+  }
+  route "/*" {
+    pool = "edge"
+    static {}
+  }
+}
+`, map[string]string{"index.html": "home"})
+	for path, want := range map[string]int{"/gone/x": 404, "/": 200} {
+		if got := visit(s, "tcp :80", "GET", path, "a", "").StatusCode; got != want {
+			t.Errorf("GET %s = %d, want %d", path, got, want)
+		}
 	}
 }

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,7 +26,9 @@ const maxRanges = 200
 //
 // For a directory with one of opt's index files it answers nothing and returns that file's path: the caller routes it anew,
 // as an index may be a script. An error is for the log: the client has its answer, a 5xx.
-func serveStatic(w http.ResponseWriter, r *http.Request, f *Files, path string, opt *routes.Static) (redirect string, err error) {
+//
+// Small files are kept in hot, if it is not nil, as the answer to what x was asked for.
+func serveStatic(w http.ResponseWriter, r *http.Request, x *exchange, f *Files, path string, opt *routes.Static, hot *hotCache) (redirect string, err error) {
 	if isHidden(path) && !opt.DotFiles || isSource(path) {
 		writeStatus(w, http.StatusNotFound)
 		return "", nil
@@ -38,7 +41,7 @@ func serveStatic(w http.ResponseWriter, r *http.Request, f *Files, path string, 
 		return "", refuse(w, path, err)
 	}
 	defer file.Close()
-	serveFile(w, r, path, file, info, opt)
+	serveFile(w, r, x, path, file, info, opt, hot)
 	return "", nil
 }
 
@@ -83,7 +86,7 @@ func directoryLocation(path, query string) string {
 	return u.String()
 }
 
-func serveFile(w http.ResponseWriter, r *http.Request, path string, file *os.File, info fs.FileInfo, opt *routes.Static) {
+func serveFile(w http.ResponseWriter, r *http.Request, x *exchange, path string, file *os.File, info fs.FileInfo, opt *routes.Static, hot *hotCache) {
 	h := w.Header()
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
@@ -103,6 +106,12 @@ func serveFile(w http.ResponseWriter, r *http.Request, path string, file *os.Fil
 	tag, modified := validators(info, time.Now())
 	if tag != "" {
 		h.Set("ETag", tag)
+	}
+	if hot != nil && info.Size() <= hotFileBytes {
+		if h := hot.load(x, file, info, h, tag, modified); h != nil {
+			http.ServeContent(w, withUsableRange(r), "", modified, bytes.NewReader(h.body))
+			return
+		}
 	}
 	// It copies from the *os.File itself, so that w.ReadFrom can use sendfile. A file that shrinks meanwhile gives a body
 	// shorter than its Content-Length: w must end the connection then.

@@ -221,7 +221,7 @@ func TestAfterCloseNothingOpens(t *testing.T) {
 func staticServer(t *testing.T, f *Files, opt *routes.Static) *httptest.Server {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		redirect, err := serveStatic(w, r, f, r.URL.Path, opt)
+		redirect, err := serveStatic(w, r, nil, f, r.URL.Path, opt, nil)
 		if err != nil {
 			t.Errorf("serveStatic(%s %s) = %v", r.Method, r.URL, err)
 		}
@@ -480,7 +480,7 @@ func TestTheFileItselfReachesReadFrom(t *testing.T) {
 		if field != "" {
 			r.Header.Set("Range", field)
 		}
-		if _, err := serveStatic(w, r, f, "/a.txt", &routes.Static{}); err != nil {
+		if _, err := serveStatic(w, r, nil, f, "/a.txt", &routes.Static{}, nil); err != nil {
 			t.Fatal(err)
 		}
 		limited, ok := w.source.(*io.LimitedReader)
@@ -592,7 +592,7 @@ func FuzzRange(f *testing.F) {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest("GET", "/a.txt", nil)
 		r.Header.Set("Range", value)
-		if _, err := serveStatic(w, r, files, "/a.txt", &routes.Static{}); err != nil {
+		if _, err := serveStatic(w, r, nil, files, "/a.txt", &routes.Static{}, nil); err != nil {
 			t.Fatal(err)
 		}
 		const perPart = 200 // boundary and fields
@@ -616,7 +616,7 @@ func BenchmarkServeStatic1K(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		w := httptest.NewRecorder()
-		if _, err := serveStatic(w, r, f, "/a.html", opt); err != nil || w.Code != 200 {
+		if _, err := serveStatic(w, r, nil, f, "/a.html", opt, nil); err != nil || w.Code != 200 {
 			b.Fatal(err, w.Code)
 		}
 	}

@@ -64,17 +64,67 @@ type Pool struct {
 	MaxSpareServers     int
 	ServerLimit         int
 	MaxRequestWorkers   int
+	ThreadsPerChild     int           // worker: requests at once in one child
+	ThreadLimit         int           // worker: bound of ThreadsPerChild
+	MinSpareThreads     int           // worker
+	MaxSpareThreads     int           // worker
+	Spawn               Spawn         // how children are started; empty: on an event pool
+	IdleTimeout         time.Duration // SpawnOnDemand: an idle child leaves after it
 	MaxRequestsPerChild int           // 0: never recycled by count
+	MaxChildMemory      int64         // bytes, read after a request; 0: never recycled by memory
+	MaxChildAge         time.Duration // 0: never recycled by age
 	RequestTimeout      time.Duration // 0: none
 	KillAfter           time.Duration // from SIGTERM to SIGKILL at the deadline
+	OnlyIfWaiting       int           // the deadline ends no child while fewer requests wait; 0: it always does
+	Retry               bool          // repeat an idempotent request whose child died before it answered
+	DebugErrors         bool          // error pages tell the cause
 	User                string        // empty: the front's user
+	Group               string        // empty: the user's own groups
+	Umask               *int          // nil: 022
+	Nice                *int          // nil: the supervisor's
+	Rlimit              Rlimit
+	Cgroup              *Cgroup  // nil: the children stay in the supervisor's group
+	EnvPass             []string // variables of the supervisor that the children get
+	Dir                 string   // the children's working directory; empty: the supervisor's
 	Queue               Queue
 	PHP                 *PHP     // a php-cgi application
-	FastCGI             *FastCGI // another FastCGI program, one request at a time
+	FastCGI             *FastCGI // another FastCGI program
+	WSGI                *WSGI    // a Python application
+	HTTP                *HTTPApp // an application that is an HTTP server
 }
 
 // HasApplication reports whether the pool says what runs in it, so that its routes need no handler.
-func (p *Pool) HasApplication() bool { return p.PHP != nil || p.FastCGI != nil }
+func (p *Pool) HasApplication() bool {
+	return p.PHP != nil || p.FastCGI != nil || p.WSGI != nil || p.HTTP != nil
+}
+
+// Spawn is when a pool starts children.
+type Spawn string
+
+// The ways to start children.
+const (
+	SpawnDemand   Spawn = "demand"   // at once for requests that wait, and to keep the spare ones
+	SpawnOnDemand Spawn = "ondemand" // for requests that wait only; idle ones leave
+	SpawnStatic   Spawn = "static"   // all of them at first
+	SpawnApache   Spawn = "apache"   // once a second, twice as many each time
+)
+
+// Rlimit holds limits of each child (setrlimit(2)). Nil: as the supervisor's.
+type Rlimit struct {
+	NoFile *int64 // open files
+	AS     *int64 // bytes of address space
+	CPU    *int64 // seconds
+	Core   *int64 // bytes of a core file
+	NProc  *int64 // processes of the child's user
+}
+
+// Cgroup limits a pool and its children through control groups (version 2). 0: no limit, or the kernel's default.
+type Cgroup struct {
+	MemoryMax      int64 // bytes of the whole pool
+	PIDsMax        int   // processes and threads of the whole pool
+	CPUWeight      int   // 1 to 10000 against other groups
+	ChildMemoryMax int64 // bytes of one child and what it started
+}
 
 // Queue bounds the requests that wait for a slot.
 type Queue struct {
@@ -88,13 +138,33 @@ type PHP struct {
 	Command []string
 	INI     map[string]string // php.ini values, given as -d name=value
 	Env     map[string]string // added to the children's environment
+
+	ShareOPcache bool // the children are forked by one parent and share its OPcache
 }
 
-// FastCGI runs children of a program that accepts FastCGI connections on descriptor 0.
+// FastCGI runs children of a program that accepts FastCGI connections on descriptor 0, as many at once as its pool has threads.
 type FastCGI struct {
-	Command []string
-	Env     map[string]string
-	Dir     string
+	Command    []string
+	Env        map[string]string
+	Dir        string
+	ThreadSafe bool
+}
+
+// WSGI runs a Python application (PEP 3333).
+type WSGI struct {
+	Module     string // "package.module:callable"
+	Dir        string // working directory and first place where modules are looked for; empty: the pool's
+	Python     string // the interpreter
+	Env        map[string]string
+	ThreadSafe bool
+}
+
+// HTTPApp runs an HTTP server on a private unix socket.
+type HTTPApp struct {
+	Command    []string // {socket} is replaced
+	Env        map[string]string
+	Dir        string
+	ThreadSafe bool
 }
 
 // Site is one virtual host.

@@ -101,10 +101,8 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	for i := range c.Pools {
 		f.pools[c.Pools[i].Name] = f.newPool(c.Pools[i])
 	}
+	f.server = proxy.NewServer(c, f.pools, f.log)
 	var err error
-	if f.server, err = proxy.NewServer(c, f.pools, f.log); err != nil {
-		return nil, err
-	}
 	if c.Gateway.AccessLog != nil {
 		if f.access, err = proxy.NewAccessLog(*c.Gateway.AccessLog, proxy.WithAccessLogWarning(f.log.Warnw)); err != nil {
 			return nil, err
@@ -198,7 +196,7 @@ func (f *front) listen(sockets []listener) error {
 }
 
 func (f *front) protocol(l routes.Listen) *proxy.HTTP {
-	h := &proxy.HTTP{Handler: f.server, Log: f.log, Access: f.access, Local: localAddress(l)}
+	h := &proxy.HTTP{Handler: f.server, Server: f.server, Address: l.Key(), Log: f.log, Access: f.access, Local: localAddress(l)}
 	if l.TLS {
 		server := func(raw net.Conn) proxy.Secure { return f.certs.Server(l.Key(), raw) }
 		h.Secure = func(c *event.Conn) *proxy.SecureConn { return proxy.NewSecureConn(c, server) }

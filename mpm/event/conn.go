@@ -37,6 +37,7 @@ type Turn struct {
 	listener *Listener
 	out      []byte
 	consumed int
+	keep     time.Duration
 }
 
 // Write appends to what is sent when the call returns.
@@ -44,6 +45,21 @@ func (t *Turn) Write(p []byte) (int, error) {
 	t.out = append(t.out, p...)
 	return len(p), nil
 }
+
+// Buffer is what was written so far, to be appended to and given to SetBuffer.
+func (t *Turn) Buffer() []byte { return t.out }
+
+// SetBuffer replaces what was written.
+func (t *Turn) SetBuffer(b []byte) { t.out = b }
+
+// Keep sets how long the connection may idle after this call. Without it the deadline stays.
+func (t *Turn) Keep(d time.Duration) { t.keep = d }
+
+// Requests counts the calls of it: the requests of the connection.
+func (t *Turn) Requests() int { return t.entry.count() }
+
+// Draining reports whether the connection is to be closed after its request.
+func (t *Turn) Draining() bool { return t.loop.engine.Draining() }
 
 // Consume says that the first n unread bytes are dealt with.
 func (t *Turn) Consume(n int) { t.consumed += n }
@@ -383,8 +399,7 @@ func (c *Conn) SetSession(v any) { c.loop.table.chunk(c.index).session[c.index%c
 
 // Requests counts the calls of it: the requests of the connection.
 func (c *Conn) Requests() int {
-	c.entry.requests++
-	return int(c.entry.requests)
+	return c.entry.count()
 }
 
 // Draining reports whether the connection is to be closed after its request.

@@ -307,6 +307,9 @@ func (l *loop) sent(index uint32, en *entry, v Verdict, rest []byte, flags uint3
 
 // keep stores the beginning of a request until the rest comes.
 func (l *loop) keep(ch *chunk, i uint32, en *entry, rest []byte, first bool) {
+	if l.turn.keep > 0 {
+		en.deadline.Store(l.engine.after(l.turn.keep))
+	}
 	if len(rest) == 0 {
 		ch.partial[i] = nil
 		return

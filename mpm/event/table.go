@@ -60,6 +60,12 @@ func (en *entry) remote() net.Addr {
 	return net.TCPAddrFromAddrPort(en.peer())
 }
 
+// count counts a request.
+func (en *entry) count() int {
+	en.requests++
+	return int(en.requests)
+}
+
 // set replaces the owner state and forgets the flags in drop. It keeps flags that arrive meanwhile.
 func (en *entry) set(state, drop uint32) {
 	for {
