@@ -11,12 +11,15 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gateway/proxy/http1"
 	"gateway/routes"
 )
 
 const (
-	hotFileBytes = 64 << 10 // larger files are sent by the kernel
+	hotFileBytes = 64 << 10 // larger files are kept open instead, and sent by the kernel
+	hotOpen      = 512      // of these at most
 	hotSets      = 4096
 	hotWays      = 4
 	// hotCheck is how old an answer may be before one request looks at the file again. The others are answered from memory
@@ -32,6 +35,7 @@ type hotCache struct {
 	seed  maphash.Seed
 	limit int64        // bytes of content
 	bytes atomic.Int64 // of these, in use
+	open  atomic.Int64 // files that are kept open
 	sets  [hotSets][hotWays]atomic.Pointer[hotFile]
 }
 
@@ -46,9 +50,11 @@ type hotFile struct {
 	head     []byte // the fields of a 200, from Content-Type to Content-Length
 	fields   []byte // those of a 304
 	body     []byte
+	file     *os.File // instead of body
 	tag      string
 	modified string
 
+	holders atomic.Int32 // of file: the cache, and whoever sends it; at 0 it is closed
 	checked atomic.Int64 // when the file was last looked at, Unix nanoseconds
 	looking atomic.Bool  // somebody does it now
 }
@@ -119,14 +125,64 @@ func (c *hotCache) put(f *hotFile) {
 			victim, oldest = i, at
 		}
 	}
-	if g := set[victim].Load(); g != nil {
-		if set[victim].CompareAndSwap(g, nil) {
-			c.bytes.Add(-int64(len(g.body)))
+	c.remove(&set[victim], set[victim].Load())
+	if full := !c.admit(f); full || !set[victim].CompareAndSwap(nil, f) {
+		c.leave(f)
+		if full {
+			c.evict(f.hash)
 		}
 	}
-	if c.bytes.Add(int64(len(f.body))) > c.limit || !set[victim].CompareAndSwap(nil, f) {
-		c.bytes.Add(-int64(len(f.body)))
-		c.evict(f.hash)
+}
+
+// admit counts f in and reports whether there was room for it.
+func (c *hotCache) admit(f *hotFile) bool {
+	if f.file != nil {
+		return c.open.Add(1) <= hotOpen
+	}
+	return c.bytes.Add(int64(len(f.body))) <= c.limit
+}
+
+// leave counts f out, which is in no set any more.
+func (c *hotCache) leave(f *hotFile) {
+	if f.file != nil {
+		c.open.Add(-1)
+		f.drop()
+		return
+	}
+	c.bytes.Add(-int64(len(f.body)))
+}
+
+func (c *hotCache) remove(place *atomic.Pointer[hotFile], f *hotFile) {
+	if f != nil && place.CompareAndSwap(f, nil) {
+		c.leave(f)
+	}
+}
+
+// clear forgets every file.
+func (c *hotCache) clear() {
+	for i := range c.sets {
+		for j := range c.sets[i] {
+			c.remove(&c.sets[i][j], c.sets[i][j].Load())
+		}
+	}
+}
+
+// hold keeps the open file open until drop. It returns false when it is closed already.
+func (f *hotFile) hold() bool {
+	for {
+		n := f.holders.Load()
+		if n == 0 {
+			return false
+		}
+		if f.holders.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+func (f *hotFile) drop() {
+	if f.holders.Add(-1) == 0 {
+		_ = f.file.Close() // it was only read
 	}
 }
 
@@ -135,31 +191,26 @@ func (c *hotCache) evict(at uint64) {
 	for n := range uint64(hotSets) {
 		set := &c.sets[(at+n)%hotSets]
 		for i := range set {
-			if f := set[i].Load(); f != nil && set[i].CompareAndSwap(f, nil) {
-				if c.bytes.Add(-int64(len(f.body))) <= c.limit-c.limit/16 {
-					return
-				}
+			c.remove(&set[i], set[i].Load())
+			if c.bytes.Load() <= c.limit-c.limit/16 && c.open.Load() <= hotOpen-hotOpen/16 {
+				return
 			}
 		}
 	}
 }
 
-// load reads a small file for the cache, or finds it there. It returns nil when the file changes at this moment, or can't be
-// read: the long way deals with that.
+// load reads a small file for the cache, or finds it there; a large one is opened anew. It returns nil when the file is not
+// fit to be kept: it changes at this moment, or can't be read. The long way deals with that.
 func (c *hotCache) load(x *exchange, file *os.File, info fs.FileInfo, header http.Header, tag string, modified time.Time) *hotFile {
 	now := time.Now()
 	id := identify(info)
 	if f := c.refresh(x.site, x.asked, id, now); f != nil {
 		return f
 	}
-	body := make([]byte, info.Size())
-	if _, err := io.ReadFull(file, body); err != nil && len(body) > 0 {
+	f := &hotFile{site: x.site, path: x.asked, identity: id, tag: tag}
+	if !f.fill(file) {
 		return nil
 	}
-	if after, err := file.Stat(); err != nil || identify(after) != id {
-		return nil
-	}
-	f := &hotFile{site: x.site, path: x.asked, identity: id, body: body, tag: tag}
 	for _, name := range []string{"Cache-Control", "Etag"} {
 		if v := header.Get(name); v != "" {
 			f.fields = http1.AppendField(f.fields, name, v)
@@ -177,8 +228,33 @@ func (c *hotCache) load(x *exchange, file *os.File, info fs.FileInfo, header htt
 	// A file that was written to in this very moment may be so again with the same time stamp.
 	if time.Duration(now.UnixNano()-id.changed) > 20*time.Millisecond {
 		c.put(f)
+	} else if f.file != nil {
+		f.drop()
 	}
 	return f
+}
+
+// fill takes the content of a small file, or a large one's descriptor.
+func (f *hotFile) fill(file *os.File) bool {
+	if f.identity.size > hotFileBytes {
+		raw, err := file.SyscallConn()
+		if err != nil {
+			return false
+		}
+		fd := -1
+		if cerr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); cerr != nil || err != nil {
+			return false
+		}
+		f.file = os.NewFile(uintptr(fd), file.Name())
+		f.holders.Store(1)
+		return true
+	}
+	f.body = make([]byte, f.identity.size)
+	if _, err := io.ReadFull(file, f.body); err != nil && len(f.body) > 0 {
+		return false
+	}
+	after, err := file.Stat()
+	return err == nil && identify(after) == f.identity
 }
 
 // answers reports whether a request can be answered with f as it is, and with which status. Ranges and rare conditions can't.

@@ -80,7 +80,7 @@ func get(t testing.TB, c net.Conn, r *bufio.Reader, method, path string, fields 
 }
 
 func TestHotAnswersAreThoseOfTheLongWay(t *testing.T) {
-	addr, _, s := hotSite(t, map[string]string{"a.html": "hello", "index.html": "home", "empty.txt": ""})
+	addr, _, s := hotSite(t, map[string]string{"a.html": "hello", "index.html": "home", "empty.txt": "", "big.bin": strings.Repeat("0123456789", 20_000)})
 	age(t)
 	tests := []struct {
 		name, method, path string
@@ -92,6 +92,9 @@ func TestHotAnswersAreThoseOfTheLongWay(t *testing.T) {
 		{"with a query", "GET", "/a.html?x=1", nil, 200},
 		{"a folder's index", "GET", "/", nil, 200},
 		{"an odd spelling of the path", "GET", "/x/../%61.html", nil, 200},
+		{"a large file", "GET", "/big.bin", nil, 200},
+		{"HEAD of a large file", "HEAD", "/big.bin", nil, 200},
+		{"a range of a large file", "GET", "/big.bin", func(*http.Response) string { return "Range: bytes=100000-100009" }, 206},
 		{"an empty file", "GET", "/empty.txt", nil, 200},
 		{"the same ETag", "GET", "/a.html", func(r *http.Response) string { return "If-None-Match: " + r.Header.Get("ETag") }, 304},
 		{"the same ETag in a list", "GET", "/a.html", func(r *http.Response) string { return `If-None-Match: "x", ` + r.Header.Get("ETag") }, 304},
@@ -137,17 +140,6 @@ func TestHotAnswersAreThoseOfTheLongWay(t *testing.T) {
 	}
 }
 
-// clear empties the cache.
-func (c *hotCache) clear() {
-	for i := range c.sets {
-		for j := range c.sets[i] {
-			if f := c.sets[i][j].Swap(nil); f != nil {
-				c.bytes.Add(-int64(len(f.body)))
-			}
-		}
-	}
-}
-
 func TestHotFilesAreKept(t *testing.T) {
 	addr, _, s := hotSite(t, map[string]string{"a.html": "hello"})
 	age(t)
@@ -178,7 +170,7 @@ func TestHotFilesAreKept(t *testing.T) {
 
 // TestChangesAreSeenAndNeverMixed rewrites, replaces, truncates and removes a file under load. Each version is of one letter.
 func TestChangesAreSeenAndNeverMixed(t *testing.T) {
-	addr, root, _ := hotSite(t, map[string]string{"f.txt": strings.Repeat("a", 1000)})
+	addr, root, _ := hotSite(t, map[string]string{"f.txt": strings.Repeat("a", 1000), "big.bin": strings.Repeat("a", 100_000)})
 	path := filepath.Join(root, "f.txt")
 	stop := make(chan struct{})
 	var wg sync.WaitGroup

@@ -98,7 +98,7 @@ func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
 			return event.Wait
 		}
 		site, file, status := h.hot(head, now)
-		if file == nil {
+		if file == nil || file.file != nil {
 			return event.Detach
 		}
 		last := !head.KeepAlive || t.Draining() || exhausted(site, t.Requests())
@@ -107,7 +107,10 @@ func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
 		t.Consume(n)
 		t.Keep(site.KeepAliveTimeout)
 		h.logHot(t.Remote(), head, "", status, bodyBytes, now)
-		if last {
+		switch {
+		case !head.KeepAlive:
+			return event.End
+		case last:
 			return event.Finish
 		}
 		data = data[n:]
@@ -242,10 +245,9 @@ func (k *conn) serveHot() bool {
 	if file == nil || !k.head.KeepAlive || k.raw.Draining() || site.MaxKeepAlive > 0 {
 		return false
 	}
-	var n int
-	k.out, n = file.append(k.out[:0], status, isHead(&k.head), false, &k.http.date, now)
-	if _, err := k.stream.Write(k.out); err != nil {
-		return true
+	n, sent := k.sendHot(file, status, now)
+	if !sent {
+		return false
 	}
 	k.keep = site.KeepAliveTimeout
 	var version string
@@ -254,6 +256,30 @@ func (k *conn) serveHot() bool {
 	}
 	k.http.logHot(k.remote, &k.head, version, status, n, now)
 	return true
+}
+
+// sendHot sends the answer and returns how many bytes of body were in it. It returns false when nothing was sent.
+func (k *conn) sendHot(file *hotFile, status int, now time.Time) (n int, sent bool) {
+	isHead := isHead(&k.head)
+	if file.file == nil || isHead || status != http.StatusOK {
+		k.out, n = file.append(k.out[:0], status, isHead, false, &k.http.date, now)
+		_, _ = k.stream.Write(k.out) // an error shows at the next read
+		return n, true
+	}
+	if k.secure != nil || !file.hold() {
+		return 0, false
+	}
+	defer file.drop()
+	k.out, _ = file.append(k.out[:0], status, true, false, &k.http.date, now)
+	size, offset := file.identity.size, int64(0)
+	if _, err := k.raw.WriteMore(k.out); err != nil {
+		return 0, true
+	}
+	done, err := k.raw.SendFile(file.file, &offset, size)
+	if err == nil && done < size {
+		k.raw.Abort() // the file has become shorter: the client must see that
+	}
+	return int(done), true
 }
 
 // handshake takes up the TLS session of the connection, or begins one.

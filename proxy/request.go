@@ -63,8 +63,14 @@ func (k *conn) request() bool {
 	case !ok:
 		k.raw.Close()
 		return false
-	case w.close || !b.drain():
+	case !b.drain():
 		k.close()
+		return false
+	case w.close && k.head.KeepAlive, w.close && k.r < k.w, w.close && k.secure != nil:
+		k.close()
+		return false
+	case w.close:
+		k.raw.Close() // the client has said that it sends no more
 		return false
 	}
 	k.keep = headTimeout

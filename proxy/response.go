@@ -148,7 +148,7 @@ func (w *response) ReadFrom(src io.Reader) (int64, error) {
 		return 0, err
 	}
 	w.held = w.held[:0]
-	sent, err := w.conn.raw.SendFile(f, n)
+	sent, err := w.conn.raw.SendFile(f, nil, n)
 	w.written += sent
 	w.err = err
 	return sent, err

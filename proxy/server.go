@@ -69,6 +69,7 @@ func (s *Server) open(r *routes.Route, root string) {
 
 // Close closes the folders.
 func (s *Server) Close() error {
+	s.hot.clear()
 	var errs []error
 	for _, f := range s.files {
 		errs = append(errs, f.Close())

@@ -107,8 +107,8 @@ func serveFile(w http.ResponseWriter, r *http.Request, x *exchange, path string,
 	if tag != "" {
 		h.Set("ETag", tag)
 	}
-	if hot != nil && info.Size() <= hotFileBytes {
-		if h := hot.load(x, file, info, h, tag, modified); h != nil {
+	if hot != nil {
+		if h := hot.load(x, file, info, h, tag, modified); h != nil && h.file == nil {
 			http.ServeContent(w, withUsableRange(r), "", modified, bytes.NewReader(h.body))
 			return
 		}

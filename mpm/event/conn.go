@@ -101,7 +101,7 @@ func (l *loop) detach(index uint32, en *entry, p *Listener, rest []byte, flags u
 // detachPending gives a connection with unsent output to a goroutine.
 func (l *loop) detachPending(index uint32, en *entry, out, rest []byte, v Verdict, flags uint32) {
 	c := l.own(index, en, l.listener(en.listener), rest)
-	c.pending, c.finish = append([]byte(nil), out...), v == Finish
+	c.pending, c.finish = append([]byte(nil), out...), v == Finish || v == End
 	en.flag(flags)
 	go c.serve() // as above
 }
@@ -250,9 +250,9 @@ func (c *Conn) Write2(a, b []byte) (int, error) {
 	})
 }
 
-// SendFile sends n bytes of a file from its position, without copying them. It returns how many were sent; fewer than n
-// without an error when the file has become shorter.
-func (c *Conn) SendFile(f *os.File, n int64) (int64, error) {
+// SendFile sends n bytes of a file without copying them: from *offset, which it moves, or if that is nil from the file's own
+// position. It returns how many were sent; fewer than n without an error when the file has become shorter.
+func (c *Conn) SendFile(f *os.File, offset *int64, n int64) (int64, error) {
 	rc, err := f.SyscallConn()
 	if err != nil {
 		return 0, err
@@ -261,7 +261,7 @@ func (c *Conn) SendFile(f *os.File, n int64) (int64, error) {
 	cerr := rc.Control(func(fd uintptr) {
 		sent, err = c.sendAll(int(n), func(done int) (int, unix.Errno) {
 			// Not raw: it waits for the disk when the file is not in memory.
-			k, e := unix.Sendfile(int(c.entry.fd), int(fd), nil, min(int(n)-done, 1<<20))
+			k, e := unix.Sendfile(int(c.entry.fd), int(fd), offset, min(int(n)-done, 1<<20))
 			if errno, ok := e.(unix.Errno); ok {
 				return 0, errno
 			}
@@ -381,6 +381,9 @@ func (c *Conn) Linger() {
 		}
 	}
 }
+
+// Abort makes every further use of the connection fail, as if the client had gone.
+func (c *Conn) Abort() { c.entry.flag(flagGone) }
 
 // Close closes the connection at once.
 func (c *Conn) Close() error {

@@ -38,7 +38,8 @@ type Verdict uint8
 const (
 	Wait   Verdict = iota // stay parked; unread bytes are kept for the next call
 	Detach                // call Serve with the unread bytes
-	Finish                // send what was written, then close
+	Finish                // send what was written, then close when the client has had time to read it
+	End                   // the same, for a client that has said it sends no more: there is nothing to wait for
 )
 
 // Options are the bounds of an engine. The zero value is ready to use.

@@ -40,6 +40,10 @@ func (p *lines) Data(t *Turn, data []byte) Verdict {
 		case "bye":
 			fmt.Fprintln(t, "bye")
 			return Finish
+		case "end":
+			fmt.Fprintln(t, "end")
+			t.Consume(i + 1)
+			return End
 		default:
 			return Detach
 		}
@@ -161,7 +165,7 @@ func TestARequestInPiecesIsPutTogether(t *testing.T) {
 
 func TestFinishSendsTheAnswerBeforeClosing(t *testing.T) {
 	_, addr := start(t, &lines{}, Options{})
-	for _, text := range []string{"bye\nunread", "last\nunread"} {
+	for _, text := range []string{"bye\nunread", "last\nunread", "end\n", "end\nunread"} {
 		c := dial(t, addr)
 		io.WriteString(c, text)
 		got, err := io.ReadAll(c)
@@ -207,7 +211,7 @@ func TestALargeAnswerReachesASlowReader(t *testing.T) {
 			c.Write(big)
 		case "file":
 			f.Seek(0, io.SeekStart)
-			if n, err := c.SendFile(f, int64(len(big))); n != int64(len(big)) || err != nil {
+			if n, err := c.SendFile(f, nil, int64(len(big))); n != int64(len(big)) || err != nil {
 				t.Errorf("SendFile = %d, %v", n, err)
 			}
 		case "two":

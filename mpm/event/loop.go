@@ -272,7 +272,11 @@ func (l *loop) readable(index uint32, en *entry, flags uint32) {
 		case Detach:
 			l.detach(index, en, p, rest, flags)
 			return
-		case Finish:
+		case Finish, End:
+			if verdict == End && len(rest) == 0 && flags == 0 {
+				l.release(index, en)
+				return
+			}
 			l.linger(index, en)
 			return
 		}
