@@ -6,7 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,40 +20,135 @@ var ErrDirectory = errors.New("is a directory")
 // openTries bounds how often a path is resolved again because something was renamed meanwhile (openat2's EAGAIN).
 const openTries = 32
 
+// folderCheck is how old the knowledge may be of which folder a name leads to.
+const folderCheck = time.Second
+
 // Files opens what lies below one folder, and nothing else: neither "..", nor a symbolic link, nor a race with someone who
 // changes the tree leads out of it. Links that stay below the folder are followed, absolute ones never are, as they begin
 // at the root of the file system. Safe for concurrent use.
 //
+// When another folder takes the name, as deployments do it, that one is used within a second.
+//
 // Paths are those of requests, decoded and cleaned: "/a/b". Errors are fs.ErrNotExist, fs.ErrPermission (also for what
 // leads out of the folder, and for devices, pipes and sockets), or one that says why the system could not tell.
 type Files struct {
-	dir  *os.File        // O_PATH: it stays this folder when its name goes to another one
-	raw  syscall.RawConn // of dir
-	root *os.Root        // nil: the kernel has openat2
+	name    string
+	current atomic.Pointer[folder]
+	checked atomic.Int64 // when the name was last looked up, Unix nanoseconds
+	mu      sync.Mutex   // held while it is
 }
 
-// NewFiles opens the folder root. The caller must call [Files.Close].
-func NewFiles(root string) (*Files, error) {
-	dir, err := os.OpenFile(root, unix.O_PATH|unix.O_DIRECTORY, 0)
+// NewFiles makes Files of the folder name. One that can't be opened now is an error, and is tried again with every request.
+// The caller must call [Files.Close] in any case.
+func NewFiles(name string) (*Files, error) {
+	f := &Files{name: name}
+	_, err := f.look(time.Now())
+	return f, err
+}
+
+// folder returns the folder that the name leads to.
+func (f *Files) folder() (*folder, error) {
+	now := time.Now()
+	if d := f.current.Load(); d != nil && now.UnixNano()-f.checked.Load() < int64(folderCheck) {
+		return d, nil
+	}
+	d, err := f.look(now)
+	return d, classify(err)
+}
+
+func (f *Files) look(now time.Time) (*folder, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	old := f.current.Load()
+	if old != nil && old.is(f.name) {
+		f.checked.Store(now.UnixNano())
+		return old, nil
+	}
+	d, err := openFolder(f.name)
 	if err != nil {
 		return nil, err
 	}
-	f := &Files{dir: dir}
+	// The old one may be in use; the garbage collector closes it.
+	f.current.Store(d)
+	f.checked.Store(now.UnixNano())
+	return d, nil
+}
+
+// Close gives the folder back. Files that are open stay open.
+func (f *Files) Close() error {
+	if d := f.current.Swap(nil); d != nil {
+		return d.close()
+	}
+	return nil
+}
+
+// Open opens a regular file for reading. It never waits for the other end of a pipe or for a device.
+func (f *Files) Open(path string) (*os.File, fs.FileInfo, error) {
+	d, err := f.folder()
+	if err != nil {
+		return nil, nil, err
+	}
+	return d.openFile(path)
+}
+
+// Stat returns the type bits of what is at path, without opening it. It needs no right to read it.
+func (f *Files) Stat(path string) (fs.FileMode, error) {
+	d, err := f.folder()
+	if err != nil {
+		return 0, err
+	}
+	return d.stat(path)
+}
+
+// IsFile reports whether a regular file is at path.
+func (f *Files) IsFile(path string) bool {
+	mode, err := f.Stat(path)
+	return err == nil && mode.IsRegular()
+}
+
+// folder is one open folder. It is immutable.
+type folder struct {
+	dir    *os.File        // O_PATH: it stays this folder when its name goes to another one
+	raw    syscall.RawConn // of dir
+	root   *os.Root        // nil: the kernel has openat2
+	device uint64
+	inode  uint64
+}
+
+func openFolder(name string) (*folder, error) {
+	dir, err := os.OpenFile(name, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := &folder{dir: dir}
 	if f.raw, err = dir.SyscallConn(); err != nil {
 		return nil, errors.Join(err, dir.Close())
+	}
+	info, err := dir.Stat()
+	if err != nil {
+		return nil, errors.Join(err, dir.Close())
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		f.device, f.inode = st.Dev, st.Ino
 	}
 	// Linux before 5.6 has no openat2; the seccomp filter of an old container runtime forbids it.
 	err = f.probe()
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-		f.root, err = os.OpenRoot(root)
+		f.root, err = os.OpenRoot(name)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("folder %q: %w", root, err), dir.Close())
+		return nil, errors.Join(fmt.Errorf("folder %q: %w", name, err), dir.Close())
 	}
 	return f, nil
 }
 
-func (f *Files) probe() error {
+// is reports whether name still leads to this folder.
+func (f *folder) is(name string) bool {
+	var st unix.Stat_t
+	return unix.Stat(name, &st) == nil && st.Dev == f.device && st.Ino == f.inode
+}
+
+func (f *folder) probe() error {
 	fd, err := f.openat2(".", unix.O_PATH)
 	if err != nil {
 		return err
@@ -58,8 +156,7 @@ func (f *Files) probe() error {
 	return unix.Close(fd)
 }
 
-// Close gives the folder back. Files that are open stay open.
-func (f *Files) Close() error {
+func (f *folder) close() error {
 	err := f.dir.Close()
 	if f.root != nil {
 		err = errors.Join(err, f.root.Close())
@@ -67,12 +164,11 @@ func (f *Files) Close() error {
 	return err
 }
 
-// Open opens a regular file for reading. It never waits for the other end of a pipe or for a device.
-func (f *Files) Open(path string) (*os.File, fs.FileInfo, error) {
+func (f *folder) openFile(path string) (*os.File, fs.FileInfo, error) {
 	file, err := f.open(path)
 	if err != nil {
 		// A directory may be entered without being readable.
-		if mode, statErr := f.Stat(path); statErr == nil && mode.IsDir() {
+		if mode, statErr := f.stat(path); statErr == nil && mode.IsDir() {
 			err = ErrDirectory
 		}
 		return nil, nil, err
@@ -91,7 +187,7 @@ func (f *Files) Open(path string) (*os.File, fs.FileInfo, error) {
 	return nil, nil, err
 }
 
-func (f *Files) open(path string) (*os.File, error) {
+func (f *folder) open(path string) (*os.File, error) {
 	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
 	if f.root != nil {
 		file, err := f.root.OpenFile(relative(path), flags, 0)
@@ -104,8 +200,7 @@ func (f *Files) open(path string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// Stat returns the type bits of what is at path, without opening it. It needs no right to read it.
-func (f *Files) Stat(path string) (fs.FileMode, error) {
+func (f *folder) stat(path string) (fs.FileMode, error) {
 	if f.root != nil {
 		info, err := f.root.Stat(relative(path))
 		if err != nil {
@@ -137,13 +232,7 @@ func fileType(mode uint32) fs.FileMode {
 	return fs.ModeIrregular
 }
 
-// IsFile reports whether a regular file is at path.
-func (f *Files) IsFile(path string) bool {
-	mode, err := f.Stat(path)
-	return err == nil && mode.IsRegular()
-}
-
-func (f *Files) openat2(path string, flags uint64) (fd int, err error) {
+func (f *folder) openat2(path string, flags uint64) (fd int, err error) {
 	how := unix.OpenHow{
 		Flags:   flags | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,

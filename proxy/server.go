@@ -54,15 +54,14 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 	return s
 }
 
-// open opens a folder of a route. One that can't be opened concerns this route alone.
+// open makes Files of a route's folder. One that can't be opened concerns its routes alone.
 func (s *Server) open(r *routes.Route, root string) {
 	if root == "" || s.files[root] != nil {
 		return
 	}
 	f, err := NewFiles(root)
 	if err != nil {
-		s.log.Errorw("folder can't be opened: its route finds no files; mend it and start again", "route", r.Line, "error", err)
-		return
+		s.log.Errorw("folder can't be opened by the front's user: its routes answer 404 until it can", "route", r.Line, "folder", root, "error", err)
 	}
 	s.files[root] = f
 }
@@ -174,10 +173,6 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 	}
 	x.routeState = routeState{route: m.Route, path: path, script: m.Script, pathInfo: m.PathInfo, files: s.files[m.Route.Root]}
 	x.pool, x.restart = m.Route.Pool, false
-	if x.files == nil && m.Route.Root != "" {
-		s.fail(w, x, http.StatusNotFound, nil)
-		return ""
-	}
 	if found, status := x.tryFiles(r); status != 0 {
 		s.fail(w, x, status, nil)
 		return ""

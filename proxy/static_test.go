@@ -84,11 +84,44 @@ func newFiles(t testing.TB, root string) *Files {
 func fallbackFiles(t testing.TB, root string) *Files {
 	t.Helper()
 	f := newFiles(t, root)
-	var err error
-	if f.root, err = os.OpenRoot(root); err != nil {
+	r, err := os.OpenRoot(root)
+	if err != nil {
 		t.Fatal(err)
 	}
+	f.current.Load().root = r
 	return f
+}
+
+func TestFilesFollowTheNameOfTheirFolder(t *testing.T) {
+	parent := t.TempDir()
+	current := filepath.Join(parent, "current")
+	for _, release := range []string{"1", "2"} {
+		dir := filepath.Join(parent, release)
+		if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(filepath.Join(dir, "f"), []byte(release), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := NewFiles(current)
+	t.Cleanup(func() { f.Close() })
+	if err == nil {
+		t.Error("a folder that is not there was opened")
+	}
+	for _, release := range []string{"1", "2"} {
+		next := current + ".next"
+		if err := errors.Join(os.Symlink(release, next), os.Rename(next, current)); err != nil {
+			t.Fatal(err)
+		}
+		f.checked.Store(0) // a second later
+		file, _, err := f.Open("/f")
+		if err != nil {
+			t.Fatalf("release %s: %v", release, err)
+		}
+		got, _ := io.ReadAll(file)
+		file.Close()
+		if string(got) != release {
+			t.Errorf("release %s: content %q", release, got)
+		}
+	}
 }
 
 func TestFilesOpen(t *testing.T) {
