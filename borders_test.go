@@ -21,7 +21,7 @@ var rooms = []struct {
 	{"gateway", nil},
 	{"gateway/cmd/gateway", []string{
 		"gateway/internal/ctl", "gateway/mpm", "gateway/mpm/event", "gateway/mpm/supervise", "gateway/proxy", "gateway/proxy/fcgi",
-		"gateway/routes", "gateway/tls",
+		"gateway/proxy/wsgi", "gateway/routes", "gateway/tls",
 	}},
 	{"gateway/examples", nil},
 	{"gateway/internal/ctl", nil},
@@ -32,6 +32,7 @@ var rooms = []struct {
 	{"gateway/proxy", []string{"gateway/mpm", "gateway/mpm/event", "gateway/proxy/fcgi", "gateway/proxy/http1", "gateway/routes"}},
 	{"gateway/proxy/fcgi", nil},
 	{"gateway/proxy/http1", nil},
+	{"gateway/proxy/wsgi", nil},
 	{"gateway/routes", nil},
 	{"gateway/tls", []string{"gateway/routes"}},
 }

@@ -12,18 +12,41 @@ import (
 // child is one process. Guarded by Pool.mu, except Child, which never changes.
 type child struct {
 	Child
-	born     time.Time
-	ready    bool       // was
-	quota    uint64     // requests it serves; 0: no limit
-	leaving  ExitReason // empty: nobody asked it to leave
-	holder   *Slot      // nil: idle, or busy with an abandoned request
-	channel  io.Closer  // the kept connection, while it is idle
-	deadline time.Time  // of its request
-	timer    *time.Timer
-	armed    bool // the timer runs, perhaps for an earlier deadline
+	born      time.Time
+	ready     bool            // was
+	quota     uint64          // requests it serves; 0: no limit
+	maxMemory int64           // bytes; 0: no limit
+	measured  time.Time       // when its memory was read
+	read      uint64          // how many requests it had finished then
+	leaving   ExitReason      // empty: it serves
+	rude      bool            // it is killed when it has finished its requests, not asked to leave
+	told      bool            // the starter was asked for its end
+	threads   []thread        // in a prefork pool one
+	idle      []*thread       // those without a request; the one that was busy last is at the end
+	alive     context.Context // of its probes; nil: there was none
+	end       context.CancelFunc
 
-	stopProbe    context.CancelFunc // nil: no probe runs
-	above, below *child             // in the idle stack
+	shelf        int    // notShelved: takes no request
+	above, below *child // on its shelf
+}
+
+// thread is what serves one request at a time in a child: a connection to it. Guarded by Pool.mu.
+type thread struct {
+	child   *child    // immutable
+	number  int       // immutable
+	at      int       // its place in child.idle
+	busy    bool      // has a request, or is not known to have finished an abandoned one
+	channel io.Closer // the kept connection, while it is idle
+	timer   *time.Timer
+	armed   bool // the timer runs, perhaps for an earlier deadline
+
+	// Of the request.
+	holder      *Slot // nil: none, or it was abandoned
+	granted     time.Time
+	deadline    time.Time
+	method, uri string
+	ended       error // why it lost its child, before its Release
+	cancel      context.CancelCauseFunc
 }
 
 // Started reports a child that runs: one that Start asked for, or one that an earlier front has left.
@@ -37,24 +60,49 @@ func (p *Pool) Started(slot, pid int, socket string, age time.Duration) {
 		p.refuse(slot, pid)
 		return
 	}
-	now := time.Now()
+	now := p.now()
 	adopted := p.board[slot].State == Empty
 	if adopted {
 		p.set(slot, Starting, now)
 	}
-	c := &child{Child: Child{Slot: slot, PID: pid, Socket: socket}, born: now.Add(-age), quota: quota(p.cfg.MaxRequestsPerChild)}
-	p.children[slot] = c
+	c := p.newChild(Child{Slot: slot, PID: pid, Socket: socket}, now.Add(-age))
 	switch {
 	case p.draining:
-		p.retire(c, ExitShutdown)
+		p.retire(c, ExitShutdown, now)
 	case p.probe == nil:
 		p.becameReady(c, now)
 	case adopted: // it may have to finish a request of the earlier front first
-		p.startProbe(c, max(p.startTimeout, p.cfg.RequestTimeout))
+		p.probeStarted(c, max(p.startTimeout, p.cfg.RequestTimeout))
 	default:
-		p.startProbe(c, p.startTimeout)
+		p.probeStarted(c, p.startTimeout)
 	}
 }
+
+// newChild enters a child in the books.
+func (p *Pool) newChild(name Child, born time.Time) *child {
+	c := &child{
+		Child: name, born: born, shelf: notShelved,
+		quota:     uint64(jitter(max(0, int64(p.cfg.MaxRequestsPerChild)))),
+		maxMemory: jitter(max(0, p.cfg.MaxChildMemory)),
+		threads:   make([]thread, p.settings.Threads),
+		idle:      make([]*thread, p.settings.Threads),
+	}
+	for i := range c.threads {
+		// The first thread is taken first.
+		at := len(c.threads) - 1 - i
+		c.threads[i] = thread{child: c, number: i, at: at}
+		c.idle[at] = &c.threads[i]
+	}
+	if age := p.cfg.MaxChildAge; age > 0 {
+		p.board[c.Slot].Expires = born.Add(time.Duration(jitter(int64(age))))
+	}
+	p.children[c.Slot] = c
+	p.byPID[c.PID] = c
+	return c
+}
+
+// jitter lowers a limit of a child by up to a tenth, by chance, so that children that started together don't leave together.
+func jitter(limit int64) int64 { return limit - rand.Int64N(limit/10+1) }
 
 // refuse sends a child away that has no place in this pool, as after the pool was made smaller.
 func (p *Pool) refuse(slot, pid int) {
@@ -76,256 +124,340 @@ func (p *Pool) StartFailed(slot int, reason string) {
 	if slot < 0 || slot >= len(p.board) || p.board[slot].State != Starting || p.children[slot] != nil {
 		return
 	}
-	now := time.Now()
+	now := p.now()
 	p.set(slot, Empty, now)
 	p.charge(now, false, "child can't be started", reason)
 	p.signalGone()
 }
 
-// Exited reports that a child was reaped. A report about a child that is not the one in this place is stale and ignored.
-func (p *Pool) Exited(slot, pid, waitStatus int) {
+// Exited reports that a child was reaped; oom says that the kernel killed it for want of memory. A report about a child that
+// is not the one in this place is stale and ignored.
+func (p *Pool) Exited(slot, pid, waitStatus int, oom bool) {
 	p.mu.Lock()
 	defer p.unlock()
 	if slot < 0 || slot >= len(p.children) || p.children[slot] == nil || p.children[slot].PID != pid {
 		return
 	}
-	c, now, status := p.children[slot], time.Now(), syscall.WaitStatus(waitStatus)
-	if c.leaving == "" {
-		c.leaving = ExitCrash
-		p.blame(c, now, exitText(status))
+	c, now, status := p.children[slot], p.now(), syscall.WaitStatus(waitStatus)
+	atOnce := true
+	if !c.told {
+		atOnce = p.lost(c, now, status, oom)
 	}
 	p.exits[c.leaving]++
-	p.bury(c, now)
-	if c.holder != nil {
-		c.holder.end(&ChildExit{PID: pid, Status: status, Reason: c.leaving})
-	}
-	if c.ready || c.leaving != ExitCrash { // one that failed before it was ready waits for the tick
+	p.bury(c, now, &ChildExit{PID: pid, Status: status, Reason: c.leaving})
+	if atOnce && c.ready { // one that failed before it was ready waits for the tick
 		p.replace(now)
 	}
 	p.signalGone()
 }
 
-// bury empties the place of a child that has ended.
-func (p *Pool) bury(c *child, now time.Time) {
+// lost notes why a child ended that was not told to, and reports whether it may be replaced at once.
+func (p *Pool) lost(c *child, now time.Time, status syscall.WaitStatus, oom bool) (atOnce bool) {
+	c.leaving = ExitCrash
+	reason := exitText(status)
+	if oom {
+		c.leaving, reason = ExitOOM, reason+", out of memory"
+	}
+	if !c.rude { // or it was blamed already
+		p.blame(c, now, reason)
+	}
+	p.memory, atOnce = p.memory.Lose(p.settings)
+	return atOnce
+}
+
+// bury empties the place of a child that has ended, and tells those whose requests it had.
+func (p *Pool) bury(c *child, now time.Time, exit *ChildExit) {
+	p.free.take(c)
 	p.disarm(c)
 	p.set(c.Slot, Empty, now)
 	p.children[c.Slot] = nil
-	p.closeLater(c.channel)
-	c.channel = nil
+	delete(p.byPID, c.PID)
+	p.closeChannels(c)
+	for i := range c.threads {
+		p.lose(&c.threads[i], exit)
+	}
+}
+
+// lose tells the holder of a thread, if there is one, that its child is lost. What was said first stays.
+func (p *Pool) lose(t *thread, cause error) {
+	if t.holder == nil || t.ended != nil {
+		return
+	}
+	t.ended = cause
+	if cancel := t.cancel; cancel != nil {
+		p.after(func() { cancel(cause) })
+	}
 }
 
 // blame puts a child's failure into the score, before the child is told to leave.
 func (p *Pool) blame(c *child, now time.Time, reason string) {
-	when := "between requests"
+	what := func(when string) string { return fmt.Sprintf("child %d: %s: %s", c.PID, when, reason) }
 	switch {
 	case !c.ready:
-		when = "before ready"
-	case p.board[c.Slot].State == Busy:
-		when = "during a request"
+		p.charge(now, false, "child failed", what("before ready"))
+	case p.board[c.Slot].Busy > 0:
+		// It costs that request, and no points: or whoever finds a request that crashes could close the pool for everybody.
+		// Its replacement is bounded by the requests.
+		p.warnFailure(now, "child failed", what("during a request"))
+	default:
+		p.charge(now, true, "child failed", what("between requests"))
 	}
-	p.charge(now, c.ready, "child failed", fmt.Sprintf("child %d: %s: %s", c.PID, when, reason))
+}
+
+// warnFailure logs a failure, and remembers it as the last one.
+func (p *Pool) warnFailure(now time.Time, msg, reason string) {
+	p.trouble = reason
+	if held, ok := p.failureLimit.pass(now, time.Second); ok {
+		p.after(func() { p.log.Warnw(msg, "pool", p.cfg.Name, "reason", reason, "not_logged", held) })
+	}
 }
 
 // charge puts a failure into the score and logs it, and when the pool gets into quarantine that.
 func (p *Pool) charge(now time.Time, wasReady bool, msg, reason string) {
-	p.trouble = reason
+	p.warnFailure(now, msg, reason)
 	p.memory.Score = p.memory.Score.Died(now, wasReady)
-	if held, ok := p.failureLimit.pass(now, time.Second); ok {
-		p.after(func() { p.log.Warnw(msg, "pool", p.cfg.Name, "reason", reason, "not_logged", held) })
-	}
 	if p.quarantined || !p.memory.Score.Quarantined(now) {
 		return
 	}
 	p.quarantined = true
-	nextTry := p.memory.Score.NextTry(now)
+	nextTry, said := p.memory.Score.NextTry(now), p.said.last()
 	p.after(func() {
 		p.log.Errorw("pool is in quarantine, its children keep failing: repair its command, its configuration or the application",
-			"pool", p.cfg.Name, "reason", reason, "next_try", nextTry)
+			"pool", p.cfg.Name, "reason", reason, "next_try", nextTry, "said", said)
 	})
 }
 
-// startProbe asks in a goroutine whether c is idle; it ends with the probe, at the latest after timeout (0: the request's
-// deadline), with the child, or with Close.
-func (p *Pool) startProbe(c *child, timeout time.Duration) {
-	ctx, cancel := p.probeContext(timeout)
-	c.stopProbe = cancel
+// startProbe asks in a goroutine whether c is idle, and gives the answer to probed. It ends with the probe, at the latest after
+// timeout (0: the request's deadline), with the child, or with Close.
+func (p *Pool) startProbe(c *child, timeout time.Duration, probed func(error)) {
+	if c.alive == nil {
+		c.alive, c.end = context.WithCancel(p.alive)
+	}
+	ctx, cancel := probeContext(c.alive, timeout)
 	p.workers.Go(func() {
 		defer cancel()
-		p.probed(c, p.probe(ctx, c.Child))
+		probed(p.probe(ctx, c.Child))
 	})
 }
 
-func (p *Pool) probeContext(timeout time.Duration) (context.Context, context.CancelFunc) {
+func probeContext(parent context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
 	if timeout > 0 {
-		return context.WithTimeout(p.alive, timeout)
+		return context.WithTimeout(parent, timeout)
 	}
-	return context.WithCancel(p.alive)
+	return context.WithCancel(parent)
 }
 
-// probed takes the answer of a probe, unless the child has lost its place meanwhile.
-func (p *Pool) probed(c *child, err error) {
+// probeStarted finds out when a child is ready.
+func (p *Pool) probeStarted(c *child, timeout time.Duration) {
+	p.startProbe(c, timeout, func(err error) { p.started(c, err) })
+}
+
+// started takes the answer of the first probe of a child, unless it has lost its place meanwhile.
+func (p *Pool) started(c *child, err error) {
 	p.mu.Lock()
 	defer p.unlock()
 	if p.closed || p.children[c.Slot] != c || c.leaving != "" {
 		return
 	}
-	c.stopProbe = nil
-	now := time.Now()
-	switch {
-	case err != nil:
+	now := p.now()
+	if err != nil {
 		p.blame(c, now, err.Error())
-		p.kill(c, ExitCrash)
-		if c.ready {
-			p.replace(now)
-		}
-	case c.ready:
-		p.finish(c, now)
-	default:
-		p.becameReady(c, now)
+		p.kill(c, ExitCrash, now)
+		return
 	}
+	p.becameReady(c, now)
 }
 
+// becameReady puts a child into service that is there and idle.
 func (p *Pool) becameReady(c *child, now time.Time) {
 	c.ready = true
 	p.memory.Score = p.memory.Score.Ready(now)
-	p.finish(c, now)
+	if !p.memory.Score.Quarantined(now) {
+		p.trouble, p.said = "", said{}
+	}
+	p.set(c.Slot, Idle, now)
+	p.shelve(c)
+	p.serve(now)
 	p.demand(now, p.queue.length)
 }
 
-// finish puts a child that has nothing to do back into service, or lets it leave.
-func (p *Pool) finish(c *child, now time.Time) {
+// serve gives free threads to those who wait.
+func (p *Pool) serve(now time.Time) {
+	for p.queue.length > 0 {
+		c := p.free.first()
+		if c == nil {
+			return
+		}
+		w := p.queue.pop()
+		w.settle(p.grant(c.nextThread(), now, now.Sub(w.since)), nil)
+	}
+}
+
+// shelve offers the free threads of c, if it has some and may take requests. It must not be on a shelf.
+func (p *Pool) shelve(c *child) {
+	if c.leaving == "" && len(c.idle) > 0 {
+		p.free.put(c, p.board[c.Slot].Busy)
+	}
+}
+
+// spent reports whether the requests that c has finished and those that it has are all that it is to serve.
+func (c *child) spent(cell *Cell) bool {
+	return c.quota > 0 && cell.Requests+uint64(cell.Busy) >= c.quota
+}
+
+// nextThread is the idle thread that is to take the next request: the one that was busy last.
+func (c *child) nextThread() *thread { return c.idle[len(c.idle)-1] }
+
+// occupy takes an idle thread out of the idle ones.
+func (p *Pool) occupy(t *thread, now time.Time) {
+	c := t.child
+	p.free.take(c)
+	top := c.nextThread()
+	c.idle[t.at], top.at = top, t.at
+	c.idle = c.idle[:len(c.idle)-1]
+	t.busy = true
+	cell := &p.board[c.Slot]
+	cell.Busy++
+	if cell.State == Idle {
+		p.set(c.Slot, Busy, now)
+	}
+	p.shelve(c)
+}
+
+// vacate puts a thread that has nothing to do back to the idle ones.
+func (p *Pool) vacate(t *thread, now time.Time) {
+	c := t.child
+	p.free.take(c)
+	t.busy = false
+	t.at = len(c.idle)
+	c.idle = append(c.idle, t)
+	cell := &p.board[c.Slot]
+	cell.Busy--
+	if cell.State == Busy && cell.Busy == 0 {
+		p.set(c.Slot, Idle, now)
+	}
+}
+
+// finish puts a thread that has nothing to do back into service, or lets its child leave.
+func (p *Pool) finish(t *thread, now time.Time) {
+	c := t.child
+	p.vacate(t, now)
 	switch {
-	case p.draining:
-		p.retire(c, ExitShutdown)
-	case c.quota > 0 && p.board[c.Slot].Requests >= c.quota:
+	case c.leaving != "":
+		p.farewell(c)
+	case c.spent(&p.board[c.Slot]):
 		p.recycle(c, ExitMaxRequests, now)
 	default:
-		p.offer(c, now)
+		p.shelve(c)
+		p.serve(now)
 	}
 }
 
-// offer gives a free child to who waits longest, or puts it on top of the idle stack.
-func (p *Pool) offer(c *child, now time.Time) {
-	if w := p.queue.pop(); w != nil {
-		w.settle(p.grant(c, now, now.Sub(w.since)), nil)
-		return
-	}
-	p.set(c.Slot, Idle, now)
-	c.below = p.idle
-	if p.idle != nil {
-		p.idle.above = c
-	}
-	p.idle = c
-}
-
-// grant makes c busy for a new holder.
-func (p *Pool) grant(c *child, now time.Time, wait time.Duration) *Slot {
-	p.set(c.Slot, Busy, now)
-	s := &Slot{Child: c.Child, Channel: c.channel, QueueWait: wait, pool: p, child: c, granted: now}
-	c.channel, c.holder = nil, s
-	if p.cfg.RequestTimeout > 0 {
-		c.deadline = now.Add(p.cfg.RequestTimeout)
-		p.arm(c, p.cfg.RequestTimeout)
-	}
-	return s
-}
-
-// arm lets the timer of c run, unless it does. It isn't stopped when a request ends: expired looks at the deadline, so that
-// a request costs no timer operation.
-func (p *Pool) arm(c *child, d time.Duration) {
-	switch {
-	case c.armed:
-		return
-	case c.timer == nil:
-		c.timer = time.AfterFunc(d, func() { p.expired(c) })
-	default:
-		c.timer.Reset(d)
-	}
-	c.armed = true
-}
-
-// disarm stops what runs on behalf of c.
-func (p *Pool) disarm(c *child) {
-	if c.timer != nil {
-		c.timer.Stop()
-	}
-	if c.stopProbe != nil {
-		p.after(c.stopProbe)
-		c.stopProbe = nil
-	}
-}
-
-// expired kills c if its request has run too long.
-func (p *Pool) expired(c *child) {
+// expired kills the child of t if its request has run too long.
+func (p *Pool) expired(t *thread) {
 	p.mu.Lock()
 	defer p.unlock()
-	c.armed = false
-	if p.closed || p.children[c.Slot] != c || p.board[c.Slot].State != Busy {
+	t.armed = false
+	c := t.child
+	if p.closed || p.children[c.Slot] != c || !t.busy || c.told {
 		return
 	}
-	now := time.Now()
-	if left := c.deadline.Sub(now); left > 0 {
-		p.arm(c, left)
+	now := p.now()
+	if left := t.deadline.Sub(now); left > 0 {
+		t.arm(p, left)
 		return
 	}
-	var method, uri string
-	if h := c.holder; h != nil {
-		method, uri = h.method, h.uri
-		h.end(ErrDeadline)
+	if p.queue.length < p.cfg.OnlyIfWaiting {
+		t.arm(p, maintenance)
+		return
 	}
+	method, uri := t.method, t.uri
 	p.after(func() {
 		p.log.Warnw("request ran too long, its child is killed: raise request_timeout, or make the script faster",
 			"pool", p.cfg.Name, "pid", c.PID, "request_timeout", p.cfg.RequestTimeout, "method", method, "uri", uri)
 	})
-	p.kill(c, ExitDeadline)
+	p.lose(t, ErrDeadline)
+	p.kill(c, ExitDeadline, now)
 	p.replace(now)
 }
 
-// dismiss takes c out of service; its kept connection is closed before anything that is put in todo later.
-func (p *Pool) dismiss(c *child, why ExitReason) {
+// arm lets the timer of t run, unless it does. It isn't stopped when a request ends: expired looks at the deadline, so that
+// a request costs no timer operation.
+func (t *thread) arm(p *Pool, d time.Duration) {
+	switch {
+	case t.armed:
+		return
+	case t.timer == nil:
+		t.timer = time.AfterFunc(d, func() { p.expired(t) })
+	default:
+		t.timer.Reset(d)
+	}
+	t.armed = true
+}
+
+// disarm stops what runs on behalf of c.
+func (p *Pool) disarm(c *child) {
+	for i := range c.threads {
+		if timer := c.threads[i].timer; timer != nil {
+			timer.Stop()
+		}
+	}
+	if c.end != nil {
+		p.after(c.end)
+	}
+}
+
+// closeChannels closes the kept connections of c; those of busy threads are with their holders.
+func (p *Pool) closeChannels(c *child) {
+	for i := range c.threads {
+		p.closeLater(c.threads[i].channel)
+		c.threads[i].channel = nil
+	}
+}
+
+// dismiss takes c out of service; its kept connections are closed before anything that is put in todo later.
+func (p *Pool) dismiss(c *child, why ExitReason, now time.Time) {
+	p.free.take(c)
 	c.leaving = why
-	p.disarm(c)
-	p.set(c.Slot, Draining, time.Now())
-	p.closeLater(c.channel)
-	c.channel = nil
+	p.set(c.Slot, Draining, now)
+	p.closeChannels(c)
 }
 
-// retire lets c leave. A child that blocks in reading its connection sees SIGTERM only after the connection was closed, hence the order.
-func (p *Pool) retire(c *child, why ExitReason) {
-	p.dismiss(c, why)
-	p.after(func() { p.starter.Retire(p.cfg.Name, c.Slot, c.PID) })
+// retire lets c leave when it has finished its requests.
+func (p *Pool) retire(c *child, why ExitReason, now time.Time) {
+	p.dismiss(c, why, now)
+	p.farewell(c)
 }
 
-// recycle lets c leave after its replacement, if one is needed and has a place, was asked for.
+// recycle is retire, but the replacement, if one is needed and has a place, is asked for before c leaves.
 func (p *Pool) recycle(c *child, why ExitReason, now time.Time) {
-	p.dismiss(c, why)
+	p.dismiss(c, why, now)
 	p.replace(now)
-	p.after(func() { p.starter.Retire(p.cfg.Name, c.Slot, c.PID) })
+	p.farewell(c)
+}
+
+// farewell tells a dismissed child to go, once it has no request. One that blocks in reading a connection sees SIGTERM only
+// after that was closed, hence dismiss and release close first.
+func (p *Pool) farewell(c *child) {
+	if c.told || p.board[c.Slot].Busy > 0 {
+		return
+	}
+	c.told = true
+	p.disarm(c)
+	end := p.starter.Retire
+	if c.rude {
+		end = p.starter.Kill
+	}
+	p.after(func() { end(p.cfg.Name, c.Slot, c.PID) })
 }
 
 // kill ends c whatever it does.
-func (p *Pool) kill(c *child, why ExitReason) {
-	p.dismiss(c, why)
+func (p *Pool) kill(c *child, why ExitReason, now time.Time) {
+	if c.told {
+		return
+	}
+	c.told = true
+	p.dismiss(c, why, now)
+	p.disarm(c)
 	p.after(func() { p.starter.Kill(p.cfg.Name, c.Slot, c.PID) })
-}
-
-func (p *Pool) unstack(c *child) {
-	if c.above == nil {
-		p.idle = c.below
-	} else {
-		c.above.below = c.below
-	}
-	if c.below != nil {
-		c.below.above = c.above
-	}
-	c.above, c.below = nil, nil
-}
-
-// quota is how many requests a child serves: up to a tenth less than maxRequests, by chance, so that children that started
-// together don't leave together. 0 is no limit.
-func quota(maxRequests int) uint64 {
-	if maxRequests <= 0 {
-		return 0
-	}
-	return uint64(maxRequests - rand.IntN(maxRequests/10+1))
 }

@@ -20,11 +20,11 @@ type ExitReason string
 // The reasons.
 const (
 	ExitMaxRequests ExitReason = "max_requests" // served max_requests_per_child
-	ExitIdle        ExitReason = "idle"         // more than max_spare_servers were idle
+	ExitIdle        ExitReason = "idle"         // more were idle than the pool keeps spare
 	ExitMemory      ExitReason = "memory"       // grew above its limit
 	ExitAge         ExitReason = "age"          // lived longer than its limit
 	ExitDeadline    ExitReason = "deadline"     // its request ran longer than request_timeout
-	ExitOOM         ExitReason = "oom"          // the kernel was out of memory
+	ExitOOM         ExitReason = "oom"          // the kernel killed it for want of memory
 	ExitCrash       ExitReason = "crash"        // nobody asked for it, or it broke the protocol
 	ExitShutdown    ExitReason = "shutdown"     // the pool ends
 	ExitReload      ExitReason = "reload"       // the pool's definition has changed
@@ -42,7 +42,13 @@ type ChildExit struct {
 	Reason ExitReason
 }
 
-func (e *ChildExit) Error() string { return fmt.Sprintf("child %d: %s", e.PID, exitText(e.Status)) }
+func (e *ChildExit) Error() string {
+	text := fmt.Sprintf("child %d: %s", e.PID, exitText(e.Status))
+	if e.Reason == ExitCrash {
+		return text
+	}
+	return fmt.Sprintf("%s, reason: %s", text, e.Reason) // with several threads perhaps the deadline of another request
+}
 
 // exitText says how a process ended: "exit status 255", "signal 9 (killed)".
 func exitText(status syscall.WaitStatus) string {

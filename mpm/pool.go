@@ -2,7 +2,12 @@
 // start and leave. It lives in the front and starts nothing itself: a [Starter] carries its decisions to the supervisor,
 // and what became of them comes back as [Pool.Started], [Pool.StartFailed] and [Pool.Exited].
 //
-// The policy ([Maintain], [Demand], [Replace], [Score]) is pure; [Pool] keeps the board it decides on.
+// A slot of a prefork pool is a child that serves one request at a time. A slot of a worker pool is a thread of a child with
+// several: what ends the child, such as the deadline of one of its requests, ends the requests of its other threads too, and
+// they learn of it as [ChildExit]. A child that is only to be replaced takes nothing new, finishes what it has, and then leaves.
+// A slot of an event pool is an executor of the front.
+//
+// The policy ([Open], [Maintain], [Aged], [Demand], [Replace], [Score]) is pure; [Pool] keeps the board it decides on.
 package mpm
 
 import (
@@ -53,9 +58,6 @@ func WithProbe(probe func(context.Context, Child) error) Option {
 // WithStartTimeout sets how long a child may take from start to ready (default 30 s).
 func WithStartTimeout(d time.Duration) Option { return func(p *Pool) { p.startTimeout = d } }
 
-// WithSpawn sets when children start (default [SpawnDemand]).
-func WithSpawn(s Spawn) Option { return func(p *Pool) { p.settings.Spawn = s } }
-
 const (
 	maintenance  = time.Second      // one tick
 	startTimeout = 30 * time.Second // from start to ready
@@ -70,25 +72,30 @@ type Pool struct {
 	cfg          routes.Pool
 	event        bool // executors in the front instead of children
 	settings     Settings
+	slots        int // requests at once
 	starter      Starter
 	probe        func(context.Context, Child) error
 	startTimeout time.Duration
+	footprint    func(pid int) int64 // a process's memory in bytes
 	generation   int
 	log          Logger
+	epoch        time.Time     // when the pool was made
 	gone         chan struct{} // closed once the pool is draining and nothing of it is left
 
 	alive   context.Context // ends with Close
 	end     context.CancelFunc
-	workers sync.WaitGroup // the ticker and the probes
+	workers sync.WaitGroup // the ticker, the probes and the readings of memory
 
 	// Guarded by mu.
 	mu        sync.Mutex
 	todo      []func()
 	board     Board    // of places; empty in an event pool
 	children  []*child // by place; nil: none, or asked for and not yet reported
-	tally     tally    // of board
-	idle      *child   // top of the stack of idle children: the one that was busy last is taken first, so the others can leave
-	executing int      // slots of an event pool in use
+	byPID     map[int]*child
+	tally     tally   // of board
+	free      shelves // children with a free thread
+	executing int     // slots of an event pool in use
+	fresh     []Slot  // made in advance, because many at once cost little more than one; none is ever granted twice
 	queue     queue
 	memory    Memory
 	opened    bool
@@ -99,8 +106,10 @@ type Pool struct {
 	served, failed                uint64
 	rejected, timedOut, abandoned uint64
 	exits                         map[ExitReason]uint64
+	waits                         waits
 
 	trouble      string  // how the last child failed
+	said         said    // by children that were not ready
 	quarantined  bool    // said so
 	queueLimit   limiter // of warnings about the queue
 	failureLimit limiter // of warnings about failing children
@@ -110,16 +119,13 @@ type Pool struct {
 // needs no starter. The caller must call [Pool.Close].
 func NewPool(cfg routes.Pool, starter Starter, opts ...Option) *Pool {
 	p := &Pool{
-		cfg:     cfg,
-		event:   cfg.MPM == routes.Event,
-		starter: starter,
-		settings: Settings{
-			MinSpare: cfg.MinSpareServers,
-			MaxSpare: max(cfg.MaxSpareServers, cfg.MinSpareServers+1),
-			Limit:    max(cfg.MaxRequestWorkers, 1),
-		},
+		cfg:          cfg,
+		event:        cfg.MPM == routes.Event,
+		starter:      starter,
 		startTimeout: startTimeout,
+		footprint:    footprint,
 		log:          noLog{},
+		epoch:        time.Now(),
 		gone:         make(chan struct{}),
 		exits:        make(map[ExitReason]uint64, len(exitReasons)),
 	}
@@ -127,27 +133,54 @@ func NewPool(cfg routes.Pool, starter Starter, opts ...Option) *Pool {
 	for _, opt := range opts {
 		opt(p)
 	}
+	places := 0
+	p.settings, places = settings(cfg)
+	p.slots = p.settings.Limit * p.settings.Threads
 	if p.event {
 		return p
 	}
-	if cfg.ServerLimit > 0 {
-		p.settings.Limit = min(p.settings.Limit, cfg.ServerLimit)
-	}
-	p.board = make(Board, p.settings.Limit)
-	p.children = make([]*child, p.settings.Limit)
+	p.board = make(Board, places)
+	p.children = make([]*child, places)
+	p.byPID = make(map[int]*child)
 	p.tally = p.board.tally()
+	p.free = newShelves(p.settings.Threads)
 	return p
 }
+
+// settings takes from a pool's configuration what the policy needs, and how many children there is place for.
+func settings(cfg routes.Pool) (s Settings, places int) {
+	s = Settings{Spawn: cfg.Spawn, Threads: 1, MinSpare: cfg.MinSpareServers, MaxSpare: cfg.MaxSpareServers, IdleTimeout: cfg.IdleTimeout}
+	if cfg.MPM == routes.Worker {
+		s.Threads, s.MinSpare, s.MaxSpare = max(cfg.ThreadsPerChild, 1), cfg.MinSpareThreads, cfg.MaxSpareThreads
+	}
+	if s.Spawn == "" {
+		s.Spawn = routes.SpawnDemand
+	}
+	s.MaxSpare = max(s.MaxSpare, s.MinSpare+s.Threads)
+	s.Limit = max(cfg.MaxRequestWorkers/s.Threads, 1)
+	if cfg.ServerLimit > 0 {
+		s.Limit = min(s.Limit, cfg.ServerLimit)
+	}
+	if cfg.MPM == routes.Worker {
+		return s, max(cfg.ServerLimit, s.Limit) // the rest is for children that finish their last requests
+	}
+	return s, s.Limit
+}
+
+// now is the time, read in half the time that time.Now takes.
+func (p *Pool) now() time.Time { return p.epoch.Add(time.Since(p.epoch)) }
 
 // Open starts the first children, those that were reported already counted in, and begins the maintenance, which ends with Close.
 func (p *Pool) Open() {
 	p.mu.Lock()
 	defer p.unlock()
-	if p.event || p.opened || p.draining {
+	if p.opened || p.draining {
 		return
 	}
 	p.opened = true
-	p.act(starts(p.board, p.cfg.StartServers-p.tally.total()), time.Now())
+	if !p.event {
+		p.act(Open(p.board, p.settings, p.cfg.StartServers), p.now())
+	}
 	p.workers.Go(p.maintain)
 }
 
@@ -155,42 +188,57 @@ func (p *Pool) Open() {
 func (p *Pool) maintain() {
 	ticker := time.NewTicker(maintenance)
 	defer ticker.Stop()
-	for {
+	for tick := 1; ; tick++ {
 		select {
 		case <-p.alive.Done():
 			return
 		case <-ticker.C:
-			p.tick(time.Now())
+			p.tick(p.now(), tick%ticksPerSlice == 0)
 		}
 	}
 }
 
-func (p *Pool) tick(now time.Time) {
+// tick is what is due once a second; endSlice ends a slice of the record of waits.
+func (p *Pool) tick(now time.Time, endSlice bool) {
 	p.mu.Lock()
 	defer p.unlock()
-	if p.draining {
+	if endSlice {
+		p.waits.next()
+	}
+	if p.draining || p.event {
 		return
 	}
 	wasFull := p.memory.Full
 	var actions []Action
 	actions, p.memory = Maintain(p.board, p.settings, p.memory, now, p.queue.length)
 	if p.memory.Full && !wasFull {
-		limit, waiting := p.settings.Limit, p.queue.length
-		p.after(func() {
-			p.log.Warnw("pool is full: raise max_request_workers, or make the application faster",
-				"pool", p.cfg.Name, "max_request_workers", limit, "waiting", waiting)
-		})
+		p.warnFull()
 	}
 	p.act(actions, now)
+	p.act(Aged(p.board, now), now)
+	p.measureIdle(now)
 	if p.quarantined && !p.memory.Score.Quarantined(now) {
 		p.quarantined = false
 		p.after(func() { p.log.Infow("pool has left quarantine", "pool", p.cfg.Name) })
 	}
 }
 
+// warnFull says what the pool has run out of.
+func (p *Pool) warnFull() {
+	msg := "pool is full: raise max_request_workers, or make the application faster"
+	if p.tally.serving() < p.settings.Limit && p.settings.Threads > 1 {
+		msg = "pool is full of children that finish their last requests: raise server_limit"
+	}
+	waiting := p.queue.length
+	p.after(func() {
+		p.log.Warnw(msg, "pool", p.cfg.Name, "max_request_workers", p.slots, "server_limit", len(p.board), "waiting", waiting)
+	})
+}
+
 // demand starts children for requests that found none. It costs nothing on a pool that can't grow.
 func (p *Pool) demand(now time.Time, waiting int) {
-	if p.event || p.draining || p.tally.total() >= p.settings.Limit || waiting <= p.tally[Starting] {
+	starting := p.tally[Starting]
+	if p.event || p.draining || p.tally.serving() >= p.settings.Limit || waiting <= starting*p.settings.Threads || starting >= max(p.memory.Rate, 1) {
 		return
 	}
 	p.act(Demand(p.board, p.settings, p.memory, now, waiting), now)
@@ -212,22 +260,21 @@ func (p *Pool) act(actions []Action, now time.Time) {
 			p.set(a.Slot, Starting, now)
 			p.after(func() { p.starter.Start(p.cfg.Name, a.Slot) })
 		case RetireChild:
-			p.retire(p.children[a.Slot], ExitIdle)
+			p.retire(p.children[a.Slot], ExitIdle, now)
+		case ReplaceChild:
+			p.recycle(p.children[a.Slot], ExitAge, now)
 		}
 	}
 }
 
-// set changes the state of a place; it is the only writer of State. A child that stops being idle leaves the stack.
+// set changes the state of a place; it is the only writer of State.
 func (p *Pool) set(slot int, s State, now time.Time) {
 	cell := &p.board[slot]
-	if cell.State == Idle {
-		p.unstack(p.children[slot])
-	}
 	p.tally[cell.State]--
 	p.tally[s]++
 	cell.State, cell.Since = s, now
 	if s == Empty || s == Starting {
-		cell.Requests = 0
+		cell.Requests, cell.Busy, cell.Expires = 0, 0, time.Time{}
 	}
 }
 
@@ -248,12 +295,10 @@ func (p *Pool) drain() {
 	defer p.unlock()
 	p.draining = true
 	p.failWaiters(ErrDraining)
+	now := p.now()
 	for _, c := range p.children {
-		if c == nil {
-			continue
-		}
-		if s := p.board[c.Slot].State; s == Idle || s == Starting {
-			p.retire(c, ExitShutdown)
+		if c != nil && c.leaving == "" {
+			p.retire(c, ExitShutdown, now)
 		}
 	}
 	p.signalGone()
@@ -281,12 +326,10 @@ func (p *Pool) close() {
 	p.end()
 	p.failWaiters(ErrDraining)
 	for _, c := range p.children {
-		if c == nil {
-			continue
+		if c != nil {
+			p.disarm(c)
+			p.closeChannels(c)
 		}
-		p.disarm(c)
-		p.closeLater(c.channel)
-		c.channel = nil
 	}
 }
 
@@ -302,7 +345,9 @@ func (p *Pool) closeLater(channel io.Closer) {
 // unlock ends a critical section and then does what it decided, in order.
 func (p *Pool) unlock() {
 	todo := p.todo
-	p.todo = nil
+	if len(todo) > 0 { // a write that is not needed costs a request some nanoseconds
+		p.todo = nil
+	}
 	p.mu.Unlock()
 	for _, f := range todo {
 		f()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -36,9 +35,9 @@ func is(t *testing.T, what string, err, want error) {
 }
 
 func TestQueue(t *testing.T) {
-	for _, mpm := range []routes.MPM{routes.Prefork, routes.Event} {
+	for _, mpm := range []routes.MPM{routes.Prefork, routes.Worker, routes.Event} {
 		one := prefork(1)
-		one.MPM = mpm
+		one.MPM, one.ThreadsPerChild = mpm, 1
 		bubble(t, string(mpm)+": who waits longest is served first", func(t *testing.T) {
 			w := openWorld(t, one)
 			s := w.acquire()
@@ -86,7 +85,7 @@ func TestQueue(t *testing.T) {
 			_, err := w.pool.Acquire(t.Context())
 			is(t, "Acquire()", err, ErrQueueTimeout)
 			equal(t, "waited", time.Since(begin), one.Queue.Timeout)
-			equal(t, "queue", w.pool.Status().Queue, QueueStatus{Length: 10, TimedOut: 1})
+			equal(t, "queue", w.pool.Status().Queue, QueueStatus{Length: 10, TimedOut: 1, P99Seconds: 10, MaxSeconds: 10})
 			s.Release(Done)
 			w.acquire().Release(Done)
 		})
@@ -242,7 +241,8 @@ func TestChildrenStart(t *testing.T) {
 	bubble(t, "an Apache pool starts children only by tick, never more than server_limit", func(t *testing.T) {
 		cfg := prefork(9)
 		cfg.StartServers, cfg.MinSpareServers, cfg.ServerLimit = 1, 1, 2
-		w := openWorld(t, cfg, WithSpawn(SpawnApache))
+		cfg.Spawn = routes.SpawnApache
+		w := openWorld(t, cfg)
 		s, r := w.acquire(), w.queue()
 		equal(t, "board", w.pool.Status().Board, "W.")
 		time.Sleep(time.Second)
@@ -312,7 +312,7 @@ func TestChildrenStart(t *testing.T) {
 		w := openWorld(t, prefork(2))
 		before := w.pool.Status()
 		for _, slot := range []int{-1, 0, 1, 2, 1 << 40} {
-			w.pool.Exited(slot, 9999, 0)
+			w.pool.Exited(slot, 9999, 0, false)
 			w.pool.StartFailed(slot, "stale")
 		}
 		equal(t, "status", w.pool.Status(), before)
@@ -435,7 +435,7 @@ func TestDeadline(t *testing.T) {
 		equal(t, "ran", time.Since(begin), cfg.RequestTimeout)
 		kill := fmt.Sprintf("kill %d", s.Child.PID)
 		equal(t, "events", w.forget(), []string{kill})
-		w.pool.Exited(s.Child.Slot, s.Child.PID, 9)
+		w.pool.Exited(s.Child.Slot, s.Child.PID, 9, false)
 		s.Release(Done)
 		equal(t, "events", w.forget(), []string{"close c"})
 		is(t, "cause", context.Cause(ctx), ErrDeadline)
@@ -477,7 +477,7 @@ func TestChildrenEnd(t *testing.T) {
 		otherCtx, cancelOther := other.Context(t.Context())
 		defer cancelOther()
 		r := w.queue()
-		w.pool.Exited(s.Child.Slot, s.Child.PID, 11)
+		w.pool.Exited(s.Child.Slot, s.Child.PID, 11, false)
 		var exit *ChildExit
 		if !errors.As(context.Cause(ctx), &exit) {
 			t.Fatalf("cause = %v, want a ChildExit", context.Cause(ctx))
@@ -501,7 +501,7 @@ func TestChildrenEnd(t *testing.T) {
 		s := w.acquire()
 		s.Channel = channel{w, "c"}
 		s.Release(Done)
-		w.pool.Exited(s.Child.Slot, s.Child.PID, 0)
+		w.pool.Exited(s.Child.Slot, s.Child.PID, 0, false)
 		synctest.Wait()
 		equal(t, "events", w.forget(), []string{"close c", fmt.Sprintf("start %d", s.Child.Slot)})
 		equal(t, "board", w.pool.Status().Board, "__")
@@ -534,21 +534,18 @@ func TestChildrenEnd(t *testing.T) {
 	})
 }
 
-func TestQuotaIsAtMostATenthBelowMaxRequests(t *testing.T) {
-	for _, c := range []struct {
-		max      int
-		from, to uint64
-	}{{0, 0, 0}, {1, 1, 1}, {9, 9, 9}, {10, 9, 10}, {4000, 3600, 4000}} {
-		seen := map[uint64]bool{}
+func TestJitterTakesAtMostATenth(t *testing.T) {
+	for _, c := range []struct{ limit, from int64 }{{0, 0}, {1, 1}, {9, 9}, {10, 9}, {4000, 3600}} {
+		seen := map[int64]bool{}
 		for range 2000 {
-			q := quota(c.max)
-			if q < c.from || q > c.to {
-				t.Fatalf("quota(%d) = %d, want %d to %d", c.max, q, c.from, c.to)
+			q := jitter(c.limit)
+			if q < c.from || q > c.limit {
+				t.Fatalf("jitter(%d) = %d, want %d to %d", c.limit, q, c.from, c.limit)
 			}
 			seen[q] = true
 		}
-		if c.to-c.from > 100 && len(seen) < 100 {
-			t.Errorf("quota(%d) took only %d values", c.max, len(seen))
+		if c.limit-c.from > 100 && len(seen) < 100 {
+			t.Errorf("jitter(%d) took only %d values", c.limit, len(seen))
 		}
 	}
 }
@@ -593,7 +590,7 @@ func TestQuarantine(t *testing.T) {
 		crashes := 0
 		for range 60_000 {
 			if st := w.pool.Status(); st.Processes.Idle > 0 {
-				w.pool.Exited(0, st.Children[0].PID, 11)
+				w.pool.Exited(0, st.Children[0].PID, 11, false)
 				crashes++
 			}
 			time.Sleep(ms)
@@ -607,7 +604,7 @@ func TestQuarantine(t *testing.T) {
 		for range 1000 {
 			w.acquire().Release(Done)
 			s := w.acquire()
-			w.pool.Exited(s.Child.Slot, s.Child.PID, 9)
+			w.pool.Exited(s.Child.Slot, s.Child.PID, 9, false)
 			s.Release(Broken)
 		}
 		equal(t, "state", w.pool.Status().State, "ready")
@@ -654,93 +651,4 @@ func TestClose(t *testing.T) {
 		_, err := w.pool.Acquire(t.Context())
 		is(t, "Acquire()", err, ErrDraining)
 	})
-}
-
-// TestPoolKeepsItsBooksWhateverHappens runs clients against a supervisor whose children die, hang and fail to start, and
-// checks the board after each event.
-func TestPoolKeepsItsBooksWhateverHappens(t *testing.T) {
-	for seed := range uint64(20) {
-		bubble(t, fmt.Sprintf("seed %d", seed), func(t *testing.T) {
-			cfg := prefork(6)
-			cfg.StartServers, cfg.MinSpareServers, cfg.MaxSpareServers, cfg.MaxRequestsPerChild = 2, 1, 3, 20
-			cfg.RequestTimeout, cfg.Queue.Timeout = 2*time.Second, 500*ms
-			w := openWorld(t, cfg)
-			clients := make(chan struct{})
-			for i := range 12 {
-				go func() {
-					defer func() { clients <- struct{}{} }()
-					client(w, rand.New(rand.NewPCG(seed, uint64(i))))
-				}()
-			}
-			rnd := rand.New(rand.NewPCG(seed, 99))
-			for left := 12; left > 0; {
-				select {
-				case <-clients:
-					left--
-				case <-time.After(time.Duration(rnd.IntN(300)) * ms):
-					if st := w.pool.Status(); len(st.Children) > 0 {
-						victim := st.Children[rnd.IntN(len(st.Children))]
-						w.pool.Exited(victim.Slot, victim.PID, 9)
-					}
-				}
-				checkBooks(t, w.pool)
-			}
-			is(t, "Drain()", w.pool.Drain(t.Context()), nil)
-			checkBooks(t, w.pool)
-		})
-	}
-}
-
-// client makes requests with every outcome.
-func client(w *world, rnd *rand.Rand) {
-	for range 100 {
-		ctx, cancel := context.WithTimeout(w.t.Context(), time.Duration(rnd.IntN(1000))*ms)
-		if s, err := w.pool.Acquire(ctx); err == nil {
-			work(w, s, rnd)
-		}
-		cancel()
-		time.Sleep(time.Duration(rnd.IntN(100)) * ms)
-	}
-}
-
-func work(w *world, s *Slot, rnd *rand.Rand) {
-	ctx, cancel := s.Context(w.t.Context())
-	defer cancel()
-	took := time.Duration(rnd.IntN(100)) * ms
-	if rnd.IntN(50) == 0 {
-		took = time.Hour
-	}
-	select {
-	case <-ctx.Done():
-		s.Release(Broken)
-	case <-time.After(took):
-		s.Release([]Outcome{Done, Done, Done, Done, Done, Done, Abandoned, NotSent}[rnd.IntN(8)])
-	}
-}
-
-func checkBooks(t *testing.T, p *Pool) {
-	t.Helper()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.tally != p.board.tally() {
-		t.Fatalf("tally %v, board %q", p.tally, p.boardText())
-	}
-	stacked := 0
-	for c := p.idle; c != nil; c = c.below {
-		stacked++
-		if p.children[c.Slot] != c || p.board[c.Slot].State != Idle {
-			t.Fatalf("child %d is in the idle stack and %s", c.PID, p.board[c.Slot].State)
-		}
-	}
-	if stacked != p.tally[Idle] {
-		t.Fatalf("%d children in the idle stack, board %q", stacked, p.boardText())
-	}
-	if p.idle != nil && p.queue.length > 0 {
-		t.Fatalf("%d wait while a child is idle", p.queue.length)
-	}
-	for slot, c := range p.children {
-		if s := p.board[slot].State; c == nil && s != Empty && s != Starting || c != nil && s == Empty {
-			t.Fatalf("place %d is %s, child %v", slot, s, c)
-		}
-	}
 }

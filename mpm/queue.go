@@ -60,7 +60,7 @@ func (q *queue) remove(w *waiter) {
 	q.length--
 }
 
-// settle ends the wait of w, granted or not.
+// settle ends the wait of w, granted or not. Called with Pool.mu held.
 func (w *waiter) settle(s *Slot, err error) {
 	w.slot, w.err = s, err
 	close(w.done)
@@ -72,8 +72,12 @@ func (w *waiter) settle(s *Slot, err error) {
 // It fails with [ErrQueueFull] when the queue already holds its length, with [ErrQueueTimeout] after the queue's timeout
 // (0: nobody waits), with [ErrDraining] once the pool is being retired, or with context.Cause(ctx): a request whose client
 // has gone leaves the queue and never runs. Safe for concurrent use.
-func (p *Pool) Acquire(ctx context.Context) (*Slot, error) {
-	s, w, err := p.enter(ctx)
+func (p *Pool) Acquire(ctx context.Context) (*Slot, error) { return p.AcquireNear(ctx, SlotID{}) }
+
+// AcquireNear is [Pool.Acquire], but if the slot that near names is free, it grants that one: the next request of a
+// connection goes to the thread that had its last one. It never waits for it.
+func (p *Pool) AcquireNear(ctx context.Context, near SlotID) (*Slot, error) {
+	s, w, err := p.enter(ctx, near)
 	if w == nil {
 		return s, err
 	}
@@ -88,7 +92,7 @@ func (p *Pool) Acquire(ctx context.Context) (*Slot, error) {
 }
 
 // enter grants a slot at once, or returns a queued waiter.
-func (p *Pool) enter(ctx context.Context) (*Slot, *waiter, error) {
+func (p *Pool) enter(ctx context.Context, near SlotID) (*Slot, *waiter, error) {
 	if ctx.Err() != nil {
 		return nil, nil, context.Cause(ctx)
 	}
@@ -97,10 +101,10 @@ func (p *Pool) enter(ctx context.Context) (*Slot, *waiter, error) {
 	if p.draining {
 		return nil, nil, ErrDraining
 	}
-	if s := p.take(); s != nil {
+	if s := p.take(near); s != nil {
 		return s, nil, nil
 	}
-	now := time.Now()
+	now := p.now()
 	p.demand(now, p.queue.length+1)
 	if p.queue.length >= p.cfg.Queue.Length {
 		p.rejected++
@@ -113,18 +117,35 @@ func (p *Pool) enter(ctx context.Context) (*Slot, *waiter, error) {
 }
 
 // take grants what is free without waiting, or returns nil.
-func (p *Pool) take() *Slot {
+func (p *Pool) take(near SlotID) *Slot {
 	if p.event {
-		if p.executing >= p.settings.Limit {
+		if p.executing >= p.slots {
 			return nil
 		}
 		p.executing++
-		return &Slot{pool: p}
+		return p.newSlot(0)
 	}
-	if c := p.idle; c != nil {
-		return p.grant(c, time.Now(), 0)
+	t := p.threadNear(near)
+	if t == nil {
+		c := p.free.first()
+		if c == nil {
+			return nil
+		}
+		t = c.nextThread()
 	}
-	return nil
+	return p.grant(t, p.now(), 0)
+}
+
+// threadNear returns the thread that near names, or nil if it is not free or belonged to a child that has left.
+func (p *Pool) threadNear(near SlotID) *thread {
+	if near == (SlotID{}) || near.place < 0 || near.place >= len(p.children) {
+		return nil
+	}
+	c := p.children[near.place]
+	if c == nil || c.PID != near.pid || c.shelf == notShelved || near.thread >= len(c.threads) || c.threads[near.thread].busy {
+		return nil
+	}
+	return &c.threads[near.thread]
 }
 
 // leave ends the wait of w, whatever woke it: more than one thing may have happened meanwhile.
@@ -144,8 +165,10 @@ func (p *Pool) leave(ctx context.Context, w *waiter) (*Slot, error) {
 	case w.slot != nil:
 		return w.slot, nil
 	default:
+		now := p.now()
 		p.timedOut++
-		p.warnQueue(time.Now(), "request waited too long: raise max_request_workers or queue timeout, or make the application faster")
+		p.waits.add(now.Sub(w.since))
+		p.warnQueue(now, "request waited too long: raise max_request_workers or queue timeout, or make the application faster")
 		return nil, ErrQueueTimeout
 	}
 }

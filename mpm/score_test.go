@@ -3,6 +3,8 @@ package mpm
 import (
 	"testing"
 	"time"
+
+	"gateway/routes"
 )
 
 func TestScore(t *testing.T) {
@@ -52,7 +54,7 @@ func TestScore(t *testing.T) {
 
 // A pool whose command fails at once gets its chance by tick, and by demand all the time.
 func TestAPoolThatCannotStartDoesNotForkBomb(t *testing.T) {
-	s := Settings{MinSpare: 5, MaxSpare: 10, Limit: 256}
+	s := Settings{Spawn: routes.SpawnDemand, Threads: 1, MinSpare: 5, MaxSpare: 10, Limit: 256}
 	b, m, forks := make(Board, 256), Memory{}, 0
 	fail := func(actions []Action, now time.Time) {
 		for range actions {

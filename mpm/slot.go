@@ -13,39 +13,53 @@ type Child struct {
 	Socket string // path of its private listening socket
 }
 
+// SlotID names a slot of a pool during the life of its child. The zero SlotID names none.
+type SlotID struct{ place, pid, thread int }
+
 // Outcome is how a request left its slot.
 type Outcome uint8
 
-// The outcomes.
+// The outcomes. What "ends its child" says: the one child of a prefork slot is killed and replaced. A child of several threads
+// has other requests: it takes nothing new, finishes those, and is killed then.
 const (
 	Done      Outcome = iota // the child has finished its response and can take the next request
-	Broken                   // the connection or the protocol failed: the child is killed and replaced
-	NotSent                  // like Broken, but the child read nothing: the request will be tried on another slot and isn't counted here
-	Abandoned                // the client went away: the child serves again once its probe says that it has finished
+	Broken                   // the connection or the protocol failed: this ends its child
+	NotSent                  // the child read nothing: the request will be tried on another slot and isn't counted here. Ends its child, or with several threads only the connection
+	Abandoned                // the client went away: the thread serves again once the child's probe says that it has finished
 )
 
 // Slot is the right to have one request in flight. It belongs to whoever got it from [Pool.Acquire], until Release.
 type Slot struct {
 	Child     Child
-	Channel   io.Closer     // the connection to the child, kept from request to request by its holder; nil: none yet. The pool closes it with the child
+	Channel   io.Closer     // the connection to the thread, kept from request to request by its holder; nil: none yet. The pool closes it with the child
 	QueueWait time.Duration // how long Acquire waited
 
-	pool    *Pool  // immutable
-	child   *child // immutable; nil in an event pool
-	granted time.Time
+	pool     *Pool   // immutable
+	thread   *thread // immutable; nil in an event pool. What it knows of the request is this slot's until Release
+	released bool    // guarded by pool.mu
+}
 
-	// Guarded by pool.mu.
-	released    bool
-	ended       error // why the request lost its child, before its Release
-	cancel      context.CancelCauseFunc
-	method, uri string
+// Thread is the number of the slot among those of its child.
+func (s *Slot) Thread() int {
+	if s.thread == nil {
+		return 0
+	}
+	return s.thread.number
+}
+
+// ID names the slot for [Pool.AcquireNear]. It is zero in an event pool.
+func (s *Slot) ID() SlotID {
+	if s.thread == nil {
+		return SlotID{}
+	}
+	return SlotID{s.Child.Slot, s.Child.PID, s.thread.number}
 }
 
 // Context returns a context for the work with the child. It ends with cause [ErrDeadline] when the pool's request_timeout
 // has passed, and with a [*ChildExit] as soon as the child was reaped: the connection may outlive it in the hands of a
 // grandchild, so its end of file is not to be waited for. To be called at most once; the caller must call cancel.
 func (s *Slot) Context(parent context.Context) (ctx context.Context, cancel context.CancelFunc) {
-	if s.child == nil {
+	if s.thread == nil {
 		if d := s.pool.cfg.RequestTimeout; d > 0 {
 			return context.WithTimeoutCause(parent, d, ErrDeadline)
 		}
@@ -54,10 +68,12 @@ func (s *Slot) Context(parent context.Context) (ctx context.Context, cancel cont
 	ctx, stop := context.WithCancelCause(parent)
 	s.pool.mu.Lock()
 	defer s.pool.mu.Unlock()
-	if s.ended != nil {
-		stop(s.ended)
+	if t := s.thread; t.holder == s {
+		if t.ended != nil {
+			stop(t.ended)
+		}
+		t.cancel = stop
 	}
-	s.cancel = stop
 	return ctx, func() { stop(nil) }
 }
 
@@ -66,9 +82,50 @@ const maxURIBytes = 256
 
 // Describe says what the slot is used for, for the status and the log.
 func (s *Slot) Describe(method, uri string) {
+	t := s.thread
+	if t == nil {
+		return
+	}
 	s.pool.mu.Lock()
 	defer s.pool.mu.Unlock()
-	s.method, s.uri = method, uri[:min(len(uri), maxURIBytes)]
+	if t.holder == s {
+		t.method, t.uri = method, uri[:min(len(uri), maxURIBytes)]
+	}
+}
+
+// freshSlots is how many slots are made at once: 4 KiB of them.
+const freshSlots = 51
+
+func (p *Pool) newSlot(wait time.Duration) *Slot {
+	if len(p.fresh) == 0 {
+		p.fresh = make([]Slot, freshSlots)
+	}
+	s := &p.fresh[0]
+	p.fresh = p.fresh[1:]
+	s.pool, s.QueueWait = p, wait
+	p.waits.add(wait)
+	return s
+}
+
+// grant gives a free thread to a new holder.
+func (p *Pool) grant(t *thread, now time.Time, wait time.Duration) *Slot {
+	p.occupy(t, now)
+	c, s := t.child, p.newSlot(wait)
+	s.Child, s.Channel, s.thread = c.Child, t.channel, t
+	t.channel, t.holder, t.granted = nil, s, now
+	if len(c.idle) > 0 && c.spent(&p.board[c.Slot]) {
+		p.recycle(c, ExitMaxRequests, now) // this was its last one, and its idle threads are of no use
+	}
+	if timeout := p.cfg.RequestTimeout; timeout > 0 {
+		t.deadline = now.Add(timeout)
+		t.arm(p, timeout)
+	}
+	return s
+}
+
+// forget clears what a thread knew of its request, whose deadline stays.
+func (t *thread) forget() {
+	t.holder, t.ended, t.cancel, t.method, t.uri = nil, nil, nil, "", ""
 }
 
 // Release gives the slot back. The slot must not be used afterwards: a second Release is a mistake of the caller that is
@@ -84,96 +141,132 @@ func (s *Slot) Release(o Outcome) {
 	s.released = true
 	if o != NotSent {
 		p.served++
-		if o == Broken || s.ended != nil {
+		if o == Broken || s.thread != nil && s.thread.ended != nil {
 			p.failed++
 		}
 	}
-	if s.child == nil {
+	if s.thread == nil {
 		p.releaseExecutor()
 		return
 	}
-	p.releaseChild(s, o)
-}
-
-// end tells the holder that its child is lost. Called with pool.mu held.
-func (s *Slot) end(cause error) {
-	if s.ended != nil {
-		return
-	}
-	s.ended = cause
-	if cancel := s.cancel; cancel != nil {
-		s.pool.after(func() { cancel(cause) })
-	}
+	p.releaseThread(s, o)
 }
 
 // giveBack takes back a slot whose request never ran.
 func (p *Pool) giveBack(s *Slot) {
 	s.released = true
-	if s.child == nil {
+	if s.thread == nil {
 		p.releaseExecutor()
 		return
 	}
-	if !p.detach(s) {
-		p.finish(s.child, time.Now())
+	if p.detach(s) {
+		p.finish(s.thread, p.now())
 	}
 }
 
 // releaseExecutor hands an executor of an event pool to who waits longest.
 func (p *Pool) releaseExecutor() {
 	if w := p.queue.pop(); w != nil {
-		w.settle(&Slot{pool: p, QueueWait: time.Since(w.since)}, nil)
+		w.settle(p.newSlot(p.now().Sub(w.since)), nil)
 		return
 	}
 	p.executing--
 	p.signalGone()
 }
 
-func (p *Pool) releaseChild(s *Slot, o Outcome) {
-	if p.detach(s) {
+func (p *Pool) releaseThread(s *Slot, o Outcome) {
+	if !p.detach(s) {
 		return
 	}
-	c, now := s.child, time.Now()
+	t, now := s.thread, p.now()
+	requests := &p.board[t.child.Slot].Requests
 	if o != NotSent {
-		p.board[c.Slot].Requests++
+		*requests++
 	}
 	switch o {
 	case Done:
-		if p.board[c.Slot].Requests == 1 {
+		if *requests == 1 {
 			p.memory.Score = p.memory.Score.Served(now)
 		}
-		p.finish(c, now)
+		p.finish(t, now)
+		p.measureLater(t.child, now)
 	case Abandoned:
-		p.abandon(c, now)
-	case Broken, NotSent:
-		p.blame(c, now, "broken connection or protocol")
-		p.kill(c, ExitCrash)
-		p.replace(now)
+		p.reset(t, now)
+	case NotSent:
+		if p.settings.Threads > 1 {
+			p.reset(t, now)
+			return
+		}
+		p.breakOff(t, now)
+	case Broken:
+		p.breakOff(t, now)
 	}
 }
 
-// detach moves the connection from slot to child. It reports true, and closes the connection, if the child has no
-// further use for it: it has left, is leaving, or the pool is closed.
-func (p *Pool) detach(s *Slot) (lost bool) {
-	c := s.child
-	c.holder = nil
-	channel := s.Channel
+// detach moves the connection from slot to thread. It reports false, and closes the connection, if nothing is left to be done:
+// the child has left, is being killed, or the pool is closed.
+func (p *Pool) detach(s *Slot) (serves bool) {
+	t := s.thread
+	c, channel := t.child, s.Channel
 	s.Channel = nil
-	if p.children[c.Slot] != c || p.board[c.Slot].State == Draining || p.closed {
+	t.forget()
+	if p.children[c.Slot] != c || c.told || p.closed {
+		p.closeLater(channel)
+		return false
+	}
+	if c.leaving != "" {
 		p.closeLater(channel)
 		return true
 	}
-	c.channel = channel
-	return false
+	t.channel = channel
+	return true
 }
 
-// abandon keeps a child out of service until it has finished what nobody waits for; the request's deadline still holds.
-func (p *Pool) abandon(c *child, now time.Time) {
-	p.closeLater(c.channel)
-	c.channel = nil
+// reset closes the connection of a thread and keeps it out of service until it has finished what nobody waits for; the
+// request's deadline still holds. With several threads the probe may be answered by another one that is free; then the child
+// has one thread less than connections until this one has finished.
+func (p *Pool) reset(t *thread, now time.Time) {
+	p.closeLater(t.channel)
+	t.channel = nil
 	if p.probe == nil {
-		p.kill(c, ExitDeadline) // nothing could tell when it is free
+		p.kill(t.child, ExitDeadline, now) // nothing could tell when it is free
 		p.replace(now)
 		return
 	}
-	p.startProbe(c, 0)
+	p.startProbe(t.child, 0, func(err error) { p.resetDone(t, err) })
+}
+
+// resetDone takes the answer of a probe, unless the child is lost meanwhile.
+func (p *Pool) resetDone(t *thread, err error) {
+	p.mu.Lock()
+	defer p.unlock()
+	c := t.child
+	if p.closed || p.children[c.Slot] != c || c.told {
+		return
+	}
+	now := p.now()
+	if err == nil {
+		p.finish(t, now)
+		return
+	}
+	p.blame(c, now, err.Error())
+	p.kill(c, ExitCrash, now)
+	p.replace(now)
+}
+
+// breakOff ends a child that failed a request, once it has finished those of its other threads.
+func (p *Pool) breakOff(t *thread, now time.Time) {
+	c := t.child
+	p.closeLater(t.channel)
+	t.channel = nil
+	c.rude = true
+	if c.leaving != "" {
+		p.vacate(t, now)
+		p.farewell(c)
+		return
+	}
+	p.blame(c, now, "broken connection or protocol")
+	p.vacate(t, now)
+	p.retire(c, ExitCrash, now)
+	p.replace(now)
 }

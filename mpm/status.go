@@ -1,21 +1,22 @@
 package mpm
 
 import (
-	"bytes"
-	"fmt"
-	"os"
 	"strings"
 	"time"
+
+	"gateway/routes"
 )
 
 // PoolStatus is one entry of `pools` in `gateway status -json`. Counters never go backwards during a pool's life.
 type PoolStatus struct {
 	Name           string                `json:"name"`
 	MPM            string                `json:"mpm"`
-	State          string                `json:"state"`                      // ready, starting, full, quarantined or draining
-	Trouble        string                `json:"trouble,omitempty"`          // in quarantine: how the last child failed
-	NextTrySeconds float64               `json:"next_try_seconds,omitempty"` // in quarantine: until a child is started again
-	Board          string                `json:"board"`                      // Apache's letters, one per place
+	State          string                `json:"state"`                       // ready, starting, full, quarantined or draining
+	Trouble        string                `json:"trouble,omitempty"`           // in quarantine, or while no child is ready: how the last child failed
+	Said           []string              `json:"said,omitempty"`              // with Trouble: the last lines that children wrote which did not get ready
+	NextTrySeconds float64               `json:"next_try_seconds,omitempty"`  // in quarantine: until a child is started again
+	Board          string                `json:"board"`                       // Apache's letters, one per thread of each place
+	Threads        int                   `json:"threads_per_child,omitempty"` // of a worker pool
 	Processes      ProcessStatus         `json:"processes"`
 	Slots          SlotStatus            `json:"slots"`
 	Queue          QueueStatus           `json:"queue"`
@@ -33,20 +34,24 @@ type ProcessStatus struct {
 	Draining int `json:"draining"`
 }
 
-// SlotStatus counts slots: those there are now, those in use, and how many there can be.
+// SlotStatus counts slots: those of children that are ready, those in use, and how many there can be.
 type SlotStatus struct {
 	Total int `json:"total"`
 	Busy  int `json:"busy"`
 	Limit int `json:"limit"`
 }
 
-// QueueStatus is the queue now and what became of requests that waited.
+// QueueStatus is the queue now, what became of requests that waited, and how long those of the last minute did, the ones that
+// got a slot at once and those that timed out included: half of them at most P50Seconds (to a quarter), 99 % at most P99Seconds.
 type QueueStatus struct {
-	Waiting   int    `json:"waiting"`
-	Length    int    `json:"length"`
-	Rejected  uint64 `json:"rejected"`
-	TimedOut  uint64 `json:"timed_out"`
-	Abandoned uint64 `json:"abandoned"`
+	Waiting    int     `json:"waiting"`
+	Length     int     `json:"length"`
+	Rejected   uint64  `json:"rejected"`
+	TimedOut   uint64  `json:"timed_out"`
+	Abandoned  uint64  `json:"abandoned"`
+	P50Seconds float64 `json:"wait_p50_seconds"`
+	P99Seconds float64 `json:"wait_p99_seconds"`
+	MaxSeconds float64 `json:"wait_max_seconds"`
 }
 
 // RequestStatus counts requests that were released; failed ones lost their child, its connection or their time.
@@ -64,19 +69,27 @@ type ChildStatus struct {
 	Requests   uint64         `json:"requests"`
 	RSSBytes   int64          `json:"rss_bytes"` // 0: unknown
 	AgeSeconds float64        `json:"age_seconds"`
-	Request    *ActiveRequest `json:"request,omitempty"` // of a child with a request
+	Leaving    ExitReason     `json:"leaving,omitempty"` // of a draining child: why
+	Request    *ActiveRequest `json:"request,omitempty"` // of a child with requests: the oldest
+	Threads    []ThreadStatus `json:"threads,omitempty"` // of a child of a worker pool: those with a request
 }
 
-// ActiveRequest is what a child does now.
+// ActiveRequest is what a thread does now.
 type ActiveRequest struct {
 	Method  string  `json:"method"`
 	URI     string  `json:"uri"`
 	Seconds float64 `json:"seconds"`
 }
 
+// ThreadStatus is a busy thread.
+type ThreadStatus struct {
+	Thread  int           `json:"thread"`
+	Request ActiveRequest `json:"request"`
+}
+
 // Status tells what the pool is doing.
 func (p *Pool) Status() PoolStatus {
-	st := p.snapshot(time.Now())
+	st := p.snapshot(p.now())
 	for i := range st.Children {
 		st.Children[i].RSSBytes = rssBytes(st.Children[i].PID)
 	}
@@ -94,10 +107,8 @@ func (p *Pool) snapshot(now time.Time) PoolStatus {
 		Processes: ProcessStatus{
 			Total: p.tally.total(), Starting: p.tally[Starting], Idle: p.tally[Idle], Busy: p.tally[Busy], Draining: p.tally[Draining],
 		},
-		Slots: p.slotStatus(),
-		Queue: QueueStatus{
-			Waiting: p.queue.length, Length: p.cfg.Queue.Length, Rejected: p.rejected, TimedOut: p.timedOut, Abandoned: p.abandoned,
-		},
+		Slots:    p.slotStatus(),
+		Queue:    p.queueStatus(),
 		Requests: RequestStatus{Total: p.served, Failed: p.failed},
 		Exits:    make(map[ExitReason]uint64, len(exitReasons)),
 		Children: make([]ChildStatus, 0, p.tally.total()),
@@ -110,10 +121,28 @@ func (p *Pool) snapshot(now time.Time) PoolStatus {
 			st.Children = append(st.Children, p.childStatus(c, now))
 		}
 	}
-	if p.memory.Score.Quarantined(now) {
-		st.Trouble, st.NextTrySeconds = p.trouble, p.memory.Score.NextTry(now).Seconds()
+	if p.event {
+		return st
+	}
+	if p.cfg.MPM == routes.Worker {
+		st.Threads = p.settings.Threads
+	}
+	quarantined := p.memory.Score.Quarantined(now)
+	if quarantined {
+		st.NextTrySeconds = p.memory.Score.NextTry(now).Seconds()
+	}
+	if quarantined || p.tally[Idle]+p.tally[Busy] == 0 {
+		st.Trouble, st.Said = p.trouble, p.said.last()
 	}
 	return st
+}
+
+func (p *Pool) queueStatus() QueueStatus {
+	p50, p99, longest := p.waits.summary()
+	return QueueStatus{
+		Waiting: p.queue.length, Length: p.cfg.Queue.Length, Rejected: p.rejected, TimedOut: p.timedOut, Abandoned: p.abandoned,
+		P50Seconds: p50.Seconds(), P99Seconds: p99.Seconds(), MaxSeconds: longest.Seconds(),
+	}
 }
 
 // stateText is the pool's state in one word: the one that most needs attention.
@@ -135,43 +164,63 @@ func (p *Pool) stateText(now time.Time) string {
 
 func (p *Pool) slotStatus() SlotStatus {
 	if p.event {
-		return SlotStatus{Total: p.settings.Limit, Busy: p.executing, Limit: p.settings.Limit}
+		return SlotStatus{Total: p.slots, Busy: p.executing, Limit: p.slots}
 	}
-	return SlotStatus{Total: p.tally[Idle] + p.tally[Busy], Busy: p.tally[Busy], Limit: p.settings.Limit}
+	busy := 0
+	for i := range p.board {
+		busy += p.board[i].Busy
+	}
+	return SlotStatus{Total: (p.tally[Idle] + p.tally[Busy]) * p.settings.Threads, Busy: busy, Limit: p.slots}
 }
 
+// boardText has a letter for each thread of each place. A busy child has idle threads, too; those of a draining child are all draining.
 func (p *Pool) boardText() string {
 	if p.event {
-		return strings.Repeat(string(Busy.Letter()), p.executing) + strings.Repeat(string(Idle.Letter()), p.settings.Limit-p.executing)
+		return strings.Repeat(string(Busy.Letter()), p.executing) + strings.Repeat(string(Idle.Letter()), p.slots-p.executing)
 	}
-	text := make([]byte, len(p.board))
+	text := make([]byte, 0, len(p.board)*p.settings.Threads)
 	for i := range p.board {
-		text[i] = p.board[i].State.Letter()
+		for t := range p.settings.Threads {
+			text = append(text, p.letter(i, t))
+		}
 	}
 	return string(text)
+}
+
+func (p *Pool) letter(place, thread int) byte {
+	state := p.board[place].State
+	if state == Busy && !p.children[place].threads[thread].busy {
+		state = Idle
+	}
+	return state.Letter()
 }
 
 func (p *Pool) childStatus(c *child, now time.Time) ChildStatus {
 	cell := p.board[c.Slot]
 	st := ChildStatus{
 		Slot: c.Slot, PID: c.PID, Generation: p.generation, State: cell.State.String(),
-		Requests: cell.Requests, AgeSeconds: now.Sub(c.born).Seconds(),
+		Requests: cell.Requests, AgeSeconds: now.Sub(c.born).Seconds(), Leaving: c.leaving,
 	}
-	if h := c.holder; h != nil {
-		st.Request = &ActiveRequest{Method: h.method, URI: h.uri, Seconds: now.Sub(h.granted).Seconds()}
+	var oldest *thread
+	for i := range c.threads {
+		t := &c.threads[i]
+		if t.holder == nil {
+			continue
+		}
+		if oldest == nil || t.granted.Before(oldest.granted) {
+			oldest = t
+		}
+		if p.cfg.MPM == routes.Worker {
+			st.Threads = append(st.Threads, ThreadStatus{t.number, t.request(now)})
+		}
+	}
+	if oldest != nil {
+		r := oldest.request(now)
+		st.Request = &r
 	}
 	return st
 }
 
-// rssBytes reads a process's resident memory; 0 if it has gone.
-func rssBytes(pid int) int64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
-		return 0
-	}
-	var size, resident int64
-	if _, err := fmt.Fscan(bytes.NewReader(text), &size, &resident); err != nil {
-		return 0
-	}
-	return resident * int64(os.Getpagesize())
+func (t *thread) request(now time.Time) ActiveRequest {
+	return ActiveRequest{Method: t.method, URI: t.uri, Seconds: now.Sub(t.granted).Seconds()}
 }

@@ -41,6 +41,15 @@ func prefork(children int) routes.Pool {
 	}
 }
 
+// threaded is a worker pool that wants no spare threads.
+func threaded(children, threads int) routes.Pool {
+	return routes.Pool{
+		Name: "app", MPM: routes.Worker, StartServers: children, ServerLimit: children, ThreadsPerChild: threads,
+		MaxRequestWorkers: children * threads, MaxSpareThreads: children * threads,
+		Queue: routes.Queue{Length: 10, Timeout: 10 * time.Second},
+	}
+}
+
 // newWorld makes a pool that isn't open yet.
 func newWorld(t testing.TB, cfg routes.Pool, opts ...Option) *world {
 	w := &world{t: t, lastPID: 100, busy: map[int]bool{}}
@@ -92,7 +101,17 @@ func (w *world) Start(_ string, slot int) {
 
 func (w *world) Retire(_ string, slot, pid int) {
 	w.note("retire %d", pid)
+	w.checkUnused(slot, pid)
 	w.leave(slot, pid, 0)
+}
+
+// checkUnused holds that no child is asked to leave while it has requests.
+func (w *world) checkUnused(slot, pid int) {
+	w.pool.mu.Lock()
+	defer w.pool.mu.Unlock()
+	if c := w.pool.byPID[pid]; c != nil && w.pool.board[slot].Busy > 0 {
+		w.t.Errorf("child %d was asked to leave with %d requests", pid, w.pool.board[slot].Busy)
+	}
 }
 
 func (w *world) Kill(_ string, slot, pid int) {
@@ -105,7 +124,7 @@ func (w *world) leave(slot, pid, status int) {
 	silent := w.manual || w.stuck
 	w.mu.Unlock()
 	if !silent {
-		w.pool.Exited(slot, pid, status)
+		w.pool.Exited(slot, pid, status, false)
 	}
 }
 

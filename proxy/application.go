@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gateway/mpm"
 	"gateway/proxy/fcgi"
 	"gateway/routes"
@@ -28,6 +30,9 @@ const (
 	// why.
 	exitGrace = 100 * time.Millisecond
 )
+
+// errNoRoom says that the front has no descriptor or memory left for a connection to a child.
+var errNoRoom = errors.New("no descriptor is free: raise the limit of open files (ulimit -n, LimitNOFILE)")
 
 // applications is what a [Server] needs to have programs answer. It is immutable and safe for concurrent use.
 type applications struct {
@@ -127,6 +132,9 @@ func (c *call) conclude(err error) {
 		c.w.WriteHeader(statusClientGone) // for the access log
 	case errors.Is(err, mpm.ErrDeadline):
 		c.fail(c.w, c.x, http.StatusGatewayTimeout, nil) // the pool has logged it
+	case errors.Is(err, errNoRoom):
+		c.w.Header().Set("Retry-After", "1")
+		c.fail(c.w, c.x, http.StatusServiceUnavailable, err)
 	case errors.Is(err, fcgi.ErrParamTooLarge):
 		c.fail(c.w, c.x, http.StatusRequestHeaderFieldsTooLarge, err)
 	case errors.Is(err, fcgi.ErrBody): // the spool could not be read
@@ -177,7 +185,10 @@ func (c *call) hold(slot *mpm.Slot) (*hold, error) {
 		h.conn = kept
 	} else {
 		nc, err := dial(h.ctx, slot.Child)
-		if err != nil {
+		switch {
+		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
+			return h, fmt.Errorf("%w: %w", errNoRoom, err) // the child is well
+		case err != nil:
 			return h, fmt.Errorf("%w: %w", fcgi.ErrNotSent, err)
 		}
 		h.conn = fcgi.NewConn(nc)
@@ -213,6 +224,9 @@ func (h *hold) lost(err error) error {
 	case errors.Is(cause, mpm.ErrDeadline):
 		h.release(mpm.Broken) // the pool kills it already
 		return cause
+	case errors.Is(err, errNoRoom):
+		h.release(mpm.Done)
+		return err
 	case errors.Is(err, fcgi.ErrNotSent):
 		h.release(mpm.NotSent)
 		return err

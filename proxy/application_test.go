@@ -112,7 +112,7 @@ func (s *starter) bury(p *process) {
 func (s *starter) report(p *process) {
 	<-p.gone
 	status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
-	s.pool.Exited(p.slot, p.cmd.ProcessState.Pid(), int(status))
+	s.pool.Exited(p.slot, p.cmd.ProcessState.Pid(), int(status), false)
 }
 
 func (s *starter) Retire(_ string, _, pid int) { s.kill(pid, syscall.SIGTERM) }
@@ -536,7 +536,7 @@ func TestPHPFailures(t *testing.T) {
 	}{
 		{"a child that kills itself", "/die.php", 502, "signal 9 (killed)"},
 		{"a child that dies in the middle of its response", "/dielate.php", 0, "signal 9 (killed)"},
-		{"a body that is shorter than announced", "/tooshort.php", 0, "announced more"},
+		{"a body that is shorter than announced", "/tooshort.php", 502, "that its Content-Length announces"},
 		{"a head of 300 KB", "/hugehead.php", 502, "malformed response head"},
 	}
 	for _, row := range rows {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"time"
 
+	"gateway/mpm"
 	"gateway/routes"
 )
 
@@ -18,7 +19,8 @@ type exchange struct {
 
 	site *routes.Site
 	routeState
-	restart bool // the last redirect came from a script
+	slot    *mpm.Slot // of an event pool, while its executor works; nil: none
+	restart bool      // the last redirect came from a script
 
 	// For the access log and the error log.
 	asked     string // the path, as the client sent it

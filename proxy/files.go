@@ -36,6 +36,7 @@ type Files struct {
 	current atomic.Pointer[folder]
 	checked atomic.Int64 // when the name was last looked up, Unix nanoseconds
 	mu      sync.Mutex   // held while it is
+	closed  bool         // under mu
 }
 
 // NewFiles makes Files of the folder name. One that can't be opened now is an error, and is tried again with every request.
@@ -59,6 +60,9 @@ func (f *Files) folder() (*folder, error) {
 func (f *Files) look(now time.Time) (*folder, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.closed {
+		return nil, os.ErrClosed
+	}
 	old := f.current.Load()
 	if old != nil && old.is(f.name) {
 		f.checked.Store(now.UnixNano())
@@ -76,6 +80,9 @@ func (f *Files) look(now time.Time) (*folder, error) {
 
 // Close gives the folder back. Files that are open stay open.
 func (f *Files) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.closed = true
 	if d := f.current.Swap(nil); d != nil {
 		return d.close()
 	}

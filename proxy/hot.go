@@ -202,6 +202,9 @@ func (c *hotCache) evict(at uint64) {
 // load reads a small file for the cache, or finds it there; a large one is opened anew. It returns nil when the file is not
 // fit to be kept: it changes at this moment, or can't be read. The long way deals with that.
 func (c *hotCache) load(x *exchange, file *os.File, info fs.FileInfo, header http.Header, tag string, modified time.Time) *hotFile {
+	if x.asked == "" {
+		return nil
+	}
 	now := time.Now()
 	id := identify(info)
 	if f := c.refresh(x.site, x.asked, id, now); f != nil {

@@ -19,12 +19,15 @@ import (
 
 const (
 	headTimeout      = 20 * time.Second // from the first byte of a request head to its last
+	headRate         = 500              // bytes a second
 	handshakeTimeout = 10 * time.Second
-	// probeDelay is how long a half-closed client is taken for one that only has nothing more to say, see conn.probe.
+	// probeDelay is how long a half-closed client is taken for one that only has nothing more to say, see response.probe.
 	probeDelay  = 500 * time.Millisecond
 	firstBuffer = 4 << 10
 	serverName  = "gateway"
 )
+
+var errPlainHTTP = &http1.Error{Status: http.StatusBadRequest, Reason: "this port speaks HTTPS: begin the URL with https://"}
 
 var errSlowHead = &http1.Error{Status: http.StatusRequestTimeout, Reason: "request head took too long"}
 
@@ -198,18 +201,19 @@ func (h *HTTP) refuse(w io.Writer, remote netip.AddrPort, err error) {
 
 // conn is a connection while a goroutine serves it. It is reused for others.
 type conn struct {
-	http   *HTTP
-	raw    *event.Conn
-	secure *SecureConn // nil: plain
-	stream net.Conn    // raw or secure
-	buf    []byte
-	r, w   int    // buf[r:w] is unread
-	out    []byte // for response heads
-	held   []byte // for response bodies
-	head   http1.Head
-	keep   time.Duration // how long the connection may idle; 0: before its first request
-	local  netip.AddrPort
-	remote netip.AddrPort
+	http      *HTTP
+	raw       *event.Conn
+	secure    *SecureConn // nil: plain
+	stream    net.Conn    // raw or secure
+	buf       []byte
+	r, w      int    // buf[r:w] is unread
+	out       []byte // for response heads
+	held      []byte // for response bodies
+	head      http1.Head
+	headBegan time.Time     // of the head that is being read
+	keep      time.Duration // how long the connection may idle; 0: before its first request
+	local     netip.AddrPort
+	remote    netip.AddrPort
 }
 
 // Serve serves the requests of a connection until it is idle or ends.
@@ -219,7 +223,7 @@ func (h *HTTP) Serve(c *event.Conn) {
 		k = &conn{http: h, buf: make([]byte, firstBuffer)}
 	}
 	k.raw, k.secure, k.stream, k.r, k.w = c, nil, c, 0, 0
-	k.remote, k.local, k.keep = c.Remote(), h.Local(c), 0
+	k.remote, k.local, k.keep, k.headBegan = c.Remote(), h.Local(c), 0, time.Time{}
 	k.head.Reset()
 	defer func() {
 		k.raw, k.secure, k.stream = nil, nil, nil
@@ -263,7 +267,9 @@ func (k *conn) sendHot(file *hotFile, status int, now time.Time) (n int, sent bo
 	isHead := isHead(&k.head)
 	if file.file == nil || isHead || status != http.StatusOK {
 		k.out, n = file.append(k.out[:0], status, isHead, false, &k.http.date, now)
-		_, _ = k.stream.Write(k.out) // an error shows at the next read
+		if _, err := k.stream.Write(k.out); err != nil {
+			k.raw.Abort()
+		}
 		return n, true
 	}
 	if k.secure != nil || !file.hold() {
@@ -272,12 +278,13 @@ func (k *conn) sendHot(file *hotFile, status int, now time.Time) (n int, sent bo
 	defer file.drop()
 	k.out, _ = file.append(k.out[:0], status, true, false, &k.http.date, now)
 	size, offset := file.identity.size, int64(0)
-	if _, err := k.raw.WriteMore(k.out); err != nil {
-		return 0, true
+	_, err := k.raw.WriteMore(k.out)
+	var done int64
+	if err == nil {
+		done, err = k.raw.SendFile(file.file, &offset, size)
 	}
-	done, err := k.raw.SendFile(file.file, &offset, size)
-	if err == nil && done < size {
-		k.raw.Abort() // the file has become shorter: the client must see that
+	if err != nil || done < size {
+		k.raw.Abort() // the answer is cut off, or the file has become shorter: nothing may follow
 	}
 	return int(done), true
 }
@@ -294,6 +301,10 @@ func (k *conn) handshake() bool {
 	k.raw.SetTimeout(handshakeTimeout)
 	if err := k.secure.Handshake(context.Background()); err != nil {
 		k.http.Log.Debugw("TLS handshake failed", "remote", k.remote, "error", err)
+		var plain interface{ PlainHTTP() bool }
+		if errors.As(err, &plain) && plain.PlainHTTP() {
+			k.http.refuse(k.raw, k.remote, errPlainHTTP)
+		}
 		k.raw.Linger()
 		return false
 	}
@@ -312,6 +323,7 @@ func (k *conn) next() bool {
 		}
 		if n > 0 {
 			k.r += n
+			k.headBegan = time.Time{}
 			k.raw.SetTimeout(0)
 			return true
 		}
@@ -366,7 +378,13 @@ func (k *conn) fill(begun bool) bool {
 	if k.w == len(k.buf) {
 		k.grow()
 	}
-	k.raw.SetTimeout(headTimeout)
+	left := k.headLeft(begun)
+	if left <= 0 {
+		k.http.refuse(k.stream, k.remote, errSlowHead)
+		k.close()
+		return false
+	}
+	k.raw.SetTimeout(left)
 	n, err := k.stream.Read(k.buf[k.w:])
 	k.w += n
 	if n > 0 {
@@ -377,6 +395,16 @@ func (k *conn) fill(begun bool) bool {
 	}
 	k.close()
 	return false
+}
+
+// headLeft is how much time a request head has left. A slow but honest client gets a second more for every headRate bytes, up
+// to the same time again.
+func (k *conn) headLeft(begun bool) time.Duration {
+	if !begun || k.headBegan.IsZero() {
+		k.headBegan = time.Now()
+	}
+	extra := time.Duration(k.w-k.r) * (time.Second / headRate)
+	return headTimeout + min(extra, headTimeout) - time.Since(k.headBegan)
 }
 
 // grow makes room in the buffer: at its front if there is some, else by doubling it. The parser refuses a head before it

@@ -46,7 +46,7 @@ func (s *Server) locate(x *exchange, config *routes.Pool) (p program, status int
 
 // locatePHP makes sure that php-cgi runs no file but a script: it would run any that it is told to.
 //
-// PATH_TRANSLATED is not told, because with cgi.fix_pathinfo=0 php-cgi takes it for the script.
+// PATH_TRANSLATED is not told, because php-cgi would take it for the script in some settings of cgi.fix_pathinfo.
 func locatePHP(x *exchange) (program, error) {
 	suffix := ".php"
 	switch p := x.route.Pattern; p.Kind {

@@ -47,6 +47,11 @@ func (c *call) answer(h *hold, resp *fcgi.Response, br *bufio.Reader) (next stri
 			return "", h.lost(err)
 		}
 	}
+	if complete && rp.length > int64(br.Buffered()) && rp.hasBody(c.r.Method) {
+		_ = resp.Close() // always nil
+		h.release(mpm.Done)
+		return "", fmt.Errorf("response ends after %d of the %d bytes that its Content-Length announces", br.Buffered(), rp.length)
+	}
 	switch {
 	case complete:
 		_ = resp.Close() // always nil
@@ -156,7 +161,7 @@ func isLocalPath(location string) bool {
 
 // hasBody: RFC 9110 §6.4.1.
 func (rp *reply) hasBody(method string) bool {
-	return method != http.MethodHead && rp.status != http.StatusNoContent && rp.status != http.StatusNotModified
+	return method != http.MethodHead && rp.status != http.StatusNoContent && rp.status != http.StatusResetContent && rp.status != http.StatusNotModified
 }
 
 // takeLength takes the Content-Length out of a header. One that is malformed, or one of several, counts as none.

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"gateway/mpm/event"
@@ -44,6 +45,7 @@ func (k *conn) request() bool {
 	r := k.newRequest(ctx, b)
 	w := &response{conn: k, request: r, exchange: x, body: b, header: make(http.Header, 8), length: -1, held: k.held[:0],
 		close: !k.head.KeepAlive, minor: k.head.Minor, count: k.raw.Requests()}
+	b.writing = &w.mu
 	k.raw.OnGone(func(half bool) {
 		if !half {
 			cancel(event.ErrGone)
@@ -175,8 +177,9 @@ func (k *conn) log(x *exchange, r *http.Request, w *response, b *body) {
 // body reads the body of a request. Handlers may use it until they return.
 type body struct {
 	conn     *conn
-	left     int64 // bytes to come, of a body with a length
-	count    int64 // bytes read
+	writing  *sync.Mutex // of the response
+	left     int64       // bytes to come, of a body with a length
+	count    int64       // bytes read
 	chunks   http1.ChunkReader
 	chunked  bool
 	expect   bool // the client waits for 100 (Continue)
@@ -263,7 +266,7 @@ func (b *body) receive(p []byte) (int, error) {
 	k := b.conn
 	if b.expect {
 		b.expect = false
-		if _, err := k.stream.Write([]byte(http1.Continue)); err != nil {
+		if err := b.proceed(); err != nil {
 			return 0, err
 		}
 	}
@@ -286,6 +289,14 @@ func (b *body) receive(p []byte) (int, error) {
 		return 0, errBodyShort
 	}
 	return 0, err
+}
+
+// proceed tells the client to send the body. A probe may write at the same time.
+func (b *body) proceed() error {
+	b.writing.Lock()
+	defer b.writing.Unlock()
+	_, err := b.conn.stream.Write([]byte(http1.Continue))
+	return err
 }
 
 // Close implements io.Closer for handlers. The connection sees to the rest of the body.

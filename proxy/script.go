@@ -36,7 +36,7 @@ const (
 	lingerOutput = 2 * time.Second
 
 	// scriptKillAfter is how long a script that nobody waits for has from SIGTERM to SIGKILL.
-	scriptKillAfter = 2 * time.Second
+	scriptKillAfter = time.Second
 
 	// exitTick is how often to look for the end of a script where the kernel has no pidfd (before Linux 5.3).
 	exitTick = 20 * time.Millisecond
@@ -52,7 +52,7 @@ func ServeScripts(ctx context.Context, l net.Listener, log func(line string)) er
 	}
 	defer null.Close()
 	s := scripts{null: null, log: log}
-	server := fcgi.Server{Handler: s.handle}
+	server := fcgi.Server{Handler: s.handle, Gone: hungUp}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
@@ -63,6 +63,23 @@ func ServeScripts(ctx context.Context, l net.Listener, log func(line string)) er
 		<-stopped
 	}
 	return err
+}
+
+// hungUp reports whether the front has closed a connection, whatever of it is still unread.
+func hungUp(nc net.Conn) (gone bool) {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return true
+	}
+	err = raw.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}
+		gone = poll(fds, 0) > 0
+	})
+	return gone || err != nil
 }
 
 // scripts runs scripts, one at a time.
@@ -163,7 +180,8 @@ func (s *scripts) start(r *fcgi.Request, file string) (*script, error) {
 		Dir:   filepath.Dir(file),
 		Env:   scriptEnviron(r.Params),
 		Files: []uintptr{uintptr(in.child), uintptr(out[1]), uintptr(errs[1])},
-		Sys:   &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, PidFD: &p.pidfd},
+		// A group of its own: what the script has started ends with it, when nobody waits for it any more.
+		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &p.pidfd},
 	})
 	if err != nil {
 		closeFD(out[0])
@@ -268,7 +286,7 @@ func (p *script) signal(sig unix.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.dead {
-		_ = unix.Kill(p.pid, sig) // it can only be a zombie already
+		_ = unix.Kill(-p.pid, sig) // it can only be a zombie already
 	}
 }
 

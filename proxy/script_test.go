@@ -215,13 +215,19 @@ func TestCGIDaemon(t *testing.T) {
 }
 
 func TestCGIClientGone(t *testing.T) {
+	for name, body := range map[string]string{"without a body": "", "with a body that the script does not read": strings.Repeat("x", 1<<20)} {
+		t.Run(name, func(t *testing.T) { testClientGone(t, body) })
+	}
+}
+
+func testClientGone(t *testing.T, body string) {
 	g := newGate(t, routes.Pool{}, cgiFiles)
 	g.root = g.cgi // for the pipes
 	started := g.fifo(t, "started")
 	g.fifo(t, "go")
 	ctx, leave := context.WithCancel(t.Context())
 	defer leave()
-	r, err := http.NewRequestWithContext(ctx, "GET", g.URL+"/cgi-bin/stuck", nil)
+	r, err := http.NewRequestWithContext(ctx, "POST", g.URL+"/cgi-bin/stuck", strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -96,8 +96,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !x.secure && x.site.TLS.Mode != "off" && x.site.TLS.Redirect {
+		status := http.StatusPermanentRedirect
+		if x.site.TLS.Mode == "internal" {
+			status = http.StatusTemporaryRedirect // browsers remember the other one, for the whole of localhost
+		}
 		w.Header().Set("Location", secureURL(x.site, r))
-		writeStatus(w, http.StatusPermanentRedirect)
+		writeStatus(w, status)
 		return
 	}
 	s.route(w, r, x, path)
@@ -192,7 +196,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 	pool := s.pools[route.Pool]
 	if route.CGI != nil || pool.config.HasApplication() {
 		next = s.serveApplication(w, r, x, pool)
-		x.restart = next != ""
+		if x.restart = next != ""; x.restart {
+			x.asked = "" // the script's choice, and not what every request for this path gets
+		}
 		return next
 	}
 	slot, err := pool.Acquire(r.Context())
@@ -200,8 +206,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 		s.failAcquire(w, r, x, err)
 		return ""
 	}
-	defer slot.Release(mpm.Done)
-	x.queueWait = slot.QueueWait
+	x.slot, x.queueWait = slot, slot.QueueWait
+	defer x.freeSlot()
 	switch {
 	case route.Static != nil:
 		next, err := serveStatic(w, r, x, x.files, x.path, route.Static, s.hot)
@@ -219,6 +225,14 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 		_, _ = w.Write([]byte(route.Respond.Body))
 	}
 	return ""
+}
+
+// freeSlot gives the slot of an event pool back, once: an answer that only has to be sent needs none.
+func (x *exchange) freeSlot() {
+	if x != nil && x.slot != nil {
+		x.slot.Release(mpm.Done)
+		x.slot = nil
+	}
 }
 
 // tryFiles looks for the first file of the route's list. It returns where to go on, "" for here, or a status to answer with.

@@ -163,8 +163,8 @@ site "secure.example" {
 		{"above the root is 400", "GET", "/../x", "one.example", ":80", 400, "", ""},
 		{"a dot file is not there", "GET", "/.env", "one.example", ":80", 404, "", ""},
 		{"a script's source is not there", "GET", "/info.php", "one.example", ":80", 404, "", ""},
-		{"a plain listener of a site with TLS redirects", "GET", "/a?b=c", "secure.example", ":80", 308, "", "https://secure.example/a?b=c"},
-		{"the redirect names no foreign host", "GET", "//evil.example/..", "secure.example", ":80", 308, "", "https://secure.example//evil.example/.."},
+		{"a plain listener of a site with TLS redirects", "GET", "/a?b=c", "secure.example", ":80", 307, "", "https://secure.example/a?b=c"},
+		{"the redirect names no foreign host", "GET", "//evil.example/..", "secure.example", ":80", 307, "", "https://secure.example//evil.example/.."},
 		{"its TLS listener serves", "GET", "/", "secure.example", ":443", 200, "home", ""},
 		{"OPTIONS * says what is allowed", "OPTIONS", "*", "one.example", ":80", 204, "", ""},
 	}

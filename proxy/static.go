@@ -25,7 +25,7 @@ const maxRanges = 200
 // serveStatic answers r with the file at path, which is decoded and clean ("/a/b"; a slash at the end asks for a directory).
 //
 // For a directory with one of opt's index files it answers nothing and returns that file's path: the caller routes it anew,
-// as an index may be a script. An error is for the log: the client has its answer, a 5xx.
+// as an index may be a script. An error is for the log: the client has its answer.
 //
 // Small files are kept in hot, if it is not nil, as the answer to what x was asked for.
 func serveStatic(w http.ResponseWriter, r *http.Request, x *exchange, f *Files, path string, opt *routes.Static, hot *hotCache) (redirect string, err error) {
@@ -45,7 +45,7 @@ func serveStatic(w http.ResponseWriter, r *http.Request, x *exchange, f *Files, 
 	return "", nil
 }
 
-// refuse tells the client that path can't be served. It returns err if that is not the client's doing.
+// refuse tells the client that path can't be served. It returns what the log should have of it.
 func refuse(w http.ResponseWriter, path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -53,7 +53,7 @@ func refuse(w http.ResponseWriter, path string, err error) error {
 		return nil
 	case errors.Is(err, fs.ErrPermission):
 		writeStatus(w, http.StatusForbidden)
-		return nil
+		return fmt.Errorf("file %q: the front's user may not read it, it is no regular file, or a link leads out of the root", path)
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EAGAIN):
 		w.Header().Set("Retry-After", "1")
 		writeStatus(w, http.StatusServiceUnavailable)
@@ -109,10 +109,12 @@ func serveFile(w http.ResponseWriter, r *http.Request, x *exchange, path string,
 	}
 	if hot != nil {
 		if h := hot.load(x, file, info, h, tag, modified); h != nil && h.file == nil {
+			x.freeSlot()
 			http.ServeContent(w, withUsableRange(r), "", modified, bytes.NewReader(h.body))
 			return
 		}
 	}
+	x.freeSlot()
 	// It copies from the *os.File itself, so that w.ReadFrom can use sendfile. A file that shrinks meanwhile gives a body
 	// shorter than its Content-Length: w must end the connection then.
 	http.ServeContent(w, withUsableRange(r), "", modified, file)

@@ -85,7 +85,7 @@ type Pool struct {
 	Rlimit              Rlimit
 	Cgroup              *Cgroup  // nil: the children stay in the supervisor's group
 	EnvPass             []string // variables of the supervisor that the children get
-	Dir                 string   // the children's working directory; empty: the supervisor's
+	Dir                 string   // the children's working directory, unless the application has one; empty: the supervisor's
 	Queue               Queue
 	PHP                 *PHP     // a php-cgi application
 	FastCGI             *FastCGI // another FastCGI program
@@ -138,8 +138,6 @@ type PHP struct {
 	Command []string
 	INI     map[string]string // php.ini values, given as -d name=value
 	Env     map[string]string // added to the children's environment
-
-	ShareOPcache bool // the children are forked by one parent and share its OPcache
 }
 
 // FastCGI runs children of a program that accepts FastCGI connections on descriptor 0, as many at once as its pool has threads.
@@ -153,7 +151,7 @@ type FastCGI struct {
 // WSGI runs a Python application (PEP 3333).
 type WSGI struct {
 	Module     string // "package.module:callable"
-	Dir        string // working directory and first place where modules are looked for; empty: the pool's
+	Dir        string // working directory, and the first place where modules are looked for
 	Python     string // the interpreter
 	Env        map[string]string
 	ThreadSafe bool

@@ -22,7 +22,7 @@ func (r *reader) gateway(s *section) Gateway {
 	if s == nil {
 		return g
 	}
-	g.User = r.user(s, gatewayKey("user"))
+	g.User = r.account(s, "user", gatewayKey("user"))
 	g.RuntimeDir = r.pathOf(s, "runtime_dir", "")
 	g.StateDir = r.pathOf(s, "state_dir", "")
 	if s.has("spool_dir") {
@@ -50,12 +50,12 @@ func (r *reader) accessLog(s *section) *AccessLog {
 	return log
 }
 
-// user reads a user's name or number, which CheckSystem looks up.
-func (r *reader) user(s *section, key string) string {
-	name := get(s, "user", "")
-	if s.has("user") && (name == "" || strings.ContainsAny(name, ": /")) {
-		r.errorf(s.at("user"), "Wrong value", "%q is not the name of a user.", name)
+// account reads the name or the number of a user or a group, which CheckSystem looks up.
+func (r *reader) account(s *section, what, key string) string {
+	name := get(s, what, "")
+	if s.has(what) && (name == "" || strings.ContainsAny(name, ": /")) {
+		r.errorf(s.at(what), "Wrong value", "%q is not the name of a %s.", name, what)
 	}
-	r.ranges[key] = s.at("user")
+	r.ranges[key] = s.at(what)
 	return name
 }

@@ -57,13 +57,20 @@ func fullConfig(folder string) *Config {
 			{Name: "edge", MPM: Event, MaxRequestWorkers: 400, RequestTimeout: time.Minute, Queue: queue},
 			{
 				Name: "php", MPM: Prefork, StartServers: 5, MinSpareServers: 5, MaxSpareServers: 10, ServerLimit: 150,
-				MaxRequestWorkers: 150, MaxRequestsPerChild: 4000, RequestTimeout: time.Minute, KillAfter: 2 * time.Second, User: "app",
+				ThreadsPerChild: 1, ThreadLimit: 1, Spawn: SpawnDemand, IdleTimeout: 10 * time.Second, MaxRequestWorkers: 150, MaxRequestsPerChild: 4000, RequestTimeout: time.Minute, KillAfter: 2 * time.Second, User: "app",
 				Queue: Queue{Length: 200, Timeout: 10 * time.Second},
 				PHP:   &PHP{Command: []string{"php-cgi"}, INI: map[string]string{"memory_limit": "128M"}},
 			},
 			{
 				Name: "scripts", MPM: Prefork, StartServers: 5, MinSpareServers: 5, MaxSpareServers: 10, ServerLimit: 16,
-				MaxRequestWorkers: 16, RequestTimeout: time.Minute, KillAfter: 2 * time.Second, Queue: queue,
+				ThreadsPerChild: 1, ThreadLimit: 1, Spawn: SpawnDemand, IdleTimeout: 10 * time.Second, MaxRequestWorkers: 16,
+				RequestTimeout: time.Minute, KillAfter: 2 * time.Second, Queue: queue,
+			},
+			{
+				Name: "app", MPM: Worker, StartServers: 2, ThreadsPerChild: 25, ThreadLimit: 64, MinSpareThreads: 75, MaxSpareThreads: 250,
+				ServerLimit: 16, MaxRequestWorkers: 400, Spawn: SpawnDemand, IdleTimeout: 10 * time.Second,
+				RequestTimeout: time.Minute, KillAfter: 2 * time.Second, Queue: queue,
+				WSGI: &WSGI{Module: "shop.wsgi:application", Dir: "/srv/shop", Python: "python3", ThreadSafe: true},
 			},
 		},
 		Sites: []Site{{
@@ -76,16 +83,17 @@ func fullConfig(folder string) *Config {
 			},
 			Routes: []Route{
 				{
-					Pattern: Pattern{Prefix, "/assets/"}, Pool: "edge", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:58",
+					Pattern: Pattern{Prefix, "/assets/"}, Pool: "edge", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:68",
 					Static: &Static{Index: []string{"index.html"}, CacheControl: "public, max-age=3600"},
 				},
 				{
-					Pattern: Pattern{Prefix, "/cgi-bin/"}, Pool: "scripts", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:62",
+					Pattern: Pattern{Prefix, "/cgi-bin/"}, Pool: "scripts", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:72",
 					CGI: &CGI{Root: "/srv/legacy/cgi-bin"},
 				},
-				{Pattern: Pattern{Suffix, ".php"}, Pool: "php", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:66"},
+				{Pattern: Pattern{Suffix, ".php"}, Pool: "php", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:76"},
+				{Pattern: Pattern{Prefix, "/shop/"}, Pool: "app", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:77"},
 				{
-					Pattern: Pattern{Prefix, "/"}, Pool: "edge", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:67",
+					Pattern: Pattern{Prefix, "/"}, Pool: "edge", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:78",
 					TryFiles: []string{"{path}", "{path}/index.php", "/index.php"}, Static: &Static{Index: index},
 				},
 			},
@@ -211,6 +219,113 @@ func TestPoolSizes(t *testing.T) {
 				t.Errorf("%q: start, min spare, max spare, server limit, workers = %v, want %v", row.lines, got, row.want)
 			}
 		})
+	}
+}
+
+func TestWorkerSizes(t *testing.T) {
+	rows := []struct {
+		name  string
+		lines string
+		want  [7]int // start, threads per child, thread limit, min spare, max spare, server limit, workers
+	}{
+		{"the defaults are Apache's", "", [7]int{3, 25, 64, 75, 250, 16, 400}},
+		{"workers are a multiple of the threads", "max_request_workers = 60", [7]int{2, 25, 64, 50, 250, 16, 50}},
+		{"there is at least one child", "max_request_workers = 1", [7]int{1, 25, 64, 25, 250, 16, 25}},
+		{"the default is fitted to the threads", "threads_per_child = 64", [7]int{3, 64, 64, 75, 250, 16, 384}},
+		{"a thread limit bounds the threads", "thread_limit = 10", [7]int{3, 10, 10, 75, 250, 16, 160}},
+		{"a higher thread limit allows more threads", "thread_limit = 100\nthreads_per_child = 100", [7]int{3, 100, 100, 75, 250, 16, 400}},
+		{"a server limit bounds the workers", "server_limit = 2", [7]int{2, 25, 64, 50, 250, 2, 50}},
+		{"a higher server limit allows more workers", "server_limit = 40\nmax_request_workers = 1000", [7]int{3, 25, 64, 75, 250, 40, 1000}},
+		{"max spare is forced above min spare by a child", "min_spare_threads = 240", [7]int{3, 25, 64, 240, 265, 16, 400}},
+		{"ondemand starts none", "spawn = \"ondemand\"", [7]int{0, 25, 64, 75, 250, 16, 400}},
+		{"static starts all", "spawn = \"static\"", [7]int{16, 25, 64, 75, 250, 16, 400}},
+		{"one thread is allowed", "threads_per_child = 1\nmax_request_workers = 4", [7]int{3, 1, 64, 4, 250, 16, 4}},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			p := onePool(t, "mpm = \"worker\"\nwsgi {\nmodule = \"a:b\"\n}\n"+row.lines)
+			got := [7]int{p.StartServers, p.ThreadsPerChild, p.ThreadLimit, p.MinSpareThreads, p.MaxSpareThreads, p.ServerLimit, p.MaxRequestWorkers}
+			if got != row.want {
+				t.Errorf("%q: start, threads, thread limit, min spare, max spare, server limit, workers = %v, want %v", row.lines, got, row.want)
+			}
+		})
+	}
+}
+
+// onePool loads a pool with these lines.
+func onePool(t *testing.T, lines string) Pool {
+	t.Helper()
+	return mustParse(t, "pool \"p\" {\n"+lines+"\n}\nsite \"a\" {\nlisten = [\":80\"]\nroot = \"/\"\nroute \"/*\" {\npool = \"p\"\n}\n}\n").Pools[0]
+}
+
+func TestPoolLimits(t *testing.T) {
+	t.Chdir(t.TempDir())
+	got := onePool(t, `
+  mpm              = "prefork"
+  spawn            = "apache"
+  max_child_memory = "64M"
+  max_child_age    = "1h"
+  only_if_waiting  = 3
+  retry            = true
+  debug_errors     = true
+  group            = "www"
+  umask            = "007"
+  nice             = 5
+  dir              = "/srv"
+  env_pass         = ["HOME"]
+  rlimit {
+    nofile = 1024
+    as     = "1G"
+    cpu    = "1500ms"
+    core   = 0
+    nproc  = 50
+  }
+  cgroup {
+    memory_max       = "1G"
+    pids_max         = 100
+    cpu_weight       = 50
+    child_memory_max = "128M"
+  }
+  http {
+    command = ["node", "{socket}"]
+    env     = { A = "b" }
+  }
+`)
+	want := Pool{
+		Name: "p", MPM: Prefork, StartServers: 5, MinSpareServers: 5, MaxSpareServers: 10, ServerLimit: 256, MaxRequestWorkers: 256,
+		ThreadsPerChild: 1, ThreadLimit: 1, Spawn: SpawnApache, IdleTimeout: 10 * time.Second,
+		MaxChildMemory: 64 << 20, MaxChildAge: time.Hour, RequestTimeout: time.Minute, KillAfter: 2 * time.Second,
+		OnlyIfWaiting: 3, Retry: true, DebugErrors: true, Group: "www", Umask: new(7), Nice: new(5), Dir: "/srv", EnvPass: []string{"HOME"},
+		Rlimit: Rlimit{NoFile: new(int64(1024)), AS: new(int64(1 << 30)), CPU: new(int64(2)), Core: new(int64(0)), NProc: new(int64(50))},
+		Cgroup: &Cgroup{MemoryMax: 1 << 30, PIDsMax: 100, CPUWeight: 50, ChildMemoryMax: 128 << 20},
+		Queue:  Queue{Length: 511, Timeout: time.Minute},
+		HTTP:   &HTTPApp{Command: []string{"node", "{socket}"}, Env: map[string]string{"A": "b"}, Dir: "/srv", ThreadSafe: true},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("pool\n got %s\nwant %s", asJSON(t, got), asJSON(t, want))
+	}
+}
+
+// TestThreadSafety loads what may run: each application where its threads are no danger.
+func TestThreadSafety(t *testing.T) {
+	for name, lines := range map[string]string{
+		"what is not thread-safe has a process per request":    "mpm = \"prefork\"\nfastcgi {\ncommand = [\"x\"]\nthread_safe = false\n}",
+		"one thread is as good as a process":                   "mpm = \"worker\"\nthreads_per_child = 1\nwsgi {\nmodule = \"a:b\"\nthread_safe = false\n}",
+		"an application is taken to be thread-safe on workers": "mpm = \"worker\"\nhttp {\ncommand = [\"x\"]\n}",
+		"PHP may say what it is":                               "mpm = \"prefork\"\nphp {\nthread_safe = false\n}",
+		"a factory makes the application":                      "mpm = \"worker\"\nwsgi {\nmodule = \"shop.web:create_app()\"\n}",
+	} {
+		t.Run(name, func(t *testing.T) { onePool(t, lines) })
+	}
+}
+
+func TestHandlersOnEveryMPM(t *testing.T) {
+	for _, mpm := range []string{"prefork", "worker"} {
+		for _, handler := range []string{"static {}", "cgi { script = \"/x\" }"} {
+			t.Run(mpm+" "+handler, func(t *testing.T) {
+				mustParse(t, "pool \"p\" {\nmpm = \""+mpm+"\"\n}\nsite \"a\" {\nlisten = [\":80\"]\nroot = \"/\"\nroute \"/*\" {\npool = \"p\"\n"+handler+"\n}\n}\n")
+			})
+		}
 	}
 }
 
@@ -350,7 +465,10 @@ func FuzzParse(f *testing.F) {
 func checkUsable(t *testing.T, c *Config) {
 	t.Helper()
 	for _, p := range c.Pools {
-		if p.MaxRequestWorkers < 1 || p.MPM == Prefork && (p.MaxSpareServers <= p.MinSpareServers || p.StartServers > p.MaxRequestWorkers) {
+		prefork := p.MPM == Prefork && (p.MaxSpareServers <= p.MinSpareServers || p.StartServers > p.MaxRequestWorkers)
+		worker := p.MPM == Worker && (p.ThreadsPerChild < 1 || p.ThreadsPerChild > p.ThreadLimit || p.MaxRequestWorkers%p.ThreadsPerChild != 0 ||
+			p.MaxSpareThreads < p.MinSpareThreads+p.ThreadsPerChild || p.MaxRequestWorkers > p.ServerLimit*p.ThreadsPerChild)
+		if p.MaxRequestWorkers < 1 || prefork || worker {
 			t.Errorf("impossible pool: %+v", p)
 		}
 	}

@@ -282,9 +282,9 @@ func (r *siteReader) handlerMPM(s *section, handler string, pool *Pool) {
 	switch {
 	case later:
 	case handler == "cgi" && pool.MPM == Event:
-		r.errorf(s.at("pool"), "Unsuitable MPM", "CGI needs a process for each request, and pool %q (mpm = \"event\") has none. Name a pool with mpm = \"prefork\".", pool.Name)
-	case handler != "cgi" && pool.MPM == Prefork:
-		r.notYet(s.at("pool"), handler, "the gateway's own handlers in child processes", fmt.Sprintf("Name a pool with mpm = \"event\" in place of %q.", pool.Name))
+		r.errorf(s.at("pool"), "Unsuitable MPM", "CGI needs a process for each request, and pool %q (mpm = \"event\") has none. Name a pool with mpm = \"prefork\" or \"worker\".", pool.Name)
+	case (handler == "redirect" || handler == "respond") && pool.MPM != Event && pool.MPM != "":
+		r.errorf(s.at("pool"), "Unsuitable MPM", "%q needs no process: the front answers it. Name a pool with mpm = \"event\" in place of %q.", handler, pool.Name)
 	}
 }
 

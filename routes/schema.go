@@ -1,6 +1,9 @@
 package routes
 
-import "strings"
+import (
+	"strings"
+	"time"
+)
 
 // kind is the type of an attribute's value, in the words of messages and of docs/config.md.
 type kind string
@@ -24,6 +27,7 @@ type block struct {
 	attrs  []attr
 	blocks []*block
 	later  []word
+	only   []MPM // in a pool: the MPMs it means something for; empty: all
 }
 
 // labels are the texts between a block's name and its brace.
@@ -55,8 +59,14 @@ type word struct {
 // maxProcesses is Apache's MAX_SERVER_LIMIT for prefork.
 const maxProcesses = 200000
 
+// maxThreads is Apache's MAX_THREAD_LIMIT for worker.
+const maxThreads = 20000
+
 // maxWaiting bounds a queue; a waiting request costs the front some memory.
 const maxWaiting = 1000000
+
+// processes are the MPMs whose pools have processes of their own.
+var processes = []MPM{Prefork, Worker}
 
 // schema is everything a configuration may say.
 var schema = &block{blocks: []*block{gatewaySchema, tlsSchema, poolSchema, siteSchema}}
@@ -97,34 +107,32 @@ var poolSchema = &block{
 	label: &labels{meaning: "pool's name", example: "php"},
 	many:  true,
 	attrs: []attr{
-		{
-			name: "mpm", kind: text, required: true, values: []string{"prefork", "event"},
-			later: []word{{"worker", "the worker MPM (threads in child processes)"}},
-		},
-		{name: "start_servers", kind: number, max: maxProcesses, only: []MPM{Prefork, Worker}},
+		{name: "mpm", kind: text, required: true, values: []string{"prefork", "worker", "event"}},
+		{name: "start_servers", kind: number, max: maxProcesses, only: processes},
 		{name: "min_spare_servers", kind: number, max: maxProcesses, only: []MPM{Prefork}},
 		{name: "max_spare_servers", kind: number, max: maxProcesses, only: []MPM{Prefork}},
-		{name: "threads_per_child", kind: number, min: 1, max: maxProcesses, only: []MPM{Worker}},
-		{name: "thread_limit", kind: number, min: 1, max: maxProcesses, only: []MPM{Worker}},
+		{name: "threads_per_child", kind: number, min: 1, max: maxThreads, only: []MPM{Worker}},
+		{name: "thread_limit", kind: number, min: 1, max: maxThreads, only: []MPM{Worker}},
 		{name: "min_spare_threads", kind: number, max: maxProcesses, only: []MPM{Worker}},
 		{name: "max_spare_threads", kind: number, max: maxProcesses, only: []MPM{Worker}},
-		{name: "server_limit", kind: number, min: 1, max: maxProcesses, only: []MPM{Prefork, Worker}},
+		{name: "server_limit", kind: number, min: 1, max: maxProcesses, only: processes},
 		{name: "max_request_workers", old: "max_clients", kind: number, min: 1, max: maxProcesses},
-		{
-			name: "max_requests_per_child", old: "max_connections_per_child", kind: number, max: 1 << 40,
-			only: []MPM{Prefork, Worker},
-		},
+		{name: "spawn", kind: text, values: []string{"demand", "ondemand", "static", "apache"}, only: processes},
+		{name: "idle_timeout", kind: duration, min: 1, only: processes},
+		{name: "max_requests_per_child", old: "max_connections_per_child", kind: number, max: 1 << 40, only: processes},
+		{name: "max_child_memory", kind: size, min: 1 << 20, only: processes},
+		{name: "max_child_age", kind: duration, min: int64(time.Second), only: processes},
 		{name: "request_timeout", kind: duration},
-		{name: "kill_after", kind: duration, only: []MPM{Prefork, Worker}},
-		{name: "user", kind: text, only: []MPM{Prefork, Worker}},
-		{
-			name: "spawn", kind: text, values: []string{"demand"}, only: []MPM{Prefork, Worker},
-			later: []word{
-				{"apache", "Apache's own spawning"},
-				{"ondemand", "pools without idle children"},
-				{"static", "pools of a fixed size"},
-			},
-		},
+		{name: "kill_after", kind: duration, only: processes},
+		{name: "only_if_waiting", kind: number, max: maxWaiting, only: processes},
+		{name: "retry", kind: boolean, only: processes},
+		{name: "debug_errors", kind: boolean, only: processes},
+		{name: "user", kind: text, only: processes},
+		{name: "group", kind: text, only: processes},
+		{name: "umask", kind: text, only: processes},
+		{name: "nice", kind: number, min: -20, max: 19, only: processes},
+		{name: "env_pass", kind: texts, only: processes},
+		{name: "dir", kind: text, only: processes},
 	},
 	blocks: []*block{
 		{name: "queue", attrs: []attr{
@@ -132,35 +140,46 @@ var poolSchema = &block{
 			{name: "timeout", kind: duration},
 			{name: "header", kind: boolean},
 		}},
+		{name: "rlimit", only: processes, attrs: []attr{
+			{name: "nofile", kind: number, min: 16, max: 1 << 30},
+			{name: "as", kind: size, min: 16 << 20},
+			{name: "cpu", kind: duration, min: int64(time.Second)},
+			{name: "core", kind: size},
+			{name: "nproc", kind: number, min: 1, max: 1 << 22},
+		}},
+		{name: "cgroup", only: processes, attrs: []attr{
+			{name: "memory_max", kind: size, min: 1 << 20},
+			{name: "pids_max", kind: number, min: 1, max: 1 << 22},
+			{name: "cpu_weight", kind: number, min: 1, max: 10000},
+			{name: "child_memory_max", kind: size, min: 1 << 20},
+		}},
 		{name: "php", attrs: []attr{
 			{name: "command", kind: texts},
 			{name: "ini", kind: table},
 			{name: "env", kind: table},
+			{name: "thread_safe", kind: boolean},
 		}, later: []word{
 			{"share_opcache", "one OPcache for all children of a pool"},
-			{"thread_safe", "thread-safe applications"},
 		}},
 		{name: "fastcgi", attrs: []attr{
 			{name: "command", kind: texts, required: true},
 			{name: "env", kind: table},
 			{name: "dir", kind: text},
-		}, later: []word{
-			{"thread_safe", "thread-safe applications"},
+			{name: "thread_safe", kind: boolean},
 		}},
-	},
-	later: []word{
-		{"wsgi", "WSGI applications"},
-		{"http", "applications that speak HTTP"},
-		{"max_child_memory", "recycling children by memory"},
-		{"max_child_age", "recycling children by age"},
-		{"rlimit", "resource limits of children"},
-		{"group", "a group other than the user's own"},
-		{"umask", "a umask of the pool's own"},
-		{"nice", "a priority of the pool's own"},
-		{"retry", "repeating a request whose child died"},
-		{"only_if_waiting", "deadlines that count only while others wait"},
-		{"idle_timeout", "retiring children that have been idle"},
-		{"debug_errors", "error pages that tell the cause"},
+		{name: "wsgi", attrs: []attr{
+			{name: "module", kind: text, required: true},
+			{name: "dir", kind: text},
+			{name: "python", kind: text},
+			{name: "env", kind: table},
+			{name: "thread_safe", kind: boolean},
+		}},
+		{name: "http", attrs: []attr{
+			{name: "command", kind: texts, required: true},
+			{name: "env", kind: table},
+			{name: "dir", kind: text},
+			{name: "thread_safe", kind: boolean},
+		}},
 	},
 }
 

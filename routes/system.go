@@ -46,12 +46,25 @@ func (c *Config) CheckSystem() Diagnostics {
 
 func (i *inspector) pool(p *Pool) {
 	i.user(poolKey(p.Name, "user"), p.User)
-	if p.PHP != nil {
-		i.command(poolKey(p.Name, "command"), p.PHP.Command)
-	}
-	if p.FastCGI != nil {
-		i.command(poolKey(p.Name, "command"), p.FastCGI.Command)
-		i.folder(poolKey(p.Name, "dir"), p.FastCGI.Dir)
+	i.group(poolKey(p.Name, "group"), p.Group)
+	command, dir := p.program()
+	i.command(poolKey(p.Name, "command"), command)
+	i.folder(poolKey(p.Name, "dir"), dir)
+}
+
+// program is what the pool's children run, and where. The command is nil when they are the gateway itself.
+func (p *Pool) program() (command []string, dir string) {
+	switch {
+	case p.PHP != nil:
+		return p.PHP.Command, p.Dir
+	case p.FastCGI != nil:
+		return p.FastCGI.Command, p.FastCGI.Dir
+	case p.WSGI != nil:
+		return []string{p.WSGI.Python}, p.WSGI.Dir
+	case p.HTTP != nil:
+		return p.HTTP.Command, p.HTTP.Dir
+	default:
+		return nil, p.Dir
 	}
 }
 
@@ -88,6 +101,19 @@ func (i *inspector) user(key, name string) {
 	}
 	if _, err := user.Lookup(name); err != nil {
 		i.report(hcl.DiagError, key, "Unknown user", "There is no user %q on this machine. Create it or name another.", name)
+	}
+}
+
+// group looks a name or a number up.
+func (i *inspector) group(key, name string) {
+	if name == "" {
+		return
+	}
+	if _, err := strconv.ParseUint(name, 10, 32); err == nil {
+		return // a number needs no entry
+	}
+	if _, err := user.LookupGroup(name); err != nil {
+		i.report(hcl.DiagError, key, "Unknown group", "There is no group %q on this machine. Create it or name another.", name)
 	}
 }
 

@@ -125,6 +125,8 @@ func (a *attr) decodeDuration(v cty.Value) (time.Duration, string) {
 		return 0, fmt.Sprintf(`%q is not a duration: write numbers with the units ms, s, m or h, such as "10s" or "1m30s".`, v.AsString())
 	case d < 0:
 		return 0, fmt.Sprintf("%q is negative.", v.AsString())
+	case a.min > 1 && d < time.Duration(a.min):
+		return 0, fmt.Sprintf("%q is too short: the least is %q. Leave it out to have no limit.", v.AsString(), time.Duration(a.min))
 	case d < time.Duration(a.min):
 		return 0, fmt.Sprintf("%q is too short: it must be above 0.", v.AsString())
 	}
@@ -139,6 +141,8 @@ func (a *attr) decodeSize(v cty.Value) (int64, string) {
 	switch {
 	case !ok:
 		return 0, fmt.Sprintf(`%s is not a size: write bytes as a number, or a text with K, M or G such as "128M".`, describe(v))
+	case a.min > 1 && n < a.min:
+		return 0, fmt.Sprintf("%d bytes is too small: the least is %d. Leave it out to have no limit.", n, a.min)
 	case n < a.min:
 		return 0, fmt.Sprintf("%d is too small: the least is %d. There is no word for unlimited; a big size such as \"1024G\" does it.", n, a.min)
 	}

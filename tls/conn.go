@@ -3,6 +3,7 @@ package tls
 import (
 	"context"
 	stdtls "crypto/tls"
+	"errors"
 	"net/http"
 )
 
@@ -14,7 +15,31 @@ import (
 type Conn struct{ *stdtls.Conn }
 
 // Handshake must succeed before the first Read. When ctx ends it closes the connection and returns ctx's error.
-func (c *Conn) Handshake(ctx context.Context) error { return c.HandshakeContext(ctx) }
+//
+// The error of a client that speaks plain HTTP has a method PlainHTTP, and says so: what it sent can be answered in plain text.
+func (c *Conn) Handshake(ctx context.Context) error {
+	err := c.HandshakeContext(ctx)
+	var record stdtls.RecordHeaderError
+	if errors.As(err, &record) && record.Conn != nil && beginsRequest(record.RecordHeader[:]) {
+		return plainHTTPError{err}
+	}
+	return err
+}
+
+// plainHTTPError is the failure of a handshake with a client that does not know of TLS.
+type plainHTTPError struct{ error }
+
+func (plainHTTPError) PlainHTTP() bool { return true }
+
+// beginsRequest reports whether the first bytes of a connection look like an HTTP method.
+func beginsRequest(b []byte) bool {
+	for _, method := range []string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "DELET", "PATCH"} {
+		if string(b) == method {
+			return true
+		}
+	}
+	return false
+}
 
 // Describe sets r.TLS.
 func (c *Conn) Describe(r *http.Request) {

@@ -19,6 +19,12 @@ const (
 	warnAgainTime = 24 * time.Hour
 )
 
+// Check reports why a certificate and its key can't be used; both as the bytes of their files.
+func Check(certPEM, keyPEM []byte) error {
+	_, err := parsePair(certPEM, keyPEM)
+	return err
+}
+
 // parsePair checks a given certificate and key so that a mistake is named here, not met in the first handshake.
 func parsePair(certPEM, keyPEM []byte) (*stdtls.Certificate, error) {
 	chain, err := parseChain(certPEM)
@@ -141,11 +147,11 @@ func (c *Certificates) warnValidity(e *entry, now time.Time) {
 	var msg string
 	switch {
 	case now.After(leaf.NotAfter):
-		msg = "certificate has expired: install a new one and reload"
+		msg = "certificate has expired: install a new one and restart the gateway"
 	case now.Before(leaf.NotBefore):
 		msg = "certificate is not valid yet: check the clock of this machine"
 	case leaf.NotAfter.Sub(now) < expiryNotice:
-		msg = "certificate expires soon: install a new one and reload"
+		msg = "certificate expires soon: install a new one and restart the gateway"
 	default:
 		return
 	}

@@ -6,9 +6,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,6 +46,9 @@ func ask(socket, word string, patience time.Duration) ([]byte, error) {
 	}
 	c, err := net.DialTimeout("unix", socket, 2*time.Second)
 	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("%s: only root and the user of that gateway are answered", socket)
+		}
 		return nil, fmt.Errorf("no gateway answers at %s: %w (another one: -socket PATH)", socket, errors.Unwrap(err))
 	}
 	defer c.Close()
@@ -113,10 +120,32 @@ func (s *statusReport) print(w io.Writer) {
 	fmt.Fprint(w, "\n_ idle  W busy  S starting  G draining  . empty\n")
 }
 
+// plain quotes what would not be printed as it is: the front has it from clients and children.
+func plain(s string) string {
+	if q := strconv.Quote(s); q[1:len(q)-1] != s {
+		return q
+	}
+	return s
+}
+
+// printExits shows why children ended, if any did.
+func printExits(w io.Writer, exits map[mpm.ExitReason]uint64) {
+	separator := "  children ended: "
+	for _, reason := range slices.Sorted(maps.Keys(exits)) {
+		if n := exits[reason]; n > 0 {
+			fmt.Fprintf(w, "%s%d %s", separator, n, reason)
+			separator = ", "
+		}
+	}
+	if separator == ", " {
+		fmt.Fprintln(w)
+	}
+}
+
 func printPool(w io.Writer, p *mpm.PoolStatus) {
 	fmt.Fprintf(w, "\npool %s (%s): %s", p.Name, p.MPM, p.State)
 	if p.Trouble != "" {
-		fmt.Fprintf(w, ": %s; next try in %.0f s", p.Trouble, p.NextTrySeconds)
+		fmt.Fprintf(w, ": %s; next try in %.0f s", plain(p.Trouble), p.NextTrySeconds)
 	}
 	fmt.Fprintf(w, "\n  slots %d of %d busy", p.Slots.Busy, p.Slots.Limit)
 	if p.Processes.Total > 0 {
@@ -128,6 +157,7 @@ func printPool(w io.Writer, p *mpm.PoolStatus) {
 	if p.MPM == "event" {
 		return
 	}
+	printExits(w, p.Exits)
 	for board := p.Board; board != ""; {
 		n := min(64, len(board))
 		fmt.Fprintf(w, "  %s\n", board[:n])
@@ -136,7 +166,7 @@ func printPool(w io.Writer, p *mpm.PoolStatus) {
 	for _, c := range p.Children {
 		fmt.Fprintf(w, "  %4d pid %-7d %-8s %6d requests %7.1f MB %8.0f s", c.Slot, c.PID, c.State, c.Requests, float64(c.RSSBytes)/(1<<20), c.AgeSeconds)
 		if r := c.Request; r != nil {
-			fmt.Fprintf(w, "  %s %s %.1f s", r.Method, r.URI, r.Seconds)
+			fmt.Fprintf(w, "  %s %s %.1f s", plain(r.Method), plain(r.URI), r.Seconds)
 		}
 		fmt.Fprintln(w)
 	}

@@ -32,7 +32,12 @@ func load(path string) (*routes.Config, error) {
 	}
 	diags = c.CheckSystem()
 	report(diags)
-	if diags.HasErrors() {
+	settle(c)
+	found := findings(c)
+	for _, text := range found {
+		fmt.Fprintf(os.Stderr, "Error: %s\n\n", text)
+	}
+	if diags.HasErrors() || len(found) > 0 {
 		return nil, errReported
 	}
 	return c, nil

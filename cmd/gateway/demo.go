@@ -56,8 +56,9 @@ func runDemo(s demoSettings) error {
 	if diags.HasErrors() {
 		return errReported
 	}
-	s.introduce()
-	return serve(c, "")
+	// Beside any other gateway, and nothing of it stays.
+	c.Gateway.RuntimeDir, c.Gateway.StateDir = filepath.Join(s.Dir, "run"), filepath.Join(s.Dir, "state")
+	return serve(c, "", s.introduce)
 }
 
 // unpackDemo writes the demo's files below s.Dir, where children of another user can read them, and returns its configuration.
@@ -105,7 +106,8 @@ func (s demoSettings) introduce() {
 		fmt.Printf("         curl http://%s/hello.php                      PHP on a prefork pool\n", s.HTTP)
 	}
 	fmt.Printf("         curl -k https://%s/\n", s.HTTPS)
-	fmt.Printf("         gateway status                 what each process does; as the user that runs the demo\n\n")
+	fmt.Printf("         %s status -socket %s/run/%s\n", os.Args[0], s.Dir, adminName)
+	fmt.Printf("                                        what each process does; as the user that runs the demo\n\n")
 	if !s.PHP {
 		fmt.Printf("  php-cgi is not installed: the PHP page is left out (Debian: apt-get install php-cgi)\n\n")
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"gateway/internal/ctl"
 	"gateway/mpm"
@@ -40,6 +41,11 @@ type front struct {
 }
 
 func frontMain() int {
+	// The front holds the keys of its sites: no other process of its user may look into it.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		fmt.Fprintf(os.Stderr, "gateway front: %v\n", err)
+		return exitFailed
+	}
 	conn, err := ctl.FromFile(os.NewFile(controlDescriptor, "control"))
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "gateway front: it is started by `gateway run`: %v\n", err)
@@ -114,7 +120,7 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	paused := func(err error) {
 		f.log.Warnw("accepting pauses for a second: raise the limit of open files (ulimit -n, LimitNOFILE)", "error", err)
 	}
-	if f.engine, err = event.New(event.Options{Paused: paused}); err != nil {
+	if f.engine, err = event.New(event.Options{Paused: paused, MaxConns: maxConns(c)}); err != nil {
 		return nil, err
 	}
 	for _, ch := range h.children {
@@ -126,8 +132,25 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	return f, f.listen(h.listeners)
 }
 
+// maxConns is how many clients can be connected at once: what the limit of open files leaves beside the connections to the
+// children, their error streams, and files.
+func maxConns(c *routes.Config) int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	have := int(min(limit.Cur, 1<<30))
+	reserve := 128
+	for i := range c.Pools {
+		if c.Pools[i].MPM != routes.Event {
+			reserve += 2 * c.Pools[i].MaxRequestWorkers
+		}
+	}
+	return have - min(max(reserve, have/16), have/2)
+}
+
 func (f *front) newPool(c routes.Pool) *mpm.Pool {
-	return mpm.NewPool(c, starter{f.ctl, f.setup.Generation}, mpm.WithLogger(f.log.With("pool", c.Name)),
+	return mpm.NewPool(c, starter{f.ctl, f.setup.Generation}, mpm.WithLogger(f.log),
 		mpm.WithGeneration(f.setup.Generation), mpm.WithProbe(proxy.Probe))
 }
 
@@ -220,13 +243,33 @@ func localAddress(l routes.Listen) func(*event.Conn) netip.AddrPort {
 	}
 }
 
+// listenURL is how a client would begin to name a listener.
+func listenURL(l routes.Listen) string {
+	switch {
+	case l.Network == "unix":
+		return "unix:" + l.Address
+	case l.TLS:
+		return "https://" + l.Address
+	}
+	return "http://" + l.Address
+}
+
 // run serves until the supervisor says otherwise, or is gone.
 func (f *front) run() int {
 	if err := f.ctl.Send(ctl.Message{Kind: ctl.Ready}); err != nil {
 		return exitFailed
 	}
+	var addresses []string
+	for _, l := range listeners(f.setup.Config) {
+		addresses = append(addresses, listenURL(l))
+	}
+	f.log.Infow("serving", "listen", addresses)
 	for {
 		m, files, err := f.ctl.Recv()
+		if errors.Is(err, ctl.ErrNoRoom) {
+			f.log.Errorw("message of the supervisor lost: raise the limit of open files (ulimit -n, LimitNOFILE)", "error", err)
+			continue
+		}
 		if err != nil {
 			// Without a supervisor nobody may serve; what the kernel holds of us goes with the process.
 			return exitFailed
@@ -237,11 +280,13 @@ func (f *front) run() int {
 		case ctl.Failed:
 			f.pools[m.Pool].StartFailed(m.Slot, m.Text)
 		case ctl.Exited:
-			f.pools[m.Pool].Exited(m.Slot, m.PID, m.Status)
+			f.pools[m.Pool].Exited(m.Slot, m.PID, m.Status, m.OOM)
 		case ctl.Status:
 			go f.answerStatus(files[0]) // ends with its write deadline at the latest
 		case ctl.Reopen:
 			f.reopen()
+		case ctl.Ping:
+			_ = f.ctl.Send(ctl.Message{Kind: ctl.Pong}) // a failed send means that the supervisor is gone: Recv says so
 		case ctl.Drain:
 			go f.drain() // ends the process
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -23,5 +24,8 @@ func newLogger(c routes.Log, name string) *zap.SugaredLogger {
 		ec.EncodeLevel = zapcore.CapitalLevelEncoder
 		encoder = zapcore.NewConsoleEncoder(ec)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), level)).Named(name).Sugar()
+	core := zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), level)
+	// Whatever clients or children provoke, a second has room for some lines of a kind, and then for one in a hundred.
+	core = zapcore.NewSamplerWithOptions(core, time.Second, 50, 100)
+	return zap.New(core).Named(name).Sugar()
 }

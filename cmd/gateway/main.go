@@ -30,8 +30,8 @@ var verbs = []struct {
 	{"demo", "", "serve an example that needs no file, on 127.0.0.1", demo},
 	{"status", "[-json]", "show what a running gateway does", status},
 	{"stop", "", "stop a running gateway after its requests in progress", stop},
-	{"reload", "", "load the configuration again without losing a request", reload},
-	{"explain", "FILE URL", "say what would serve a request", explain},
+	{"reload", "", "not yet: load the configuration again without losing a request", reload},
+	{"explain", "FILE URL", "not yet: say what would serve a request", explain},
 	{"version", "", "print the version", printVersion},
 }
 
@@ -55,6 +55,8 @@ func command(args []string) int {
 		return frontMain()
 	case childRole:
 		return childMain()
+	case launchRole:
+		return launchMain(args[1:])
 	case "help", "-h", "-help", "--help":
 		usage(os.Stdout)
 		return exitOK

@@ -3,9 +3,7 @@ package main
 import (
 	"flag"
 	"fmt"
-	"maps"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"slices"
@@ -29,21 +27,29 @@ func run(args []string) error {
 		return errReported
 	}
 	// What this machine lacks concerns the pools and sites that need it: the others serve.
-	report(c.CheckSystem())
-	return serve(c, *socket)
+	if diags := c.CheckSystem(); diags.Errors() > 0 {
+		report(diags)
+		fmt.Fprintf(os.Stderr, "gateway: starting all the same: what is named above is out of service until it is mended\n\n")
+	}
+	settle(c)
+	for _, text := range findings(c) {
+		fmt.Fprintf(os.Stderr, "Warning: %s\n\n", text)
+	}
+	return serve(c, *socket, nil)
 }
 
-// serve runs a configuration until it is stopped.
-func serve(c *routes.Config, adminSocket string) error {
+// serve runs a configuration until it is stopped. It calls ready, if there is one, once requests are answered.
+func serve(c *routes.Config, adminSocket string, ready func()) error {
 	settle(c)
 	log := newLogger(c.Gateway.Log, "supervisor")
 	plan, err := newPlan(c, adminSocket)
 	if err != nil {
 		return err
 	}
-	if c.Gateway.User != "" && os.Geteuid() != 0 {
-		log.Warnw("gateway { user } is ignored: only root can change users", "user", c.Gateway.User)
+	if ignored := ignoredUsers(c); len(ignored) > 0 {
+		log.Warnw("users and groups are ignored: only root can change them", "ignored", ignored)
 	}
+	plan.Ready = ready
 	return supervise.Run(*plan, log)
 }
 
@@ -53,7 +59,7 @@ func settle(c *routes.Config) {
 	if g.RuntimeDir == "" {
 		g.RuntimeDir = defaultRuntimeDir()
 	}
-	if g.StateDir == "" {
+	if g.StateDir == "" && slices.ContainsFunc(c.Sites, func(s routes.Site) bool { return s.TLS.Mode == "internal" }) {
 		g.StateDir = defaultStateDir()
 	}
 	if os.Geteuid() == 0 && g.User == "" {
@@ -108,7 +114,8 @@ func newPlan(c *routes.Config, adminSocket string) (*supervise.Plan, error) {
 	}
 	p := &supervise.Plan{
 		Version: s.Version, Generation: s.Generation, Setup: blob,
-		Front:      supervise.Program{Args: []string{"gateway: front", frontRole}, Env: frontEnv(), Credential: credential},
+		Front:      supervise.Program{Args: []string{"gateway: front", frontRole}, Env: baseEnv(), Credential: credential},
+		Launcher:   []string{"gateway: launcher", launchRole},
 		RuntimeDir: c.Gateway.RuntimeDir, StateDir: c.Gateway.StateDir, AdminSocket: adminSocket,
 		GracePeriod: c.Gateway.GracePeriod,
 	}
@@ -139,112 +146,4 @@ func listeners(c *routes.Config) []routes.Listen {
 		}
 	}
 	return all
-}
-
-// planPool says how the children of a pool are started.
-func planPool(p *routes.Pool, frontUser string) (supervise.Pool, error) {
-	name := p.User
-	if name == "" {
-		name = frontUser
-	}
-	credential, err := lookup(name)
-	if err != nil {
-		return supervise.Pool{}, fmt.Errorf("pool %q: %w", p.Name, err)
-	}
-	plan := supervise.Pool{Name: p.Name, Credential: credential, Slots: p.MaxRequestWorkers, KillAfter: p.KillAfter}
-	switch {
-	case p.PHP != nil:
-		plan.Path, plan.Args = executable(p.PHP.Command), phpArgs(p.PHP)
-		// The gateway recycles children itself; php-cgi's own count would race with the next request.
-		plan.Env = childEnv(p.PHP.Env, "PHP_FCGI_MAX_REQUESTS=0", "PHP_FCGI_CHILDREN=0")
-	case p.FastCGI != nil:
-		plan.Path, plan.Args, plan.Dir = executable(p.FastCGI.Command), p.FastCGI.Command, p.FastCGI.Dir
-		plan.Env = childEnv(p.FastCGI.Env)
-	default:
-		plan.Path, plan.Args = supervise.Self, []string{"gateway: child " + p.Name, childRole}
-		plan.Env = childEnv(nil, "GOMAXPROCS=2") // one script at a time, and its supervision
-	}
-	return plan, nil
-}
-
-func phpArgs(p *routes.PHP) []string {
-	args := slices.Clone(p.Command)
-	// The gateway has split PATH_INFO against existing files and sends nothing else, so there is nothing for PHP to guess; but
-	// only with this setting, PHP's own default, is PHP_SELF the script's name and the PATH_INFO, as under Apache.
-	args = append(args, "-d", "cgi.fix_pathinfo=1")
-	for _, name := range slices.Sorted(maps.Keys(p.INI)) {
-		args = append(args, "-d", name+"="+p.INI[name])
-	}
-	return args
-}
-
-// executable is the absolute path of a command. One that is not found is kept: its pool is then quarantined with the reason.
-func executable(command []string) string {
-	path, err := exec.LookPath(command[0])
-	if err != nil {
-		return "/nonexistent/" + filepath.Base(command[0])
-	}
-	if path, err = filepath.Abs(path); err != nil {
-		return command[0]
-	}
-	return path
-}
-
-// childEnv is the whole environment of a child: nothing is inherited but PATH, the time zone and the language.
-func childEnv(own map[string]string, fixed ...string) []string {
-	env := frontEnv()
-	for _, name := range slices.Sorted(maps.Keys(own)) {
-		env = append(env, name+"="+own[name])
-	}
-	return append(env, fixed...)
-}
-
-func frontEnv() []string {
-	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
-	for _, name := range []string{"TZ", "LANG", "TMPDIR", "GOCOVERDIR"} {
-		if v, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+v)
-		}
-	}
-	return env
-}
-
-// lookup finds the ids of a user. Not root: everything runs as the caller, and there is nothing to look up.
-func lookup(name string) (*supervise.Credential, error) {
-	if os.Geteuid() != 0 || name == "" {
-		return nil, nil
-	}
-	u, err := user.Lookup(name)
-	if err != nil {
-		if u, err = user.LookupId(name); err != nil {
-			return nil, fmt.Errorf("user %q is unknown", name)
-		}
-	}
-	c := new(supervise.Credential)
-	if c.UID, err = parseID(u.Uid); err != nil {
-		return nil, err
-	}
-	if c.GID, err = parseID(u.Gid); err != nil {
-		return nil, err
-	}
-	groups, err := u.GroupIds()
-	if err != nil {
-		return nil, fmt.Errorf("groups of user %q: %w", name, err)
-	}
-	for _, g := range groups {
-		id, err := parseID(g)
-		if err != nil {
-			return nil, err
-		}
-		c.Groups = append(c.Groups, id)
-	}
-	return c, nil
-}
-
-func parseID(s string) (uint32, error) {
-	n, err := strconv.ParseUint(s, 10, 32)
-	if err != nil {
-		return 0, fmt.Errorf("id %q is not a number", s)
-	}
-	return uint32(n), nil
 }

@@ -164,7 +164,8 @@ func rightsOf(files []*os.File) ([]byte, error) {
 }
 
 // Recv waits for the next message. The files are the caller's, closed on exec, and exactly as many as the kind has: others that
-// came along are closed. The error is io.EOF when the peer is gone; after any other error the peer is not to be trusted.
+// came along are closed. The error is io.EOF when the peer is gone; after any other error but
+// ErrNoRoom the peer is not to be trusted.
 func (c *Conn) Recv() (Message, []*os.File, error) {
 	n, oobn, flags, err := c.read()
 	if err != nil {
@@ -222,12 +223,15 @@ func (s side) peer() side {
 	return supervisor
 }
 
+// ErrNoRoom says that a message came without its files, and is lost: no descriptor was free here. The peer is not to blame.
+var ErrNoRoom = errors.New("ctl: control data truncated: too many files, or no descriptor free")
+
 func truncated(flags int) error {
 	switch {
 	case flags&unix.MSG_TRUNC != 0:
 		return fmt.Errorf("ctl: message longer than %d bytes", MaxMessageBytes)
 	case flags&unix.MSG_CTRUNC != 0:
-		return errors.New("ctl: control data truncated: too many files, or no descriptor free")
+		return ErrNoRoom
 	}
 	return nil
 }

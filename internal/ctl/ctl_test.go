@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func example(k Kind) Message {
 	full := Message{
 		Address: ":80", Pool: "php", Slot: 3, PID: 4711, Generation: 1, Socket: "/run/gateway/c/1.sock",
-		Status: 0x100, Seconds: 1.5, Text: "fork/exec /usr/bin/php-cgi: no such file or directory",
+		Status: 0x100, OOM: true, Seconds: 1.5, Text: "fork/exec /usr/bin/php-cgi: no such file or directory",
 	}
 	r, _ := ruleOf(k)
 	m := Message{Kind: k}
@@ -146,6 +146,7 @@ func TestValidate(t *testing.T) {
 		"pid -1 is everybody":                      {Kind: Kill, Pool: "p", Generation: 1, PID: -1},
 		"pid 1 is init":                            {Kind: Kill, Pool: "p", Generation: 1, PID: 1},
 		"a pid has an upper bound":                 {Kind: Kill, Pool: "p", Generation: 1, PID: 1 << 23},
+		"a start knows nothing of an end":          {Kind: Start, Pool: "p", Generation: 1, OOM: true},
 		"ready has nothing else":                   {Kind: Ready, Generation: 1},
 		"a text has an upper bound":                {Kind: Failed, Pool: "p", Generation: 1, Text: long},
 		"a wait status is 16 bits":                 {Kind: Exited, Pool: "p", Generation: 1, PID: 7, Status: 1 << 16},

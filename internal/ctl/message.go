@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Kind is what a message says.
@@ -22,15 +23,17 @@ const (
 	Setup    Kind = "setup"    // file: the setup as a blob (see [NewBlob]); Generation
 	Child    Kind = "child"    // Pool, Slot, PID, Generation, Socket, Seconds (age); file: the read end of its standard error
 	Failed   Kind = "failed"   // Pool, Slot, Generation, Text: a child could not be started
-	Exited   Kind = "exited"   // Pool, Slot, PID, Generation, Status (a wait status)
+	Exited   Kind = "exited"   // Pool, Slot, PID, Generation, Status (a wait status), OOM
 	Status   Kind = "status"   // file: an admin connection that waits for the status as JSON
 	Drain    Kind = "drain"    // stop accepting, finish what runs, then exit with 0
 	Reopen   Kind = "reopen"   // reopen the log files
+	Ping     Kind = "ping"     // answer with Pong
 )
 
 // From the front to the supervisor.
 const (
 	Ready  Kind = "ready"  // the front serves
+	Pong   Kind = "pong"   // the answer to a Ping: the front is alive
 	Start  Kind = "start"  // Pool, Slot, Generation: start a child in this place
 	Retire Kind = "retire" // Pool, Slot, PID, Generation: SIGTERM now, the stop ladder after it
 	Kill   Kind = "kill"   // Pool, Slot, PID, Generation: SIGTERM to the process group now, SIGKILL after the pool's kill_after
@@ -46,6 +49,7 @@ type Message struct {
 	Generation int     `json:"generation,omitempty"`
 	Socket     string  `json:"socket,omitempty"` // path of the child's private listening socket
 	Status     int     `json:"status,omitempty"` // as wait4 gives it
+	OOM        bool    `json:"oom,omitempty"`    // the kernel ended the child for want of memory
 	Seconds    float64 `json:"seconds,omitempty"`
 	Text       string  `json:"text,omitempty"`
 }
@@ -61,6 +65,12 @@ const (
 	maxGeneration   = 1 << 30
 	maxSeconds      = 1e10
 )
+
+// OwnSocket is the path at which an HTTP application may listen by itself, given that of its private listening socket. Which of
+// the two it uses is its choice.
+func OwnSocket(socket string) string {
+	return strings.TrimSuffix(socket, ".sock") + ".d/s"
+}
 
 // side is one end of the socketpair.
 type side string
@@ -83,6 +93,7 @@ const (
 	status
 	seconds
 	text
+	oom
 
 	place   = pool | slot | generation
 	process = place | pid
@@ -102,11 +113,13 @@ var rules = [...]rule{
 	{Setup, supervisor, generation, 1},
 	{Child, supervisor, process | socket | seconds, 1},
 	{Failed, supervisor, place | text, 0},
-	{Exited, supervisor, process | status, 0},
+	{Exited, supervisor, process | status | oom, 0},
 	{Status, supervisor, 0, 1},
 	{Drain, supervisor, 0, 0},
 	{Reopen, supervisor, 0, 0},
+	{Ping, supervisor, 0, 0},
 	{Ready, front, 0, 0},
+	{Pong, front, 0, 0},
 	{Start, front, place, 0},
 	{Retire, front, process, 0},
 	{Kill, front, process, 0},
@@ -155,7 +168,7 @@ type check struct {
 	valid bool
 }
 
-func (m Message) checks() [9]check {
+func (m Message) checks() [10]check {
 	return [...]check{
 		{address, "address", m.Address != "", m.Address != "" && len(m.Address) <= MaxNameBytes},
 		{pool, "pool", m.Pool != "", m.Pool != "" && len(m.Pool) <= MaxNameBytes},
@@ -166,6 +179,7 @@ func (m Message) checks() [9]check {
 		{status, "status", m.Status != 0, 0 <= m.Status && m.Status <= 0xffff},
 		{seconds, "seconds", m.Seconds != 0, 0 <= m.Seconds && m.Seconds <= maxSeconds},
 		{text, "text", m.Text != "", len(m.Text) <= MaxTextBytes},
+		{oom, "oom", m.OOM, true},
 	}
 }
 

@@ -341,11 +341,15 @@ func (c *Conn) Park(keep time.Duration, unread []byte) bool {
 	if len(unread) > 0 {
 		kept := append([]byte(nil), unread...)
 		ch.partial[i] = &kept
+		c.entry.begun = c.loop.engine.now()
 	}
 	c.entry.deadline.Store(c.loop.engine.after(keep))
 	ch.owner[i].Store(nil)
 	for {
 		s := c.entry.state.Load()
+		if s&flagPark == flagReadable && c.drained() {
+			continue
+		}
 		if s&flagPark != 0 {
 			ch.owner[i].Store(c)
 			ch.partial[i] = nil
@@ -358,6 +362,16 @@ func (c *Conn) Park(keep time.Duration, unread []byte) bool {
 	}
 }
 
+// drained reports whether nothing is left to read, after a read that took exactly what was there. If so the flag is taken.
+func (c *Conn) drained() bool {
+	c.entry.take(flagReadable)
+	if peek(int(c.entry.fd)) == unix.EAGAIN {
+		return true
+	}
+	c.entry.flag(flagReadable)
+	return false
+}
+
 // Linger closes the connection after the client has had time to read the answer: half now, the rest when the client closes
 // (RFC 9112 §9.6). The loop does the waiting.
 func (c *Conn) Linger() {
@@ -367,6 +381,7 @@ func (c *Conn) Linger() {
 	l, en := c.loop, c.entry
 	en.drained = 0
 	en.deadline.Store(l.engine.after(lingerTime))
+	en.take(flagExpired) // crypto/tls lets a write deadline pass to end its own writes
 	buf := make([]byte, 4<<10)
 	for {
 		en.take(flagReadable)

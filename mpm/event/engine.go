@@ -45,6 +45,7 @@ const (
 // Options are the bounds of an engine. The zero value is ready to use.
 type Options struct {
 	Loops       int           // 0: one per processor
+	MaxConns    int           // connections at once; then the oldest idle ones are closed and accepting pauses. 0: no bound
 	HeadTimeout time.Duration // from accept to the end of the first request head; 0: 20 s
 	// Paused is called when accepting pauses for want of descriptors, at most once an episode. It may be nil.
 	Paused func(err error)
@@ -57,6 +58,7 @@ type Engine struct {
 	mu        sync.Mutex
 	next      uint32 // the loop that gets the next connection; accepting loop only
 	start     time.Time
+	max       int64 // connections
 	head      time.Duration
 	paused    func(error)
 
@@ -91,7 +93,10 @@ func New(o Options) (*Engine, error) {
 	if o.HeadTimeout <= 0 {
 		o.HeadTimeout = 20 * time.Second
 	}
-	e := &Engine{start: time.Now(), head: o.HeadTimeout, paused: o.Paused}
+	if o.MaxConns <= 0 {
+		o.MaxConns = 1 << 30
+	}
+	e := &Engine{start: time.Now(), max: int64(o.MaxConns), head: o.HeadTimeout, paused: o.Paused}
 	e.listeners.Store(new([]*Listener))
 	for range o.Loops {
 		l, err := newLoop(e)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -17,6 +18,10 @@ const (
 	acceptBatch = 64
 	lingerTime  = 2 * time.Second
 	lingerBytes = 256 << 10
+	// freshTime is how long a connection without a first request is safe from making room for others.
+	freshTime = 3 * time.Second
+	// freshDrain is how many seconds a connection without a first request has for it when the engine drains.
+	freshDrain = 2
 	// listenerBit marks the index in an epoll event as that of a listener.
 	listenerBit = 1 << 30
 	// headRate is the pace, in bytes a second, at which an incomplete head earns itself more time, up to twice the timeout.
@@ -25,17 +30,21 @@ const (
 
 // loop is one epoll instance and the goroutine that waits for it. Everything is owned by that goroutine, except where noted.
 type loop struct {
-	engine *Engine
-	epfd   int
-	file   *os.File // epfd in Go's poller: an idle loop is a parked goroutine, which holds no thread
-	raw    syscall.RawConn
-	poll   func(fd uintptr) bool
-	ready  int // events of the last poll
-	events [256]unix.EpollEvent
-	buf    []byte
-	turn   Turn
-	paused []*Listener
-	conns  sync.Pool // of *Conn; got by this loop only, see Conn.wake
+	engine  *Engine
+	epfd    int
+	file    *os.File // epfd in Go's poller: an idle loop is a parked goroutine, which holds no thread
+	raw     syscall.RawConn
+	poll    func(fd uintptr) bool
+	ready   int // events of the last poll
+	events  [256]unix.EpollEvent
+	buf     []byte
+	turn    Turn
+	paused  []*Listener
+	starved bool      // accepting has paused, and the table is not much emptier since
+	conns   sync.Pool // of *Conn; got by this loop only, see Conn.wake
+
+	woken    atomic.Bool // a tick is wanted that has not begun
+	shedding atomic.Bool // the next tick is to close some idle connections
 
 	mu    sync.Mutex // guards open, and the free list and growth of the table
 	open  int
@@ -81,8 +90,11 @@ func (l *loop) run() {
 	}
 }
 
-// wake makes the loop tick now. Safe from any goroutine.
-func (l *loop) wake() { l.setTick(time.Now()) }
+// wake makes the loop tick now, or once more if it does so already. Safe from any goroutine.
+func (l *loop) wake() {
+	l.woken.Store(true)
+	l.setTick(time.Now())
+}
 
 func (l *loop) setTick(t time.Time) {
 	// It fails only when the loop is closed, and then nothing ticks.
@@ -98,6 +110,8 @@ func (l *loop) dispatch(ev *unix.EpollEvent) {
 	}
 	index := uint32(ev.Fd)
 	en := l.table.entry(index)
+	state := en.state.Load() & stateMask
+	// After the state: the place may get its next connection at any moment, and that one has another gen.
 	if en.gen.Load() != uint32(ev.Pad) {
 		return
 	}
@@ -105,7 +119,13 @@ func (l *loop) dispatch(ev *unix.EpollEvent) {
 		l.notify(index)
 		return
 	}
-	switch en.state.Load() & stateMask {
+	if state == stateOwned {
+		state = en.state.Load() & stateMask // parked, or ended, meanwhile
+		if en.gen.Load() != uint32(ev.Pad) {
+			return
+		}
+	}
+	switch state {
 	case stateParked:
 		if ev.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 			l.release(index, en)
@@ -157,8 +177,12 @@ func (l *loop) unlisten(p *Listener) {
 }
 
 // accept takes waiting connections and deals them to the loops. Only the first loop accepts.
-func (l *loop) accept(p *Listener) {
+func (l *loop) accept(p *Listener) (more bool) {
 	for range acceptBatch {
+		if l.engine.open.Load() >= l.engine.max {
+			l.pause(p, errFull)
+			return false
+		}
 		var rsa unix.RawSockaddrAny
 		fd, errno := accept4(p.fd, &rsa)
 		switch errno {
@@ -167,23 +191,64 @@ func (l *loop) accept(p *Listener) {
 			l.engine.next++
 			to.add(fd, p, &rsa)
 		case unix.EAGAIN:
-			return
+			return false
 		case unix.EINTR, unix.ECONNABORTED:
 		default:
 			l.pause(p, errno)
-			return
+			return false
 		}
+	}
+	return true
+}
+
+var errFull = errors.New("as many connections as there are descriptors for")
+
+// pause leaves a listener alone for a moment, when there is no descriptor or memory for a connection, and has the loops close
+// the connections that have idled for longest.
+func (l *loop) pause(p *Listener, err error) {
+	if !l.starved && l.engine.paused != nil {
+		l.engine.paused(err)
+	}
+	l.starved = true
+	l.unlisten(p)
+	l.paused = append(l.paused, p)
+	for _, other := range l.engine.loops {
+		other.shedding.Store(true)
+		other.wake()
 	}
 }
 
-// pause leaves a listener alone until the next tick, when there is no descriptor or memory for a connection.
-func (l *loop) pause(p *Listener, err error) {
-	if len(l.paused) == 0 && l.engine.paused != nil {
-		l.engine.paused(err)
+// shed closes the idle connections that would be closed next. Those that have never sent a request come last, and only after
+// they had some time for it.
+func (l *loop) shed() {
+	oldest := ^uint32(0)
+	fresh := l.engine.after(l.engine.head - freshTime)
+	l.parked(func(_ uint32, en *entry) {
+		if en.requests > 0 {
+			oldest = min(oldest, en.deadline.Load())
+		}
+	})
+	l.parked(func(index uint32, en *entry) {
+		d := en.deadline.Load()
+		if en.requests > 0 && d <= oldest || en.requests == 0 && oldest == ^uint32(0) && d <= fresh {
+			l.release(index, en)
+		}
+	})
+}
+
+// parked visits the connections that wait for a request and have sent nothing of it.
+func (l *loop) parked(visit func(index uint32, en *entry)) {
+	chunks := l.table.chunks.Load()
+	if chunks == nil {
+		return
 	}
-	l.unlisten(p)
-	l.paused = append(l.paused, p)
-	l.setTick(time.Now().Add(time.Second))
+	for c, ch := range *chunks {
+		for i := range ch.entries {
+			if en := &ch.entries[i]; en.state.Load()&stateMask == stateParked && ch.partial[i] == nil {
+				visit(uint32(c*chunkSize+i), en)
+			}
+		}
+	}
 }
 
 // add makes a new connection an entry of this loop. It is called from the accepting loop.
@@ -203,7 +268,7 @@ func (l *loop) add(fd int, p *Listener, rsa *unix.RawSockaddrAny) {
 	l.engine.accepted.Add(1)
 
 	en := l.table.entry(index)
-	en.fd, en.listener, en.requests, en.drained = int32(fd), p.index, 0, 0
+	en.fd, en.listener, en.requests, en.drained, en.born = int32(fd), p.index, 0, 0, l.engine.now()
 	en.setPeer(rsa)
 	en.deadline.Store(l.engine.after(l.engine.head))
 	en.state.Store(stateParked)
@@ -320,14 +385,12 @@ func (l *loop) keep(ch *chunk, i uint32, en *entry, rest []byte, first bool) {
 	}
 	kept := append([]byte(nil), rest...)
 	ch.partial[i] = &kept
-	limit := l.engine.now() + uint32(l.engine.head/time.Second)
+	head := uint32(l.engine.head / time.Second)
 	if first {
-		en.deadline.Store(limit)
-		return
+		en.begun = l.engine.now()
 	}
 	// A slow but honest sender gets a second for every headRate bytes, up to one more timeout.
-	extra := min(uint32(len(kept)/headRate), uint32(l.engine.head/time.Second))
-	en.deadline.Store(min(limit, en.deadline.Load()+extra))
+	en.deadline.Store(en.begun + head + min(uint32(len(kept)/headRate), head))
 }
 
 // linger half closes a connection and throws away what still comes in, so that a reset does not overtake the answer
@@ -364,11 +427,38 @@ func drain(en *entry, buf []byte) (end bool) {
 
 // tick closes what is overdue and tries paused listeners again.
 func (l *loop) tick() {
+	l.woken.Store(false)
 	l.mu.Lock()
 	open := l.open
 	l.mu.Unlock()
+	if l.shedding.Swap(false) {
+		l.shed()
+	}
 	if open > 0 {
 		l.sweep()
+	}
+	l.resume()
+	if l.engine.Draining() && l == l.engine.loops[0] {
+		l.closeListeners()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// Under the mutex: add sets the tick of a loop that had none.
+	if l.woken.Load() {
+		l.setTick(time.Now())
+		return
+	}
+	if l.open == 0 && len(l.paused) == 0 {
+		l.setTick(time.Time{})
+		return
+	}
+	l.setTick(time.Now().Add(time.Second))
+}
+
+// resume accepts again when there is room for more than the next few.
+func (l *loop) resume() {
+	if free := l.engine.max - l.engine.open.Load(); free <= l.engine.max/32 {
+		return
 	}
 	paused := l.paused
 	l.paused = nil
@@ -377,24 +467,16 @@ func (l *loop) tick() {
 			l.paused = append(l.paused, p)
 		}
 	}
-	if l.engine.Draining() && l == l.engine.loops[0] {
-		l.closeListeners()
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	// Under the mutex: add sets the tick of a loop that had none.
-	if l.open == 0 && len(l.paused) == 0 {
-		l.setTick(time.Time{})
-		return
-	}
-	l.setTick(time.Now().Add(time.Second))
+	l.starved = l.starved && len(paused) > 0 // a tick without a pause ends the episode
 }
 
 // closeListeners takes the connections that clients have opened already, and lets the kernel refuse others.
 func (l *loop) closeListeners() {
 	for _, p := range *l.engine.listeners.Load() {
 		if !p.closed {
-			l.accept(p)
+			l.unlisten(p) // the supervisor has the same socket: closing ours would leave it in epoll
+			for l.accept(p) {
+			}
 			p.close()
 		}
 	}
@@ -414,13 +496,27 @@ func (l *loop) sweep() {
 			}
 			index := uint32(c*chunkSize + i)
 			if draining && state == stateParked && ch.partial[i] == nil {
-				l.release(index, en)
+				l.dismiss(index, en)
 				continue
 			}
 			if d := en.deadline.Load(); d != 0 && d <= now {
 				l.expire(index, en)
 			}
 		}
+	}
+}
+
+// dismiss closes an idle connection of a draining engine, unless a request has just come. One that has not had its first gets
+// a moment for it.
+func (l *loop) dismiss(index uint32, en *entry) {
+	if en.requests == 0 && l.engine.now() <= en.born+freshDrain {
+		return
+	}
+	gen := en.gen.Load()
+	l.readable(index, en, 0)
+	ch, i := l.table.chunk(index), index%chunkSize
+	if en.gen.Load() == gen && en.state.Load()&stateMask == stateParked && ch.partial[i] == nil {
+		l.release(index, en)
 	}
 }
 

@@ -19,6 +19,17 @@ func read(fd int, p []byte) (int, unix.Errno) {
 	}
 }
 
+// peek tells whether there is something to read: EAGAIN says no.
+func peek(fd int) unix.Errno {
+	var b [1]byte
+	for {
+		_, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(ptr(&b)), 1, unix.MSG_PEEK, 0, 0)
+		if errno != unix.EINTR {
+			return errno
+		}
+	}
+}
+
 // write sends p; MSG_NOSIGNAL because a client that has gone is no reason for SIGPIPE.
 func write(fd int, p []byte) (int, unix.Errno) { return send(fd, p, unix.MSG_NOSIGNAL) }
 

@@ -36,6 +36,8 @@ type entry struct {
 	fd       int32
 	drained  int32 // bytes thrown away while lingering
 	requests uint32
+	born     uint32 // engine seconds: when it was accepted
+	begun    uint32 // likewise: when the incomplete head did
 	listener uint16
 	port     uint16
 	family   uint8 // 4, 6, or 0 for a unix socket

@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +19,7 @@ type pool struct {
 	Pool
 	slots   map[int]*child
 	refusal limiter
+	group   string // folder of its control group; empty: none
 }
 
 // child is one process of a pool. Owned by the loop.
@@ -24,8 +28,9 @@ type child struct {
 	pool       *pool
 	slot       int
 	generation int
-	socket     string   // name in the socket folder
-	output     *os.File // read end of its standard output and error: for the fronts, never read here
+	socket     string      // name in the socket folder
+	group      *childGroup // nil: none
+	output     *os.File    // read end of its standard output and error: for the fronts, never read here
 }
 
 // message tells a front of c.
@@ -99,52 +104,113 @@ func failed(m ctl.Message, reason error) ctl.Message {
 	}
 }
 
-// forkChild starts a process of p: descriptor 0 is its private listening socket, 1 and 2 its output, and there is no other.
+// forkChild starts a process of p: descriptor 0 is its private listening socket, 1 and 2 its output, and there is no other. A
+// program that may make its own socket has the private one as descriptor 3.
 func (s *supervisor) forkChild(p *pool, slot int, now time.Time) (*child, error) {
-	listener, name, err := s.folder.listen()
+	c := &child{process: process{started: now}, pool: p, slot: slot, generation: s.plan.Generation}
+	listener, name, err := s.folder.listen(p)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(listener) //nolint:errcheck // the child has it
-	pid, output, err := s.forkWithOutput(p, listener)
-	if err != nil {
-		return nil, errors.Join(err, s.folder.remove(name))
+	c.socket = name
+	if err := s.openChildGroup(c); err != nil {
+		return nil, errors.Join(err, s.unmakeChild(c))
 	}
-	return &child{
-		process: process{pid: pid, started: now}, pool: p, slot: slot,
-		generation: s.plan.Generation, socket: name, output: output,
-	}, nil
+	if err := s.forkWithOutput(c, listener); err != nil {
+		return nil, errors.Join(err, s.unmakeChild(c))
+	}
+	exposeToOOM(c.pid)
+	return c, nil
 }
 
-func (s *supervisor) forkWithOutput(p *pool, listener int) (pid int, output *os.File, err error) {
+// openChildGroup makes the control group of c, if its pool has some.
+func (s *supervisor) openChildGroup(c *child) error {
+	group, err := s.groups.newChild(c.pool)
+	if err != nil {
+		return fmt.Errorf("control group: %w", err)
+	}
+	c.group = group
+	return nil
+}
+
+// unmakeChild removes what was made for a child, when it never ran or was reaped.
+func (s *supervisor) unmakeChild(c *child) error {
+	if c.group != nil {
+		s.groups.bury(c.group)
+	}
+	var err error
+	if c.pool.OwnSocket {
+		err = s.folder.removeOwn(c.socket, ownerOf(c.pool.Credential))
+	}
+	return errors.Join(err, s.folder.remove(c.socket))
+}
+
+func (s *supervisor) forkWithOutput(c *child, listener int) error {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return 0, nil, fmt.Errorf("pipe: %w", err)
+		return fmt.Errorf("pipe: %w", err)
 	}
-	defer unix.Close(pipe[1])                                  //nolint:errcheck // the child has it
-	output = os.NewFile(uintptr(pipe[0]), "output of a child") // blocking still: so the runtime's poller does not get it
-	err = unix.SetNonblock(pipe[0], true)                      // for the front's poller; the child's end stays blocking
+	defer unix.Close(pipe[1])                                    //nolint:errcheck // the child has it
+	c.output = os.NewFile(uintptr(pipe[0]), "output of a child") // blocking still: so the runtime's poller does not get it
+	err := unix.SetNonblock(pipe[0], true)                       // for the front's poller; the child's end stays blocking
 	if err == nil {
-		pid, err = s.childForker.start(image{
-			path: p.Path, args: p.Args, env: p.Env, dir: p.Dir, credential: p.Credential,
-			files: []uintptr{uintptr(listener), uintptr(pipe[1]), uintptr(pipe[1])},
-		})
+		c.pid, err = s.start(c, uintptr(listener), uintptr(pipe[1]))
 	}
 	if err != nil {
-		return 0, nil, errors.Join(err, output.Close())
+		return errors.Join(err, c.output.Close())
 	}
-	return pid, output, nil
+	return nil
+}
+
+// start forks c, by way of a launcher if its pool needs one.
+func (s *supervisor) start(c *child, listener, output uintptr) (pid int, err error) {
+	p := c.pool
+	i := image{
+		path: p.Path, args: p.Args, env: p.Env, dir: p.Dir, credential: p.Credential, files: []uintptr{listener, output, output},
+	}
+	if p.OwnSocket {
+		null, err := ctl.Descriptor(s.null)
+		if err != nil {
+			return 0, err
+		}
+		i.files = []uintptr{uintptr(null), output, output, listener}
+		folder := s.folder.ownFolderOf(c.socket, ownerOf(p.Credential))
+		i.args, i.env = withSocket(p, filepath.Join(folder, filepath.Base(ctl.OwnSocket(c.socket))))
+	}
+	if c.group != nil {
+		i.cgroup = c.group.folder
+		defer closeFile(c.group.folder)
+	}
+	if p.launched() {
+		var order *os.File
+		if i, order, err = s.launcher(i, p); err != nil {
+			return 0, err
+		}
+		defer closeFile(order)
+	}
+	return s.childForker.start(i)
+}
+
+// withSocket tells a program where it may listen.
+func withSocket(p *pool, path string) (args, env []string) {
+	args = append(args, p.Args[0])
+	for _, a := range p.Args[1:] {
+		args = append(args, strings.ReplaceAll(a, SocketPlaceholder, path))
+	}
+	return args, append(slices.Clone(p.Env), "GATEWAY_SOCKET="+path)
 }
 
 // buryChild forgets a child that was reaped and tells the front.
-func (s *supervisor) buryChild(c *child, status unix.WaitStatus) {
+func (s *supervisor) buryChild(c *child, status unix.WaitStatus, now time.Time) {
 	delete(s.children, c.pid)
 	delete(c.pool.slots, c.slot)
-	if err := s.folder.remove(c.socket); err != nil && !errors.Is(err, unix.ENOENT) {
+	oom := s.endedByOOM(c, status, now)
+	if err := s.unmakeChild(c); err != nil && !errors.Is(err, unix.ENOENT) {
 		s.log.Warnw("socket of a child not removed", "socket", c.socket, "error", err)
 	}
 	s.send(ctl.Message{
-		Kind: ctl.Exited, Pool: c.pool.Name, Slot: c.slot, PID: c.pid, Generation: c.generation, Status: int(status),
+		Kind: ctl.Exited, Pool: c.pool.Name, Slot: c.slot, PID: c.pid, Generation: c.generation, Status: int(status), OOM: oom,
 	}, nil, c.output)
 }
 

@@ -18,6 +18,7 @@ type image struct {
 	dir        string
 	credential *Credential
 	files      []uintptr // becomes descriptors 0, 1, 2 …; everything else of ours is closed on exec
+	cgroup     *os.File  // folder of the control group to start in; nil: ours
 }
 
 // forker starts processes from one OS thread that lives until close.
@@ -95,6 +96,9 @@ func fork(i image) (pid int, err error) {
 			Setsid:    true,
 			Pdeathsig: syscall.SIGKILL,
 		},
+	}
+	if i.cgroup != nil {
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(i.cgroup.Fd())
 	}
 	if c := i.credential; c != nil {
 		attr.Sys.Credential = &syscall.Credential{Uid: c.UID, Gid: c.GID, Groups: c.Groups}

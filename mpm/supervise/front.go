@@ -30,6 +30,7 @@ type front struct {
 	out     chan outgoing // read by the writer, closed by the loop
 	ready   bool
 	readyBy time.Time
+	pulse   pulse
 }
 
 // outgoing is a message on its way to the front.
@@ -175,6 +176,8 @@ func (s *supervisor) frontEvent(e event, now time.Time) {
 	switch m := e.message; m.Kind {
 	case ctl.Ready:
 		s.frontReady(now)
+	case ctl.Pong:
+		s.front.pulse.asked = false
 	case ctl.Start:
 		s.startChild(m, now)
 	case ctl.Retire:
@@ -191,6 +194,9 @@ func (s *supervisor) frontEvent(e event, now time.Time) {
 func (s *supervisor) frontReady(now time.Time) {
 	if s.front.ready {
 		return
+	}
+	if !s.everReady && s.plan.Ready != nil {
+		s.plan.Ready()
 	}
 	s.front.ready, s.everReady = true, true
 	s.log.Infow("front ready", "pid", s.front.pid, "seconds", now.Sub(s.front.started).Seconds())
@@ -218,6 +224,7 @@ func (s *supervisor) frontDue(now time.Time, next *soonest) {
 			s.frontNotStarted(err, now)
 		}
 	}
+	s.heartbeatDue(now, next)
 	switch f := s.front; {
 	case f == nil:
 		next.add(s.restartAt)

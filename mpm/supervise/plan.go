@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"gateway/internal/ctl"
@@ -23,7 +24,8 @@ type Plan struct {
 	Generation int    // from 1
 
 	Front     Program
-	Setup     []byte // what the front gets to know, as a blob: see [ctl.ReadBlob]
+	Launcher  []string // arguments that make [Self] call [Launch]: the program's name and its role
+	Setup     []byte   // what the front gets to know, as a blob: see [ctl.ReadBlob]
 	Listeners []Listener
 	Pools     []Pool
 
@@ -33,6 +35,7 @@ type Plan struct {
 
 	GracePeriod time.Duration // how long a graceful stop waits for the front
 	Reopen      func() error  `json:"-"` // reopens the supervisor's own log files; nil: it has none
+	Ready       func()        `json:"-"` // called once, when the first front serves; nil: nobody wants to know
 }
 
 // Program is how the front is started. Its executable is [Self].
@@ -65,6 +68,43 @@ type Pool struct {
 	Credential *Credential
 	Slots      int           // at most so many children
 	KillAfter  time.Duration // from SIGTERM to SIGKILL when the front asks to kill
+	Limits     Limits
+	Cgroup     *Cgroup // nil: the children stay in the supervisor's control group
+
+	// OwnSocket is for programs that may make their socket themselves: see [SocketPlaceholder].
+	OwnSocket bool
+}
+
+// SocketPlaceholder stands in the arguments of a pool with OwnSocket for the path at which a child may listen; it is also in its
+// environment, as GATEWAY_SOCKET. Nothing is there when the child starts. Descriptor 3 is a socket that listens already, which it
+// may use instead, and is announced as systemd does (LISTEN_FDS); descriptor 0 is empty. [ctl.OwnSocket] names the path to the front.
+const SocketPlaceholder = "{socket}"
+
+// Limits are set for each child before its program runs. The zero value changes nothing.
+type Limits struct {
+	Umask   *int
+	Nice    *int
+	Rlimits []Rlimit
+}
+
+// Rlimit is one limit of setrlimit(2), soft and hard.
+type Rlimit struct {
+	Name     string // for messages
+	Resource int    // unix.RLIMIT_…
+	Value    uint64
+}
+
+// Cgroup are the limits of a pool's control group. 0: none.
+type Cgroup struct {
+	MemoryMax      int64 // bytes
+	PIDsMax        int
+	CPUWeight      int
+	ChildMemoryMax int64 // bytes, of each child and what it starts
+}
+
+// launched reports whether the children need more than fork and exec can do.
+func (p *Pool) launched() bool {
+	return p.OwnSocket || p.Limits.Umask != nil || p.Limits.Nice != nil || len(p.Limits.Rlimits) > 0
 }
 
 // validate finds what would fail late or do harm. All of it at once.
@@ -97,6 +137,9 @@ func (p *Plan) validate() error {
 			fail("pool %q: named twice", pool.Name)
 		}
 		seen[pool.Name] = true
+		if pool.launched() && len(p.Launcher) == 0 {
+			fail("pool %q: needs a launcher", pool.Name)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -111,6 +154,8 @@ func (p *Pool) validate() error {
 		return fmt.Errorf("pool %q: no arguments", p.Name)
 	case p.Slots < 1 || p.Slots > ctl.MaxSlot:
 		return fmt.Errorf("pool %q: %d slots: must be 1 to %d", p.Name, p.Slots, ctl.MaxSlot)
+	case p.Cgroup != nil && strings.ContainsAny(p.Name, "/\x00\n"):
+		return fmt.Errorf("pool %q: the name can't be that of a control group", p.Name)
 	case p.KillAfter < 0:
 		return fmt.Errorf("pool %q: kill_after %v: must not be negative", p.Name, p.KillAfter)
 	}

@@ -19,12 +19,16 @@ type process struct {
 	pid     int
 	started time.Time
 	climb   climb
+	killed  bool // we have sent SIGKILL
 }
 
 func (p *process) signal(r rung) {
 	target := p.pid
 	if r.group {
 		target = -p.pid
+	}
+	if r.signal == syscall.SIGKILL {
+		p.killed = true
 	}
 	unix.Kill(target, r.signal) //nolint:errcheck // ESRCH: it is a zombie already; EPERM can't be: it is a child
 }
@@ -40,13 +44,16 @@ func (s *supervisor) reap(now time.Time) {
 		f := s.front
 		switch {
 		case c != nil:
-			z.endGroup(&c.process)
-			s.buryChild(c, wait(z.pid))
+			if z.endGroup(&c.process) && c.group != nil {
+				c.group.kill()
+			}
+			s.buryChild(c, wait(z.pid), now)
 		case f != nil && f.pid == z.pid:
 			z.endGroup(&f.process)
 			s.buryFront(wait(z.pid), now)
 		default:
 			wait(z.pid)
+			s.groups.sweep() // what kept a group busy may have been this one
 		}
 	}
 }
@@ -58,11 +65,14 @@ type zombie struct {
 }
 
 // endGroup kills what a process left behind that did not end in peace: a grandchild would keep its connections and
-// its output open. One that ended in peace may leave something running on purpose, as PHP's exec("job &") does.
-func (z zombie) endGroup(p *process) {
-	if z.crashed || p.climb.force >= killing {
-		p.signal(rung{signal: syscall.SIGKILL, group: true})
+// its output open. One that ended in peace may leave something running on purpose, as PHP's exec("job &") does. It
+// reports whether it did.
+func (z zombie) endGroup(p *process) bool {
+	if !z.crashed && p.climb.force < killing {
+		return false
 	}
+	unix.Kill(-p.pid, syscall.SIGKILL) //nolint:errcheck // ESRCH: nobody is left
+	return true
 }
 
 // siginfo is siginfo_t as waitid fills it. The union behind the first three is aligned like a pointer.
@@ -134,15 +144,20 @@ func (s *supervisor) killOrphans() bool {
 
 // parentOf reads the parent of a process; 0 when there is none.
 func parentOf(pid int) int {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	// pid (name) state ppid …: the name may hold anything.
-	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	fields := statFields(pid)
 	if len(fields) < 2 {
 		return 0
 	}
 	parent, _ := strconv.Atoi(fields[1]) // 0 when it is no number
 	return parent
+}
+
+// statFields reads what the kernel says of a process, from its state on; nil when there is no such process.
+func statFields(pid int) []string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
+	// pid (name) state ppid …: the name may hold anything.
+	return strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
 }

@@ -13,8 +13,10 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -33,6 +35,9 @@ const (
 	modeVariable  = "SUPERVISE_TEST_MODE"
 )
 
+// launchRole is the argument that makes the test binary a launcher.
+const launchRole = "launch"
+
 // patience bounds every wait of a test. No test waits for so long unless it fails.
 const patience = 20 * time.Second
 
@@ -43,6 +48,17 @@ func TestMain(m *testing.M) {
 	case "front":
 		os.Exit(frontRole())
 	}
+	if len(os.Args) == 3 && os.Args[1] == "listener" {
+		os.Exit(listenerRole(os.Args[2]))
+	}
+	if len(os.Args) == 3 && os.Args[1] == launchRole { // its environment is empty
+		descriptor, err := strconv.Atoi(os.Args[2])
+		if err == nil {
+			err = Launch(descriptor)
+		}
+		fmt.Fprintln(os.Stderr, "launcher:", err)
+		os.Exit(127)
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -50,6 +66,7 @@ func TestMain(m *testing.M) {
 type setting struct {
 	Plan         Plan
 	ReadyTimeout time.Duration
+	Heartbeat    time.Duration
 	Ladder       []time.Duration // the TERMs, then the KILL; nil: as in production
 }
 
@@ -63,6 +80,9 @@ func supervisorRole() int {
 	s := newSupervisor(set.Plan, stderrLogger{})
 	if set.ReadyTimeout > 0 {
 		s.readyTimeout = set.ReadyTimeout
+	}
+	if set.Heartbeat > 0 {
+		s.heartbeat = set.Heartbeat
 	}
 	if set.Ladder != nil {
 		s.stopLadder = func() []rung { return shortLadder(set.Ladder) }
@@ -111,6 +131,7 @@ type order struct {
 	Send *ctl.Message `json:",omitempty"`
 	Raw  string       `json:",omitempty"` // bytes to send as they are
 	Dial string       `json:",omitempty"` // a socket to connect to
+	Pong bool         `json:",omitempty"` // answer pings from now on
 	Exit *int         `json:",omitempty"`
 }
 
@@ -119,6 +140,7 @@ type relay struct {
 	conn    *ctl.Conn
 	control *os.File
 	mode    string
+	answers atomic.Bool // a mode that answers no Ping was told to
 	writing sync.Mutex
 	out     *json.Encoder
 }
@@ -149,6 +171,13 @@ func frontRole() int {
 		return 5
 	}
 	r.say(said{PID: os.Getpid(), Files: files})
+	if mode == "busy" {
+		go func() { // ends with the process
+			for n := 0; ; n++ {
+				_ = n
+			}
+		}()
+	}
 	go r.obey(test)
 	return r.listen()
 }
@@ -171,6 +200,9 @@ func (r *relay) obey(test io.Reader) {
 			err = r.conn.Send(*o.Send)
 		case o.Raw != "":
 			_, err = r.control.Write([]byte(o.Raw))
+		case o.Pong:
+			r.answers.Store(true)
+			err = r.conn.Send(ctl.Message{Kind: ctl.Pong})
 		case o.Dial != "":
 			var c net.Conn
 			if c, err = net.Dial("unix", o.Dial); err == nil {
@@ -196,6 +228,10 @@ func (r *relay) listen() int {
 		}
 		r.say(said{Message: &m})
 		switch m.Kind {
+		case ctl.Ping:
+			if r.mode != "silent" && r.mode != "busy" || r.answers.Load() {
+				r.conn.Send(ctl.Message{Kind: ctl.Pong})
+			}
 		case ctl.Listener:
 			go r.serve(files[0])
 		case ctl.Child:
@@ -315,6 +351,7 @@ func newRig(t *testing.T, pools ...Pool) *rig {
 		Front: Program{Args: []string{"front"}, Env: []string{
 			roleVariable + "=front", relayVariable + "=" + path,
 		}},
+		Launcher:    []string{"launcher", launchRole},
 		Setup:       []byte("the setup"),
 		Pools:       pools,
 		RuntimeDir:  filepath.Join(dir, "run"),

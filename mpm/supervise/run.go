@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
@@ -30,6 +31,7 @@ type supervisor struct {
 	started      time.Time
 	stopLadder   func() []rung
 	readyTimeout time.Duration
+	heartbeat    time.Duration
 	clock        func() time.Time
 
 	// Made by prepare, which appends to undo how to unmake it.
@@ -38,6 +40,7 @@ type supervisor struct {
 	setup       *os.File
 	folder      *socketFolder
 	admin       *admin
+	groups      groups
 	frontForker *forker
 	childForker *forker
 	signals     chan os.Signal
@@ -56,7 +59,8 @@ type supervisor struct {
 	restartAt   time.Time
 	pools       map[string]*pool
 	children    map[int]*child // by pid
-	refusal     limiter        // for pools that do not exist
+	ooms        oomWatch
+	refusal     limiter // for pools that do not exist
 	stop        stop
 	stopWaiters []request
 	failure     error // why the start failed
@@ -78,11 +82,13 @@ func newSupervisor(p Plan, log Logger) *supervisor {
 		started:      time.Now(),
 		stopLadder:   stopLadder,
 		readyTimeout: readyTimeout,
+		heartbeat:    heartbeatPeriod,
 		clock:        time.Now,
 		signals:      make(chan os.Signal, 8),
 		deaths:       make(chan os.Signal, 1),
 		events:       make(chan event),
 		done:         make(chan struct{}),
+		ooms:         newOOMWatch(),
 		pools:        make(map[string]*pool, len(p.Pools)),
 		children:     make(map[int]*child),
 	}
@@ -119,6 +125,7 @@ func (s *supervisor) prepare() error {
 		s.openStateDir,
 		s.openSockets,
 		s.openFiles,
+		s.openGroups,
 		s.startForkers,
 	} {
 		if err := step(); err != nil {
@@ -174,12 +181,12 @@ func closeOnExec() error {
 // openRuntimeDir opens the runtime folder and the sockets' folder in it, unless another supervisor lives there.
 func (s *supervisor) openRuntimeDir() error {
 	if live, pid := listenerOf(s.plan.AdminSocket); live {
-		return fmt.Errorf("admin socket %s: another gateway runs here: pid %d", s.plan.AdminSocket, pid)
+		return fmt.Errorf("admin socket %s: another gateway runs here: pid %d: `gateway stop` ends it; a second one needs a runtime_dir of its own", s.plan.AdminSocket, pid)
 	}
 	o := ownerOf(s.plan.Front.Credential)
 	dir, made, err := ownFolder(s.plan.RuntimeDir, o)
 	if err != nil {
-		return fmt.Errorf("runtime_dir: %w", err)
+		return fmt.Errorf("gateway { runtime_dir }: %w", err)
 	}
 	s.undo = append(s.undo, func() {
 		dir.Close() //nolint:errcheck // a folder
@@ -192,6 +199,9 @@ func (s *supervisor) openRuntimeDir() error {
 		return fmt.Errorf("runtime_dir: %w", err)
 	}
 	s.undo = append(s.undo, s.folder.close)
+	if slices.ContainsFunc(s.plan.Pools, func(p Pool) bool { return p.OwnSocket && ownerOf(p.Credential) != o }) {
+		return s.folder.openOutside()
+	}
 	return nil
 }
 
@@ -211,7 +221,7 @@ func (s *supervisor) openStateDir() error {
 	}
 	dir, _, err := ownFolder(s.plan.StateDir, ownerOf(s.plan.Front.Credential))
 	if err != nil {
-		return fmt.Errorf("state_dir: %w", err)
+		return fmt.Errorf("gateway { state_dir }: %w", err)
 	}
 	return dir.Close()
 }

@@ -376,7 +376,7 @@ func TestAFolderOfAnotherUserIsNotTaken(t *testing.T) {
 		{"root's and empty is given to the user", func(p string) error { return os.Mkdir(p, 0o755) }, ""},
 		{"root's and used is refused", func(p string) error {
 			return errors.Join(os.Mkdir(p, 0o700), os.WriteFile(p+"/x", nil, 0o600))
-		}, "belongs to user 0: run chown -R 33"},
+		}, "belongs to user 0, not to user 33"},
 		{"somebody else's is refused", func(p string) error {
 			return errors.Join(os.Mkdir(p, 0o700), os.Chown(p, 99, 99))
 		}, "belongs to user 99, not to user 33"},
@@ -408,7 +408,7 @@ func TestAChildsSocketIsBlockingAndItsOwn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.close()
-	fd, name, err := d.listen()
+	fd, name, err := d.listen(new(pool))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -428,7 +428,7 @@ func TestAChildsSocketIsBlockingAndItsOwn(t *testing.T) {
 	if err := d.remove(name); err != nil {
 		t.Error(err)
 	}
-	if _, second, err := d.listen(); err != nil || second == name {
+	if _, second, err := d.listen(new(pool)); err != nil || second == name {
 		t.Errorf("the next socket is %q, %v: names are not used twice", second, err)
 	}
 }

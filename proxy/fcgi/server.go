@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
 // Why the context of a request ended, as context.Cause gives it.
@@ -23,9 +24,11 @@ const maxParams = 1 << 20
 // Server is the application's side of FastCGI: it runs a handler for one request at a time on each connection.
 type Server struct {
 	// Handler answers a request. Its context ends when the peer closes the connection (closing only its sending side counts),
-	// aborts the request, or when Shutdown lost patience. A body that the handler does not read can hide that from the server,
-	// until the handler writes. Handler is set before the first call of Serve or ServeConn.
+	// aborts the request, or when Shutdown lost patience. Handler is set before the first call of Serve or ServeConn.
 	Handler func(context.Context, *Request)
+	// Gone reports whether the peer of a connection has closed it, without reading. It is asked each second while a body that
+	// the handler does not read hides the end of the connection. nil: nobody knows; then the next write shows it.
+	Gone func(net.Conn) bool
 
 	mu        sync.Mutex
 	closing   bool
@@ -375,6 +378,7 @@ func (c *conn) stdin() error {
 	if r.read {
 		return fmt.Errorf("%w: a body after its end", ErrProtocol)
 	}
+	defer c.watch(r)()
 	for c.in.left > 0 {
 		b, err := c.in.chunk()
 		if err != nil {
@@ -386,6 +390,34 @@ func (c *conn) stdin() error {
 		c.in.consume(len(b))
 	}
 	return nil
+}
+
+// goneCheck is how often a connection is looked at whose body nobody reads.
+const goneCheck = time.Second
+
+// watch looks for the end of the connection until stop is called.
+func (c *conn) watch(r *Request) (stop func()) {
+	if c.server.Gone == nil {
+		return func() {}
+	}
+	ended := make(chan struct{})
+	go func() { // ends with stop, or with the connection
+		t := time.NewTicker(goneCheck)
+		defer t.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-t.C:
+				if c.server.Gone(c.nc) {
+					r.cancel(ErrPeerGone)
+					r.endBody(io.ErrUnexpectedEOF)
+					return
+				}
+			}
+		}
+	}()
+	return func() { close(ended) }
 }
 
 // abort cancels a request that runs and ends one that has not begun to.

@@ -1,19 +1,9 @@
-pool "app" {
-  mpm = "prefork"
-  wsgi {
-    module = "shop.wsgi"
-  }
-  rlimit {}
-}
 pool "edge" {
   mpm = "event"
 }
 site "example.com" {
   listen = [":80"]
   root   = "/srv/www"
-  route "/app" {
-    pool = "app"
-  }
   route "/api/*" {
     pool = "edge"
     proxy {

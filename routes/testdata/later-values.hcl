@@ -1,9 +1,5 @@
-pool "app" {
-  mpm = "worker"
-}
 pool "php" {
   mpm = "prefork"
-  spawn = "static"
   php {
     share_opcache = true
   }
@@ -16,9 +12,5 @@ site "example.com" {
   }
   route "/*" {
     pool = "php"
-  }
-  route "/app" {
-    pool = "app"
-    static {}
   }
 }

@@ -47,6 +47,16 @@ pool "scripts" {
   max_request_workers = 16
 }
 
+pool "app" {
+  mpm               = "worker"
+  start_servers     = 2
+  threads_per_child = 25
+  wsgi {
+    module = "shop.wsgi:application"
+    dir    = "/srv/shop"
+  }
+}
+
 site "example.com" "www.example.com" {
   listen = [":80", ":443"]         # :443 is TLS; :80 redirects to it when the site has TLS
   root   = "/srv/legacy/public"
@@ -64,6 +74,7 @@ site "example.com" "www.example.com" {
     cgi { root = "/srv/legacy/cgi-bin" }
   }
   route "*.php" { pool = "php" }   # the pool says what runs
+  route "/shop/*" { pool = "app" }
   route "/*" {
     pool      = "edge"
     try_files = ["{path}", "{path}/index.php", "/index.php"]

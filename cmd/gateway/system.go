@@ -1,0 +1,105 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"gateway/mpm/supervise"
+	"gateway/routes"
+	"gateway/tls"
+)
+
+// findings are what is wrong with a configuration on this machine that only a start would show: rights of the front's user, and
+// certificates that can't be used.
+func findings(c *routes.Config) []string {
+	return append(unreachable(c), badCertificates(c)...)
+}
+
+// unreachable lists the folders that the front's user can't enter.
+func unreachable(c *routes.Config) []string {
+	credential, err := lookup(c.Gateway.User)
+	if credential == nil || err != nil {
+		return nil // the front runs as the caller, whose rights were tried; an unknown user is reported elsewhere
+	}
+	var found, folders []string
+	for i := range c.Sites {
+		for j := range c.Sites[i].Routes {
+			r := &c.Sites[i].Routes[j]
+			folders = append(folders, r.Root)
+			if r.CGI != nil {
+				folders = append(folders, r.CGI.Root)
+			}
+		}
+	}
+	if log := c.Gateway.AccessLog; log != nil && log.Path != "-" {
+		folders = append(folders, filepath.Dir(log.Path))
+	}
+	slices.Sort(folders)
+	for _, folder := range slices.Compact(folders) {
+		if at := obstacle(folder, credential); at != "" {
+			found = append(found, fmt.Sprintf("user %q, as which the front runs, can't enter %s, and so can't use %s: run chmod o+x %s, or choose another folder",
+				c.Gateway.User, at, folder, at))
+		}
+	}
+	return found
+}
+
+// obstacle is the first folder on the way to a path that its mode bits keep a user from entering; empty: none, or the path is
+// not there at all.
+func obstacle(path string, user *supervise.Credential) string {
+	if path == "" {
+		return ""
+	}
+	if parent := filepath.Dir(path); parent != path {
+		if at := obstacle(parent, user); at != "" {
+			return at
+		}
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || mayEnter(st, user) {
+		return ""
+	}
+	return path
+}
+
+func mayEnter(st *syscall.Stat_t, user *supervise.Credential) bool {
+	switch {
+	case user.UID == 0:
+		return true
+	case st.Uid == user.UID:
+		return st.Mode&0o100 != 0
+	case st.Gid == user.GID, slices.Contains(user.Groups, st.Gid):
+		return st.Mode&0o010 != 0
+	}
+	return st.Mode&0o001 != 0
+}
+
+// badCertificates lists the given certificates that no handshake could use. One that can't be read is reported elsewhere.
+func badCertificates(c *routes.Config) []string {
+	var found []string
+	for i := range c.Sites {
+		s := &c.Sites[i]
+		if s.TLS.Mode != "manual" {
+			continue
+		}
+		certificate, err := os.ReadFile(s.TLS.Certificate)
+		if err != nil {
+			continue
+		}
+		key, err := os.ReadFile(s.TLS.Key)
+		if err != nil {
+			continue
+		}
+		if err := tls.Check(certificate, key); err != nil {
+			found = append(found, fmt.Sprintf("site %q: %v (%s, %s)", s.Names[0], err, s.TLS.Certificate, s.TLS.Key))
+		}
+	}
+	return found
+}
