@@ -451,6 +451,9 @@ func gone(ts *testscript.TestScript, neg bool, args []string) {
 func waitfor(ts *testscript.TestScript, args []string) {
 	want(ts, args, 1, "waitfor POOL state STATE | POOL COUNTER N | front-after PID | listening ADDRESS | refused ADDRESS | file PATH | no-zombies")
 	if err := gatewaytest.Wait(state(ts, args[0], append(args[1:], "", ""))); err != nil {
+		if g := scriptOf(ts).gateway; g != nil {
+			ts.Logf("the gateway said:\n%s", g.Log())
+		}
 		ts.Fatalf("waitfor %s: %v", strings.Join(args, " "), err)
 	}
 }

@@ -286,8 +286,8 @@ func TestNonblockReadIsTemporary(t *testing.T) {
 	}}
 	_, addr := start(t, p, Options{})
 	talk(t, dial(t, addr), "x\n", "")
-	var ne net.Error
-	if err := <-got; !errors.As(err, &ne) || !ne.Temporary() {
+	var temporary interface{ Temporary() bool } // what crypto/tls looks for
+	if err := <-got; !errors.As(err, &temporary) || !temporary.Temporary() {
 		t.Errorf("Read without bytes: %v, want a temporary net.Error", err)
 	}
 }
@@ -490,5 +490,26 @@ func TestDrainServesTheBacklog(t *testing.T) {
 		if got, err := io.ReadAll(c); string(got) != "bye\n" || err != nil {
 			t.Fatalf("connection %d: %q, %v", i, got, err)
 		}
+	}
+}
+
+// TestDrainIsNotPutOffByClients: a loop without connections must not set its tick anew for each that comes and goes.
+func TestDrainIsNotPutOffByClients(t *testing.T) {
+	release := make(chan struct{})
+	e, addr := start(t, &lines{serve: func(c *Conn, _ string) { <-release; c.Close() }}, Options{Loops: 2})
+	io.WriteString(dial(t, addr), "x\n")
+	eventually(t, "a request runs", func() bool { return e.Stats().Active == 1 })
+	ended := make(chan error, 1)
+	go func() { ended <- e.Drain(context.Background()) }()
+	eventually(t, "new connections are refused, however many are tried", func() bool {
+		c, err := net.Dial("tcp", addr)
+		if err == nil {
+			c.Close()
+		}
+		return errors.Is(err, syscall.ECONNREFUSED)
+	})
+	close(release)
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

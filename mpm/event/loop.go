@@ -43,12 +43,13 @@ type loop struct {
 	starved bool      // accepting has paused, and the table is not much emptier since
 	conns   sync.Pool // of *Conn; got by this loop only, see Conn.wake
 
-	woken    atomic.Bool // a tick is wanted that has not begun
 	shedding atomic.Bool // the next tick is to close some idle connections
 
-	mu    sync.Mutex // guards open, and the free list and growth of the table
-	open  int
-	table table
+	mu      sync.Mutex // guards what follows; of the table the free list and growth of the table
+	open    int
+	ticking bool // a tick is set. A later one must not replace it: connections that come and go would put it off for ever
+	woken   bool // a tick is wanted that has not begun
+	table   table
 }
 
 func newLoop(e *Engine) (*loop, error) {
@@ -92,7 +93,9 @@ func (l *loop) run() {
 
 // wake makes the loop tick now, or once more if it does so already. Safe from any goroutine.
 func (l *loop) wake() {
-	l.woken.Store(true)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ticking, l.woken = true, true
 	l.setTick(time.Now())
 }
 
@@ -260,7 +263,8 @@ func (l *loop) add(fd int, p *Listener, rsa *unix.RawSockaddrAny) {
 	index := l.table.free[len(l.table.free)-1]
 	l.table.free = l.table.free[:len(l.table.free)-1]
 	l.open++
-	if l.open == 1 {
+	if !l.ticking {
+		l.ticking = true
 		l.setTick(time.Now().Add(time.Second))
 	}
 	l.mu.Unlock()
@@ -427,9 +431,9 @@ func drain(en *entry, buf []byte) (end bool) {
 
 // tick closes what is overdue and tries paused listeners again.
 func (l *loop) tick() {
-	l.woken.Store(false)
 	l.mu.Lock()
 	open := l.open
+	l.woken = false
 	l.mu.Unlock()
 	if l.shedding.Swap(false) {
 		l.shed()
@@ -443,16 +447,15 @@ func (l *loop) tick() {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// Under the mutex: add sets the tick of a loop that had none.
-	if l.woken.Load() {
+	switch {
+	case l.woken:
 		l.setTick(time.Now())
-		return
-	}
-	if l.open == 0 && len(l.paused) == 0 {
+	case l.open == 0 && len(l.paused) == 0:
+		l.ticking = false
 		l.setTick(time.Time{})
-		return
+	default:
+		l.setTick(time.Now().Add(time.Second))
 	}
-	l.setTick(time.Now().Add(time.Second))
 }
 
 // resume accepts again when there is room for more than the next few.
