@@ -29,7 +29,7 @@ var rooms = []struct {
 	{"gateway/mpm", []string{"gateway/internal/ctl", "gateway/routes"}},
 	{"gateway/mpm/event", nil},
 	{"gateway/mpm/supervise", []string{"gateway/internal/ctl"}},
-	{"gateway/proxy", []string{"gateway/mpm", "gateway/mpm/event", "gateway/proxy/fcgi", "gateway/proxy/http1", "gateway/routes"}},
+	{"gateway/proxy", []string{"gateway/internal/ctl", "gateway/mpm", "gateway/mpm/event", "gateway/proxy/fcgi", "gateway/proxy/http1", "gateway/routes"}},
 	{"gateway/proxy/fcgi", nil},
 	{"gateway/proxy/http1", nil},
 	{"gateway/proxy/wsgi", nil},

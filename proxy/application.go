@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -49,8 +50,15 @@ func newApplications(c *routes.Config, log Logger) applications {
 	}
 }
 
-// Probe asks a child whether it is ready for requests. It is for [mpm.WithProbe].
-func Probe(ctx context.Context, child mpm.Child) error {
+// ProbeOf returns how to ask a child of a pool whether it is ready for requests. It is for [mpm.WithProbe].
+func ProbeOf(c *routes.Pool) func(context.Context, mpm.Child) error {
+	if c.HTTP != nil {
+		return probeHTTP
+	}
+	return probeFastCGI
+}
+
+func probeFastCGI(ctx context.Context, child mpm.Child) error {
 	nc, err := dial(ctx, child)
 	if err != nil {
 		return err
@@ -79,17 +87,21 @@ type call struct {
 	r      *http.Request
 	x      *exchange
 	pool   pool
-	params environment
+	params environment // of an application that speaks FastCGI
 	body   *spooled
 }
 
 // serveApplication passes a request on to a child of p. It returns where to go on when a script answers with a local
 // redirect (RFC 3875 §6.2.2), an escaped path with an optional query; otherwise the client has its answer.
 func (s *Server) serveApplication(w http.ResponseWriter, r *http.Request, x *exchange, p pool) (next string) {
-	prog, status, err := s.locate(x, p.config)
-	if status != 0 {
-		s.fail(w, x, status, err)
-		return ""
+	var prog program
+	if p.config.HTTP == nil { // an HTTP server looks for itself
+		var status int
+		var err error
+		if prog, status, err = s.locate(x, p.config); status != 0 {
+			s.fail(w, x, status, err)
+			return ""
+		}
 	}
 	body, err := s.spool.read(r.Body, r.ContentLength)
 	if err != nil {
@@ -97,14 +109,18 @@ func (s *Server) serveApplication(w http.ResponseWriter, r *http.Request, x *exc
 		return ""
 	}
 	defer body.close()
-	c := call{Server: s, w: w, r: r, x: x, pool: p, params: environ(r, x, prog, body.length), body: body}
+	c := call{Server: s, w: w, r: r, x: x, pool: p, body: body}
+	if p.config.HTTP == nil {
+		c.params = environ(r, x, prog, body.length)
+	}
 	return c.run()
 }
 
-// run offers the request to children until one has read something of it.
+// run offers the request to children until one has read something of it, and then perhaps to one more.
 func (c *call) run() (next string) {
+	retried := false
 	for try := 1; ; try++ {
-		slot, err := c.pool.Acquire(c.r.Context())
+		slot, err := c.acquire()
 		if err != nil {
 			c.failAcquire(c.w, c.r, c.x, err)
 			return ""
@@ -113,11 +129,51 @@ func (c *call) run() (next string) {
 		c.x.queueWait += slot.QueueWait
 		slot.Describe(c.r.Method, c.r.RequestURI)
 		next, err = c.try(slot)
-		if !errors.Is(err, fcgi.ErrNotSent) || try == maxTries {
+		switch {
+		case wasNotSent(err) && try < maxTries:
+		case !retried && c.mayRepeat(err):
+			retried = true
+			c.log.Infow("request is repeated: its child died before it answered", "pool", c.x.pool, "pid", c.x.pid, "uri", c.x.uri, "error", err)
+		default:
 			c.conclude(err)
 			return next
 		}
 	}
+}
+
+// acquire gets a slot. On a worker pool that is the one that served the connection's last request, if it is free: what its
+// thread knows of the client is warm.
+func (c *call) acquire() (*mpm.Slot, error) {
+	if c.pool.config.MPM != routes.Worker || c.x.conn == nil {
+		return c.pool.Acquire(c.r.Context())
+	}
+	slot, err := c.pool.AcquireNear(c.r.Context(), c.x.conn.lastSlot())
+	if err == nil {
+		c.x.conn.remember(slot.ID())
+	}
+	return slot, err
+}
+
+// wasNotSent reports that no child has read any of the request.
+func wasNotSent(err error) bool {
+	return errors.Is(err, fcgi.ErrNotSent) || errors.Is(err, errUnreachable)
+}
+
+// hadNoResponse reports that a child may have read the request, and that nothing of a response came.
+func hadNoResponse(err error) bool {
+	return errors.Is(err, fcgi.ErrNoResponse) || errors.Is(err, errNoAnswer)
+}
+
+// mayRepeat reports whether a request that got no response can be given to another child. Its body, if it has one, is spooled.
+func (c *call) mayRepeat(err error) bool {
+	if !c.pool.config.Retry || !hadNoResponse(err) || errors.Is(err, mpm.ErrDeadline) || c.r.Context().Err() != nil {
+		return false
+	}
+	switch c.r.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete:
+		return true
+	}
+	return false
 }
 
 // conclude tells the client of an error, unless there is none or its response has begun.
@@ -131,7 +187,7 @@ func (c *call) conclude(err error) {
 	case errors.Is(err, errClientGone):
 		c.w.WriteHeader(statusClientGone) // for the access log
 	case errors.Is(err, mpm.ErrDeadline):
-		c.fail(c.w, c.x, http.StatusGatewayTimeout, nil) // the pool has logged it
+		c.failWith(http.StatusGatewayTimeout, err)
 	case errors.Is(err, errNoRoom):
 		c.w.Header().Set("Retry-After", "1")
 		c.fail(c.w, c.x, http.StatusServiceUnavailable, err)
@@ -140,69 +196,146 @@ func (c *call) conclude(err error) {
 	case errors.Is(err, fcgi.ErrBody): // the spool could not be read
 		c.fail(c.w, c.x, http.StatusInternalServerError, err)
 	default:
-		c.fail(c.w, c.x, http.StatusBadGateway, err)
+		c.failWith(http.StatusBadGateway, err)
 	}
+}
+
+// failWith answers for a child that failed, and says why if the pool is to be debugged.
+func (c *call) failWith(status int, err error) {
+	logged := err
+	if status == http.StatusGatewayTimeout {
+		logged = nil // the pool has logged it
+	}
+	if !c.pool.config.DebugErrors {
+		c.fail(c.w, c.x, status, logged)
+		return
+	}
+	c.logFailure(c.x, status, logged)
+	c.w.Header().Set("X-Content-Type-Options", "nosniff")
+	writeStatus(c.w, status)
+	// A client that has gone does not miss it.
+	_, _ = fmt.Fprintf(c.w, "\npool %q, child %d: %s\n", c.x.pool, c.x.pid, printable(err.Error()))
 }
 
 // try has the child of a slot answer, and gives the slot back.
 func (c *call) try(slot *mpm.Slot) (next string, err error) {
-	h, err := c.hold(slot)
+	if c.pool.config.HTTP != nil {
+		return "", c.tryHTTP(slot)
+	}
+	link, h, err := c.holdFastCGI(slot)
 	if err != nil {
 		return "", h.lost(err)
 	}
 	stderr := stderrLog{log: c.log, pool: c.x.pool, pid: c.x.pid, uri: c.x.uri}
 	defer stderr.end()
-	resp, err := h.conn.Do(c.params, c.body.reader(), c.body.length, stderr.write)
+	resp, err := link.Do(c.params, c.body.reader(), c.body.length, stderr.write)
 	if err != nil {
 		return "", h.lost(err)
 	}
-	br, _ := c.readers.Get().(*bufio.Reader)
-	br.Reset(resp)
-	defer func() {
-		br.Reset(nil)
-		c.readers.Put(br)
-	}()
+	br, put := c.reader(resp)
+	defer put()
 	return c.answer(h, resp, br)
 }
 
-// hold is a slot in use. Exactly one of its methods release and lost is to be called.
-type hold struct {
-	slot   *mpm.Slot
-	conn   *fcgi.Conn      // nil: none could be had
-	client context.Context // of the request
-	ctx    context.Context // ends with the child, its deadline or the client
-	cancel context.CancelFunc
-	unhook func() bool
-	script bool // the child is the gateway itself, and runs scripts
+// reader returns a buffer before a response, and how to give it back.
+func (c *call) reader(resp io.Reader) (br *bufio.Reader, put func()) {
+	br, _ = c.readers.Get().(*bufio.Reader)
+	br.Reset(resp)
+	return br, func() {
+		br.Reset(nil)
+		c.readers.Put(br)
+	}
 }
 
-// hold connects to the child of a slot, unless there is a connection. The connection ends with h.ctx: reading from it then
-// fails at once, whoever else keeps it open.
-func (c *call) hold(slot *mpm.Slot) (*hold, error) {
-	h := &hold{slot: slot, client: c.r.Context(), script: !c.pool.config.HasApplication()}
-	h.ctx, h.cancel = slot.Context(h.client)
-	if kept, ok := slot.Channel.(*fcgi.Conn); ok {
-		h.conn = kept
-	} else {
+// channel is the connection to a slot, kept from one request to the next.
+type channel interface {
+	Close() error
+	Usable() bool // for another request
+	hangUp()      // says that nobody listens any more; what still comes can be read, but the channel is of no further use
+}
+
+// link is the channel of a program that speaks FastCGI.
+type link struct {
+	*fcgi.Conn
+	nc net.Conn
+}
+
+func (l *link) hangUp() {
+	if half, ok := l.nc.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // it fails when the child has closed the connection
+	}
+}
+
+// hold is a slot in use. Exactly one of its methods release, lost and forgo is to be called.
+type hold struct {
+	slot   *mpm.Slot
+	conn   channel         // nil: none could be had
+	client context.Context // of the request
+	ctx    context.Context // ends with the child or its deadline; if not awaited, with the client too
+	cancel context.CancelFunc
+	unhook func() bool // conn is no longer closed or hung up by others; false: that has happened
+	script bool        // the child is the gateway itself, and runs scripts
+
+	// A response is read to its end even if nobody wants it: a child with several threads, or one that need not notice
+	// what becomes of a connection, can't be asked whether the one of this slot is free.
+	awaited bool
+}
+
+func (c *call) newHold(slot *mpm.Slot) *hold {
+	h := &hold{slot: slot, client: c.r.Context(), script: !c.pool.config.HasApplication(), unhook: func() bool { return true }}
+	h.awaited = c.pool.config.MPM == routes.Worker || c.pool.config.HTTP != nil
+	parent := h.client
+	if h.awaited {
+		parent = context.WithoutCancel(parent)
+	}
+	h.ctx, h.cancel = slot.Context(parent)
+	return h
+}
+
+// holdFastCGI connects to the child of a slot, unless there is a connection.
+func (c *call) holdFastCGI(slot *mpm.Slot) (*link, *hold, error) {
+	h := c.newHold(slot)
+	l, ok := slot.Channel.(*link)
+	if !ok {
 		nc, err := dial(h.ctx, slot.Child)
 		switch {
-		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
-			return h, fmt.Errorf("%w: %w", errNoRoom, err) // the child is well
+		case lacksRoom(err):
+			return nil, h, fmt.Errorf("%w: %w", errNoRoom, err) // the child is well
 		case err != nil:
-			return h, fmt.Errorf("%w: %w", fcgi.ErrNotSent, err)
+			return nil, h, fmt.Errorf("%w: %w", fcgi.ErrNotSent, err)
 		}
-		h.conn = fcgi.NewConn(nc)
+		l = &link{Conn: fcgi.NewConn(nc), nc: nc}
 	}
-	h.unhook = context.AfterFunc(h.ctx, func() { _ = h.conn.Close() })
-	return h, nil
+	h.hook(l)
+	return l, h, nil
+}
+
+func lacksRoom(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
+}
+
+// hook has the connection end with h.ctx: reading from it then fails at once, whoever else keeps it open. The client's end
+// is told to a child that is awaited.
+func (h *hold) hook(conn channel) {
+	h.conn = conn
+	h.unhook = context.AfterFunc(h.ctx, func() { _ = conn.Close() })
+	if !h.awaited {
+		return
+	}
+	ended, gone := h.unhook, context.AfterFunc(h.client, conn.hangUp)
+	h.unhook = func() bool {
+		alive, here := ended(), gone()
+		return alive && here
+	}
 }
 
 // release gives the slot back. The connection stays with it if it can be used again.
 func (h *hold) release(o mpm.Outcome) {
 	h.slot.Channel = nil
+	unhooked := h.unhook()
 	switch {
 	case h.conn == nil:
-	case h.unhook() && o == mpm.Done && h.conn.Usable():
+	case unhooked && o == mpm.Done && h.conn.Usable():
 		h.slot.Channel = h.conn
 	default:
 		_ = h.conn.Close() // nothing is being written
@@ -211,14 +344,33 @@ func (h *hold) release(o mpm.Outcome) {
 	h.slot.Release(o)
 }
 
+// forgo gives back the slot of a response that nobody wants to have the rest of.
+func (h *hold) forgo(resp io.ReadCloser) {
+	if !h.awaited {
+		_ = resp.Close() // ends the connection: the program sees that nobody listens
+		h.release(mpm.Abandoned)
+		return
+	}
+	h.conn.hangUp()
+	_, err := io.Copy(io.Discard, resp)
+	_ = resp.Close()   // always nil
+	_ = h.conn.Close() // it was hung up
+	if err != nil && context.Cause(h.ctx) != nil {
+		h.release(mpm.Broken)
+		return
+	}
+	h.release(mpm.Done) // the child has answered, or has hung up as well: either way its thread is free
+}
+
 // lost gives back a slot whose child failed with err. It returns the reason, where something is known that says more.
 func (h *hold) lost(err error) error {
-	if errors.Is(err, fcgi.ErrNoResponse) || errors.Is(err, fcgi.ErrTruncated) {
+	if hadNoResponse(err) || errors.Is(err, fcgi.ErrTruncated) || errors.Is(err, errAnswerCut) {
 		h.awaitExit()
 	}
 	cause := context.Cause(h.ctx)
+	gone := h.client.Err() != nil
 	switch {
-	case h.client.Err() != nil:
+	case gone && !h.awaited:
 		h.release(mpm.Abandoned)
 		return errClientGone
 	case errors.Is(cause, mpm.ErrDeadline):
@@ -227,12 +379,15 @@ func (h *hold) lost(err error) error {
 	case errors.Is(err, errNoRoom):
 		h.release(mpm.Done)
 		return err
-	case errors.Is(err, fcgi.ErrNotSent):
+	case wasNotSent(err) && !gone:
 		h.release(mpm.NotSent)
 		return err
 	case cause != nil:
 		h.release(mpm.Broken)
 		return fmt.Errorf("%w: %w", err, cause)
+	case gone:
+		h.release(mpm.Done) // the child hung up as we did
+		return errClientGone
 	case errors.Is(err, fcgi.ErrParamTooLarge):
 		h.release(mpm.Done)
 		return err

@@ -28,7 +28,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"gateway/internal/ctl"
 	"gateway/mpm"
+	"gateway/proxy/wsgi"
 	"gateway/routes"
 )
 
@@ -46,7 +48,11 @@ func TestScriptChild(t *testing.T) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if err := ServeScripts(ctx, l, func(line string) { fmt.Fprintln(os.Stderr, line) }); err != nil {
+	threads, err := strconv.Atoi(os.Getenv(childVariable))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ServeScripts(ctx, l, threads, func(line string) { fmt.Fprintln(os.Stderr, line) }); err != nil {
 		t.Fatal(err)
 	}
 	os.Exit(0)
@@ -58,6 +64,7 @@ type starter struct {
 	command []string
 	env     []string
 	dir     string // of the sockets
+	http    bool   // the programs are HTTP servers
 
 	mu       sync.Mutex
 	pool     *mpm.Pool
@@ -82,10 +89,22 @@ func (s *starter) Start(_ string, slot int) {
 	}
 	s.lastID++
 	socket := filepath.Join(s.dir, strconv.Itoa(s.lastID))
-	l := blockingListener(s.t, socket)
+	waiting := 16
+	if s.http {
+		waiting = 0 // so it shows whether the program uses it
+	}
+	l := blockingListener(s.t, socket, waiting)
 	defer l.Close()
 	cmd := exec.Command(s.command[0], s.command[1:]...)
 	cmd.Env, cmd.Stdin, cmd.Stderr = s.env, l, os.Stderr
+	if s.http {
+		own := ctl.OwnSocket(socket)
+		if err := os.MkdirAll(filepath.Dir(own), 0o700); err != nil {
+			s.t.Error(err)
+		}
+		cmd.Stdin, cmd.ExtraFiles = nil, []*os.File{l}
+		cmd.Env = append(slices.Clone(s.env), "GATEWAY_SOCKET="+own)
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
 		s.t.Error(err)
@@ -162,13 +181,13 @@ func (s *starter) close() {
 }
 
 // blockingListener makes a socket that php-cgi can accept from: Go's own would not block.
-func blockingListener(t testing.TB, path string) *os.File {
+func blockingListener(t testing.TB, path string, waiting int) *os.File {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 16)); err != nil {
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, waiting)); err != nil {
 		t.Fatal(err)
 	}
 	return os.NewFile(uintptr(fd), path)
@@ -219,6 +238,7 @@ func (l *testLog) text() string {
 // gate is a Server with one pool of real children, and net/http before it.
 type gate struct {
 	*httptest.Server
+	handler *Server
 	starter *starter
 	pool    *mpm.Pool
 	log     *testLog
@@ -245,13 +265,19 @@ func newGate(t testing.TB, cfg routes.Pool, files map[string]string) *gate {
 	}
 	cfg = withDefaults(cfg)
 	g.starter = &starter{t: t, dir: base, children: map[int]*process{}}
-	if cfg.PHP != nil {
+	switch {
+	case cfg.HTTP != nil:
+		g.starter.command, g.starter.http = cfg.HTTP.Command, true
+	case cfg.WSGI != nil:
+		g.starter.command, g.starter.env = wsgi.Command(cfg.WSGI.Python, cfg.WSGI.Module, max(cfg.ThreadsPerChild, 1))
+		g.starter.env = append(g.starter.env, "PYTHONPATH="+g.root)
+	case cfg.PHP != nil:
 		g.starter.command = append(slices.Clone(cfg.PHP.Command), "-d", "cgi.fix_pathinfo=1", "-d", "error_log=", "-d", "upload_max_filesize=10M", "-d", "post_max_size=20M")
 		g.starter.env = []string{"PHP_FCGI_MAX_REQUESTS=0"}
-	} else {
-		g.starter.command, g.starter.env = []string{os.Args[0], "-test.run=^TestScriptChild$"}, []string{childVariable + "=1", "SECRET=of the child"}
+	default:
+		g.starter.command, g.starter.env = []string{os.Args[0], "-test.run=^TestScriptChild$"}, []string{childVariable + "=" + strconv.Itoa(max(cfg.ThreadsPerChild, 1)), "SECRET=of the child"}
 	}
-	g.pool = mpm.NewPool(cfg, g.starter, mpm.WithProbe(Probe), mpm.WithLogger(g.log))
+	g.pool = mpm.NewPool(cfg, g.starter, mpm.WithProbe(ProbeOf(&cfg)), mpm.WithLogger(g.log))
 	g.starter.pool = g.pool
 	g.serve(t, cfg)
 	t.Cleanup(func() {
@@ -264,7 +290,10 @@ func newGate(t testing.TB, cfg routes.Pool, files map[string]string) *gate {
 }
 
 func withDefaults(cfg routes.Pool) routes.Pool {
-	cfg.Name, cfg.MPM = "app", routes.Prefork
+	cfg.Name = "app"
+	if cfg.MPM == "" {
+		cfg.MPM = routes.Prefork
+	}
 	cfg.StartServers, cfg.MinSpareServers = 1, 0
 	cfg.MaxRequestWorkers = max(cfg.MaxRequestWorkers, 1)
 	cfg.MaxSpareServers = max(cfg.MaxRequestWorkers, 2)
@@ -281,7 +310,9 @@ func (g *gate) serve(t testing.TB, cfg routes.Pool) {
 		return routes.Route{Pattern: routes.Pattern{Kind: kind, Text: text}, Pool: "app", Root: g.root, MaxRequestBody: 8 << 20, CGI: cgi}
 	}
 	site := routes.Site{Names: []string{"legacy.example"}, Listen: []routes.Listen{{Network: "tcp", Address: ":80"}}, Root: g.root, TLS: routes.TLS{Mode: "off"}}
-	if cfg.PHP != nil {
+	if cfg.HTTP != nil || cfg.WSGI != nil {
+		site.Routes = []routes.Route{route(routes.Prefix, "/", nil)}
+	} else if cfg.PHP != nil {
 		site.Routes = []routes.Route{route(routes.Exact, "/exact", nil), route(routes.Suffix, ".php", nil), route(routes.Prefix, "/", nil)}
 	} else {
 		site.Routes = []routes.Route{
@@ -293,6 +324,7 @@ func (g *gate) serve(t testing.TB, cfg routes.Pool) {
 	}
 	c := &routes.Config{Gateway: routes.Gateway{SpoolDir: t.TempDir()}, Pools: []routes.Pool{cfg}, Sites: []routes.Site{site}}
 	s := NewServer(c, map[string]*mpm.Pool{"app": g.pool}, g.log)
+	g.handler = s
 	t.Cleanup(func() { s.Close() })
 	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &exchange{began: time.Now(), listener: "tcp :80", local: netip.MustParseAddrPort("192.0.2.1:80"), remote: netip.MustParseAddrPort("198.51.100.7:5000")}

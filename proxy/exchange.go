@@ -10,6 +10,7 @@ import (
 
 // exchange is one request on its way to its answer. It belongs to the goroutine that serves the request.
 type exchange struct {
+	conn     *conn // nil: the request came another way
 	began    time.Time
 	local    netip.AddrPort // zero for a unix socket
 	remote   netip.AddrPort // likewise

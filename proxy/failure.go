@@ -17,10 +17,14 @@ var errClientGone = errors.New("client has gone")
 
 // fail answers with an error. err says why, for the log; nil: the status says it all, or it is logged elsewhere.
 func (a *applications) fail(w http.ResponseWriter, x *exchange, status int, err error) {
+	a.logFailure(x, status, err)
+	writeStatus(w, status)
+}
+
+func (a *applications) logFailure(x *exchange, status int, err error) {
 	if err != nil && status >= http.StatusInternalServerError {
 		a.log.Errorw("request failed", "status", status, "pool", x.pool, "pid", x.pid, "uri", x.uri, "error", err)
 	}
-	writeStatus(w, status)
 }
 
 // failAcquire answers a request that got no slot. The pool has logged why, limited.
@@ -48,7 +52,8 @@ type stderrLog struct {
 	pool string
 	pid  int
 	uri  string
-	line []byte // begun
+	said func(pid int, line string) // nil: only the log gets the lines
+	line []byte                     // begun
 }
 
 func (l *stderrLog) write(b []byte) {
@@ -66,6 +71,9 @@ func (l *stderrLog) write(b []byte) {
 func (l *stderrLog) end() {
 	if text := strings.TrimRight(string(l.line), " \t\r"); text != "" {
 		l.log.Warnw("program wrote to its error stream", "pool", l.pool, "pid", l.pid, "uri", l.uri, "text", printable(text))
+		if l.said != nil {
+			l.said(l.pid, text)
+		}
 	}
 	l.line = l.line[:0]
 }

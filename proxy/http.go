@@ -12,6 +12,7 @@ import (
 	"time"
 	"unsafe"
 
+	"gateway/mpm"
 	"gateway/mpm/event"
 	"gateway/proxy/http1"
 	"gateway/routes"
@@ -68,6 +69,7 @@ type HTTP struct {
 type SecureConn struct {
 	Secure
 	under
+	lastSlot mpm.SlotID // see conn.lastSlot
 }
 
 // under is the net.Conn that TLS reads and writes. Its Conn belongs to the goroutine that serves the connection.

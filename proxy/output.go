@@ -7,9 +7,10 @@ import (
 )
 
 // LogOutput logs what a child writes to its own standard error, line by line, until all that have it open have closed it. Most
-// of what a FastCGI program has to say comes with its requests instead; this is where crashes speak.
-func LogOutput(log Logger, pool string, pid int, output io.Reader) {
-	l := stderrLog{log: log, pool: pool, pid: pid}
+// of what a FastCGI program has to say comes with its requests instead; this is where crashes speak. said gets each line as well; nil:
+// nobody does.
+func LogOutput(log Logger, pool string, pid int, output io.Reader, said func(pid int, line string)) {
+	l := stderrLog{log: log, pool: pool, pid: pid, said: said}
 	b := make([]byte, maxStderrLine)
 	for {
 		n, err := output.Read(b)

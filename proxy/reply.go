@@ -38,7 +38,11 @@ func (c *call) answer(h *hold, resp *fcgi.Response, br *bufio.Reader) (next stri
 	if err != nil {
 		return "", h.refuse(resp, err)
 	}
-	rp := newReply(status, header)
+	return c.pass(h, newReply(status, header), resp, br)
+}
+
+// pass sends a response whose head is known to the client.
+func (c *call) pass(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader) (next string, err error) {
 	complete := false
 	if !rp.stream {
 		_, err := br.Peek(br.Size())
@@ -57,8 +61,7 @@ func (c *call) answer(h *hold, resp *fcgi.Response, br *bufio.Reader) (next stri
 		_ = resp.Close() // always nil
 		h.release(mpm.Done)
 	case rp.local != "":
-		_ = resp.Close() // ends the connection: nobody wants the rest
-		h.release(mpm.Abandoned)
+		h.forgo(resp)
 	}
 	if rp.local != "" {
 		return rp.local, nil
@@ -70,7 +73,7 @@ func (c *call) answer(h *hold, resp *fcgi.Response, br *bufio.Reader) (next stri
 }
 
 // send passes the response on. The slot was given back if the response is complete.
-func (c *call) send(h *hold, rp *reply, resp *fcgi.Response, br *bufio.Reader, complete bool) error {
+func (c *call) send(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader, complete bool) error {
 	out := c.begin(rp)
 	if rp.stream {
 		out.flush()
@@ -78,8 +81,7 @@ func (c *call) send(h *hold, rp *reply, resp *fcgi.Response, br *bufio.Reader, c
 	_, err := br.WriteTo(out)
 	switch {
 	case out.err != nil && !complete:
-		_ = resp.Close() // ends the connection: the program sees that nobody listens
-		h.release(mpm.Abandoned)
+		h.forgo(resp)
 		return &cutError{out.err}
 	case out.err != nil:
 		return &cutError{out.err}
@@ -109,10 +111,14 @@ func (c *call) begin(rp *reply) *replyBody {
 }
 
 // refuse gives back the slot of a response whose head could not be read. The child is sound if it has finished, and also if
-// it still writes: its probe tells when it has noticed that nobody listens.
+// it still writes, until it notices that nobody listens.
 func (h *hold) refuse(resp *fcgi.Response, err error) error {
 	if !errors.Is(err, fcgi.ErrHead) {
 		return h.lost(err)
+	}
+	if h.awaited {
+		h.forgo(resp)
+		return err
 	}
 	_ = resp.Close() // always nil
 	if h.conn.Usable() {

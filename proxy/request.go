@@ -38,7 +38,7 @@ func exchangeOf(r *http.Request) *exchange {
 
 // request serves the request whose head was parsed. It reports whether the connection can take another one.
 func (k *conn) request() bool {
-	x := &exchange{began: time.Now(), local: k.local, remote: k.remote, secure: k.secure != nil, listener: k.http.Address}
+	x := &exchange{conn: k, began: time.Now(), local: k.local, remote: k.remote, secure: k.secure != nil, listener: k.http.Address}
 	ctx, cancel := context.WithCancelCause(context.WithValue(context.Background(), exchangeKey{}, x))
 	defer cancel(nil)
 	b := k.newBody()

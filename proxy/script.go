@@ -42,27 +42,42 @@ const (
 	exitTick = 20 * time.Millisecond
 )
 
-// ServeScripts is what a child of a pool of CGI scripts does: it takes FastCGI requests from l, one at a time, and runs a
-// script for each (RFC 3875), in its own process group. It returns nil when ctx has ended and the last request with it. log
-// gets the lines that a script wrote after the front had hung up.
-func ServeScripts(ctx context.Context, l net.Listener, log func(line string)) error {
+// ServeScripts is what a child of a pool of CGI scripts does: it takes FastCGI requests from l, on so many connections at once
+// as it has threads, and runs a script for each (RFC 3875), in its own process group. It returns nil when ctx has ended and the
+// last request with it. log gets the lines that a script wrote after the front had hung up, from several goroutines.
+func ServeScripts(ctx context.Context, l net.Listener, threads int, log func(line string)) error {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	defer null.Close()
-	s := scripts{null: null, log: log}
-	server := fcgi.Server{Handler: s.handle, Gone: hungUp}
+	idle := sync.Pool{New: func() any { return &scripts{null: null, log: log} }}
+	server := fcgi.Server{Gone: hungUp, Handler: func(ctx context.Context, r *fcgi.Request) {
+		s, _ := idle.Get().(*scripts)
+		s.handle(ctx, r)
+		idle.Put(s)
+	}}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
 		_ = server.Shutdown(context.Background()) // waits for the request in progress, however long the front lets it run
 	})
-	err = server.Serve(l)
+	err = serveAll(&server, l, threads)
 	if !stop() {
 		<-stopped
 	}
 	return err
+}
+
+// serveAll has a server take as many connections at once as there are threads. When one can take no more, none can.
+func serveAll(server *fcgi.Server, l net.Listener, threads int) error {
+	errs := make([]error, max(threads, 1))
+	var wg sync.WaitGroup
+	for i := range errs {
+		wg.Go(func() { errs[i] = server.Serve(l) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // hungUp reports whether the front has closed a connection, whatever of it is still unread.

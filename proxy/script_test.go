@@ -267,7 +267,7 @@ func inProcess(t *testing.T) (c *fcgi.Conn, log func() string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() {
-		ended <- ServeScripts(ctx, l, func(line string) {
+		ended <- ServeScripts(ctx, l, 1, func(line string) {
 			mu.Lock()
 			defer mu.Unlock()
 			lines = append(lines, line)

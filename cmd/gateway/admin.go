@@ -142,18 +142,41 @@ func printExits(w io.Writer, exits map[mpm.ExitReason]uint64) {
 	}
 }
 
+// seconds prints a time with three digits or so.
+func seconds(s float64) string {
+	d := time.Duration(s * float64(time.Second))
+	switch {
+	case d >= time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	case d >= time.Millisecond:
+		return d.Round(10 * time.Microsecond).String()
+	}
+	return d.Round(time.Microsecond).String()
+}
+
 func printPool(w io.Writer, p *mpm.PoolStatus) {
 	fmt.Fprintf(w, "\npool %s (%s): %s", p.Name, p.MPM, p.State)
 	if p.Trouble != "" {
-		fmt.Fprintf(w, ": %s; next try in %.0f s", plain(p.Trouble), p.NextTrySeconds)
+		fmt.Fprintf(w, ": %s", plain(p.Trouble))
+	}
+	if p.NextTrySeconds > 0 {
+		fmt.Fprintf(w, "; next try in %.0f s", p.NextTrySeconds)
+	}
+	for _, line := range p.Said {
+		fmt.Fprintf(w, "\n  a child said: %s", plain(line))
 	}
 	fmt.Fprintf(w, "\n  slots %d of %d busy", p.Slots.Busy, p.Slots.Limit)
 	if p.Processes.Total > 0 {
 		fmt.Fprintf(w, ", processes %d (%d idle, %d busy, %d starting, %d draining)", p.Processes.Total,
 			p.Processes.Idle, p.Processes.Busy, p.Processes.Starting, p.Processes.Draining)
 	}
+	if p.Threads > 0 {
+		fmt.Fprintf(w, ", %d threads each", p.Threads)
+	}
 	fmt.Fprintf(w, "\n  requests %d, failed %d; queue %d of %d waiting, %d rejected, %d timed out, %d abandoned\n", p.Requests.Total,
 		p.Requests.Failed, p.Queue.Waiting, p.Queue.Length, p.Queue.Rejected, p.Queue.TimedOut, p.Queue.Abandoned)
+	fmt.Fprintf(w, "  waited in the last minute: half at most %s, 99 %% at most %s, longest %s\n",
+		seconds(p.Queue.P50Seconds), seconds(p.Queue.P99Seconds), seconds(p.Queue.MaxSeconds))
 	if p.MPM == "event" {
 		return
 	}
@@ -167,6 +190,9 @@ func printPool(w io.Writer, p *mpm.PoolStatus) {
 		fmt.Fprintf(w, "  %4d pid %-7d %-8s %6d requests %7.1f MB %8.0f s", c.Slot, c.PID, c.State, c.Requests, float64(c.RSSBytes)/(1<<20), c.AgeSeconds)
 		if r := c.Request; r != nil {
 			fmt.Fprintf(w, "  %s %s %.1f s", plain(r.Method), plain(r.URI), r.Seconds)
+		}
+		if n := len(c.Threads); n > 1 {
+			fmt.Fprintf(w, " and %d more", n-1)
 		}
 		fmt.Fprintln(w)
 	}

@@ -19,6 +19,11 @@ func check(args []string) error {
 	if err != nil {
 		return err
 	}
+	if m, err := readMachine(); err == nil { // else nothing is known of the machine
+		if text := overcommitted(c, m.total); text != "" {
+			fmt.Fprintf(os.Stderr, "Warning: %s\n\n", text)
+		}
+	}
 	fmt.Printf("%s: ok: %s, %s\n", files[0], plural(len(c.Sites), "site"), plural(len(c.Pools), "pool"))
 	return nil
 }

@@ -151,7 +151,7 @@ func maxConns(c *routes.Config) int {
 
 func (f *front) newPool(c routes.Pool) *mpm.Pool {
 	return mpm.NewPool(c, starter{f.ctl, f.setup.Generation}, mpm.WithLogger(f.log),
-		mpm.WithGeneration(f.setup.Generation), mpm.WithProbe(proxy.Probe))
+		mpm.WithGeneration(f.setup.Generation), mpm.WithProbe(proxy.ProbeOf(&c)))
 }
 
 // starter asks the supervisor for what a pool wants done. A failed send means that the supervisor is gone: run ends then.
@@ -297,7 +297,7 @@ func (f *front) run() int {
 func (f *front) adopt(c child) {
 	go func() { // ends when the child and all that inherited its standard error have closed it
 		defer c.output.Close()
-		proxy.LogOutput(f.log, c.Pool, c.PID, c.output)
+		proxy.LogOutput(f.log, c.Pool, c.PID, c.output, f.pools[c.Pool].Said)
 	}()
 	f.pools[c.Pool].Started(c.Slot, c.PID, c.Socket, time.Duration(c.Seconds*float64(time.Second)))
 }

@@ -27,6 +27,7 @@ var verbs = []struct {
 }{
 	{"run", "FILE", "serve the sites of a configuration file, or of a folder of *.hcl files", run},
 	{"check", "FILE", "say what is wrong with a configuration; exit with 2 if anything is", check},
+	{"tune", "FILE", "measure the children of the pools and propose sizes that fit this machine", tune},
 	{"demo", "", "serve an example that needs no file, on 127.0.0.1", demo},
 	{"status", "[-json]", "show what a running gateway does", status},
 	{"stop", "", "stop a running gateway after its requests in progress", stop},
@@ -54,9 +55,11 @@ func command(args []string) int {
 	case frontRole:
 		return frontMain()
 	case childRole:
-		return childMain()
+		return childMain(args[1:])
 	case launchRole:
 		return launchMain(args[1:])
+	case wardenRole:
+		return wardenMain()
 	case "help", "-h", "-help", "--help":
 		usage(os.Stdout)
 		return exitOK

@@ -116,6 +116,7 @@ func newPlan(c *routes.Config, adminSocket string) (*supervise.Plan, error) {
 		Version: s.Version, Generation: s.Generation, Setup: blob,
 		Front:      supervise.Program{Args: []string{"gateway: front", frontRole}, Env: baseEnv(), Credential: credential},
 		Launcher:   []string{"gateway: launcher", launchRole},
+		Warden:     supervise.Program{Args: []string{"gateway: warden", wardenRole}, Env: append(baseEnv(), "GOMAXPROCS=1")},
 		RuntimeDir: c.Gateway.RuntimeDir, StateDir: c.Gateway.StateDir, AdminSocket: adminSocket,
 		GracePeriod: c.Gateway.GracePeriod,
 	}

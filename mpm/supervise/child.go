@@ -64,6 +64,7 @@ func (s *supervisor) startChild(m ctl.Message, now time.Time) {
 	}
 	p.slots[c.slot] = c
 	s.children[c.pid] = c
+	s.warden.guard(c.pid)
 	s.send(c.message(s.folder, now), c.output, nil)
 }
 
@@ -205,6 +206,7 @@ func withSocket(p *pool, path string) (args, env []string) {
 func (s *supervisor) buryChild(c *child, status unix.WaitStatus, now time.Time) {
 	delete(s.children, c.pid)
 	delete(c.pool.slots, c.slot)
+	s.warden.release(c.pid)
 	oom := s.endedByOOM(c, status, now)
 	if err := s.unmakeChild(c); err != nil && !errors.Is(err, unix.ENOENT) {
 		s.log.Warnw("socket of a child not removed", "socket", c.socket, "error", err)

@@ -19,6 +19,7 @@ type image struct {
 	credential *Credential
 	files      []uintptr // becomes descriptors 0, 1, 2 …; everything else of ours is closed on exec
 	cgroup     *os.File  // folder of the control group to start in; nil: ours
+	outlives   bool      // it does not die with us
 }
 
 // forker starts processes from one OS thread that lives until close.
@@ -79,7 +80,7 @@ func (f *forker) start(i image) (pid int, err error) {
 	return r.pid, r.err
 }
 
-// close ends the thread. Whatever it started and still lives gets SIGKILL.
+// close ends the thread. Whatever it started and still lives gets SIGKILL, unless it outlives us.
 func (f *forker) close() {
 	close(f.jobs)
 	<-f.ended
@@ -96,6 +97,9 @@ func fork(i image) (pid int, err error) {
 			Setsid:    true,
 			Pdeathsig: syscall.SIGKILL,
 		},
+	}
+	if i.outlives {
+		attr.Sys.Pdeathsig = 0
 	}
 	if i.cgroup != nil {
 		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(i.cgroup.Fd())

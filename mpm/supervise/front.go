@@ -64,6 +64,7 @@ func (s *supervisor) startFront(now time.Time) error {
 		readyBy: now.Add(s.readyTimeout),
 	}
 	f := s.front
+	s.warden.guard(pid)
 	s.readers.Go(func() { f.write(s.events, s.done) }) // ends when out is closed
 	s.readers.Go(func() { f.read(s.events, s.done) })  // ends when conn is closed
 	s.log.Infow("front started", "pid", pid)
@@ -258,6 +259,7 @@ func (s *supervisor) frontNotStarted(err error, now time.Time) {
 func (s *supervisor) buryFront(status unix.WaitStatus, now time.Time) {
 	f := s.front
 	s.front = nil
+	s.warden.release(f.pid)
 	f.conn.Close() //nolint:errcheck // the other end is gone
 	close(f.out)
 	reason := describe(status)

@@ -25,6 +25,7 @@ type Plan struct {
 
 	Front     Program
 	Launcher  []string // arguments that make [Self] call [Launch]: the program's name and its role
+	Warden    Program  // calls [Watch]; no arguments: there is none, and what children have started survives a killed supervisor
 	Setup     []byte   // what the front gets to know, as a blob: see [ctl.ReadBlob]
 	Listeners []Listener
 	Pools     []Pool
@@ -38,7 +39,7 @@ type Plan struct {
 	Ready       func()        `json:"-"` // called once, when the first front serves; nil: nobody wants to know
 }
 
-// Program is how the front is started. Its executable is [Self].
+// Program is how the front or the warden is started. Its executable is [Self].
 type Program struct {
 	Args       []string // with the program's name first
 	Env        []string

@@ -305,8 +305,8 @@ func TestAStartThatThePlanDoesNotAllowIsRefused(t *testing.T) {
 			t.Errorf("%s: failed with %q, want %q", tt.name, f.Text, tt.want)
 		}
 	}
-	if n := len(childrenOf(t, r.cmd.Process.Pid)); n != 2 {
-		t.Errorf("the supervisor has %d processes, want 2: the front and one child", n)
+	if n := len(childrenOf(t, r.cmd.Process.Pid)); n != 3 {
+		t.Errorf("the supervisor has %d processes, want 3: the warden, the front and one child", n)
 	}
 }
 
@@ -526,8 +526,8 @@ func TestTwoHundredChildrenLeaveNothing(t *testing.T) {
 	for range p.Slots {
 		s.expect(ctl.Exited)
 	}
-	eventually(t, "only the front is left", func() bool {
-		return slices.Equal(childrenOf(t, r.cmd.Process.Pid), []int{s.pid})
+	eventually(t, "only the front and the warden are left", func() bool {
+		return len(childrenOf(t, r.cmd.Process.Pid)) == 2 && !gone(s.pid)
 	})
 	eventually(t, "the descriptors are closed", func() bool { return len(descriptors(r.cmd.Process.Pid)) <= before })
 	if names, err := os.ReadDir(filepath.Join(r.set.Plan.RuntimeDir, "c")); err != nil || len(names) != 0 {

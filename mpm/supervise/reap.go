@@ -51,6 +51,8 @@ func (s *supervisor) reap(now time.Time) {
 		case f != nil && f.pid == z.pid:
 			z.endGroup(&f.process)
 			s.buryFront(wait(z.pid), now)
+		case s.warden.pid == z.pid:
+			s.buryWarden(wait(z.pid), now)
 		default:
 			wait(z.pid)
 			s.groups.sweep() // what kept a group busy may have been this one
@@ -133,7 +135,7 @@ func (s *supervisor) killOrphans() bool {
 	found := false
 	for _, n := range names {
 		pid, err := strconv.Atoi(n.Name())
-		if err != nil || s.children[pid] != nil || parentOf(pid) != os.Getpid() {
+		if err != nil || s.children[pid] != nil || pid == s.warden.pid || parentOf(pid) != os.Getpid() {
 			continue
 		}
 		found = true

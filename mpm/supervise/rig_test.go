@@ -59,6 +59,16 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "launcher:", err)
 		os.Exit(127)
 	}
+	if len(os.Args) == 2 && os.Args[1] == wardenRole {
+		if _, err := Watch(0); err != nil {
+			fmt.Fprintln(os.Stderr, "warden:", err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if len(os.Args) == 3 && os.Args[1] == jobRole {
+		os.Exit(leaveJob(os.Args[2]))
+	}
 	goleak.VerifyTestMain(m)
 }
 
@@ -352,6 +362,7 @@ func newRig(t *testing.T, pools ...Pool) *rig {
 			roleVariable + "=front", relayVariable + "=" + path,
 		}},
 		Launcher:    []string{"launcher", launchRole},
+		Warden:      Program{Args: []string{"warden", wardenRole}},
 		Setup:       []byte("the setup"),
 		Pools:       pools,
 		RuntimeDir:  filepath.Join(dir, "run"),

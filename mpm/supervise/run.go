@@ -59,6 +59,7 @@ type supervisor struct {
 	restartAt   time.Time
 	pools       map[string]*pool
 	children    map[int]*child // by pid
+	warden      warden
 	ooms        oomWatch
 	refusal     limiter // for pools that do not exist
 	stop        stop
@@ -70,7 +71,7 @@ type supervisor struct {
 // an error when the start failed; in both cases every process that it started is gone, and so are its sockets.
 //
 // It takes the whole process for itself: its signals, its umask (022) and all its children, those of others included. If
-// the process is killed, the kernel kills everything that Run started.
+// the process is killed, the kernel kills everything that Run started, and the warden what those have started.
 func Run(p Plan, log Logger) error {
 	return newSupervisor(p, log).run()
 }
@@ -127,6 +128,7 @@ func (s *supervisor) prepare() error {
 		s.openFiles,
 		s.openGroups,
 		s.startForkers,
+		s.openWarden,
 	} {
 		if err := step(); err != nil {
 			return err
@@ -313,6 +315,7 @@ func (s *supervisor) advance(now time.Time) time.Time {
 	var next soonest
 	s.frontDue(now, &next)
 	s.stopDue(now, &next)
+	s.wardenDue(now, &next)
 	if s.front != nil {
 		s.front.advance(now, &next)
 	}

@@ -208,6 +208,13 @@ func TestTerminate(t *testing.T) {
 		}
 		child.terminate(t)
 	})
+	t.Run("a forked process goes on", func(t *testing.T) {
+		child := start(t, "app", 4)
+		if a := get(child.dial(t), "/leaves_copy"); a.body != "left" {
+			t.Fatalf("%d, %q, %v", a.status, a.body, a.err)
+		}
+		child.terminate(t)
+	})
 	t.Run("requests in progress are finished", func(t *testing.T) {
 		child := start(t, "app", 3)
 		step := filepath.Join(t.TempDir(), "step")

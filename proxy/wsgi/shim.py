@@ -13,7 +13,6 @@ import gc
 import importlib
 import io
 import os
-import platform
 import select
 import signal
 import socket
@@ -38,8 +37,11 @@ MAX_PARAMS = 1 << 20  # of one request
 RECEIVE = 65536
 GATHER = 32768  # output is held back until it has so many bytes
 
-SMALL = 16384  # is sent without letting go of the interpreter's lock
+SMALL = 16384  # is sent and received without letting go of the interpreter's lock
 SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
+EVENTS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
+PEER_CLOSED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 header = struct.Struct(">BBHHBB").pack  # version, type, request, length, padding, reserved
 
@@ -69,7 +71,7 @@ class PeerGone(ConnectionError):
 
 
 class Connection:
-    """One connection of the front. Owned by the thread that serves it; what others use is said at its place."""
+    """One connection of the front. Owned by the thread that has its turn; what others use is said at its place."""
 
     def __init__(self, server, sock):
         self.server = server
@@ -85,29 +87,53 @@ class Connection:
         self.padding = 0  # and what follows it
         self.body = None  # that reads from here
         self.broken = False
+        self.more = False  # something may have come that no event will tell of
         self.idle = True  # also read by the main thread
+        self.event = False  # something has come; set by whoever learns of it, as is
+        self.ending = False  # the end of what the peer sends is among it
+        self.turn = threading.Lock()  # held by the thread that serves, and for ever after the end
         self.lock = threading.Lock()  # held for each write to sock
         self.errors = Errors(self)
         self.base = dict(server.base)
         self.base["wsgi.errors"] = self.errors
 
-    def serve(self):
-        try:
-            self.rest()
-            while True:
-                environ = self.receive()
-                self.idle = False
-                self.errors.active = True
-                whole = self.answer(environ)
-                self.errors.active = False
-                if self.body is not None:
-                    self.body.connection = self.body = None
-                if not whole or not self.keep:
-                    return
-                self.skip_body()
-                self.rest()
-        except PeerGone:
-            pass
+    def attend(self, worker, events):
+        """Answers what has come, unless another thread does. False means that the connection is over."""
+        if events & PEER_CLOSED:
+            self.ending = True
+        self.event = True
+        while self.event and self.turn.acquire(False):
+            self.event = False
+            try:
+                while self.step(worker):
+                    pass
+            except PeerGone:
+                return False
+            self.turn.release()
+        return True
+
+    def step(self, worker):
+        """Answers one request, if there is one. False means that nothing more has come."""
+        if self.pos == len(self.data):
+            data = worker.receive(self)
+            if data is None:
+                return False
+            self.data, self.pos = data, 0
+            self.more = len(data) == SMALL
+        environ = self.receive()
+        if environ is None:
+            return True
+        self.idle = False
+        self.errors.active = True
+        whole = self.answer(environ)
+        self.errors.active = False
+        if self.body is not None:
+            self.body.connection = self.body = None
+        if not whole or not self.keep:
+            raise PeerGone("the response was the last one")
+        self.skip_body()
+        self.rest()
+        return self.more or self.ending or self.pos < len(self.data)
 
     def rest(self):
         # The main thread sets stopping before it looks at idle, so that one of us sees the other.
@@ -166,19 +192,20 @@ class Connection:
         return data[pos + 1], data[pos + 2] << 8 | data[pos + 3], data[pos + 4] << 8 | data[pos + 5], data[pos + 6]
 
     def receive(self):
-        """Waits for the next request and returns its environ."""
-        if self.pos == len(self.data):
-            self.data, self.pos = self.receive_some(), 0
-            data = self.data
-            if data.startswith(PLAIN_BEGIN) and len(data) >= PLAIN_PARAMS and not data[22]:
-                end = PLAIN_PARAMS + (data[20] << 8 | data[21])
-                if data[end:] == PLAIN_END:
-                    self.data = b""
-                    self.begin(1, True)
-                    environ = self.environ(data, PLAIN_PARAMS, end)
-                    environ["wsgi.input"] = BytesIO()
-                    return environ
+        """Reads a request of which something has come and returns its environ; None: it was something else."""
+        data = self.data
+        if not self.pos and data.startswith(PLAIN_BEGIN) and len(data) >= PLAIN_PARAMS and not data[22]:
+            end = PLAIN_PARAMS + (data[20] << 8 | data[21])
+            if data[end:] == PLAIN_END:
+                self.data = b""
+                self.begin(1, True)
+                environ = self.environ(data, PLAIN_PARAMS, end)
+                environ["wsgi.input"] = BytesIO()
+                return environ
+        self.more = True
         params = self.receive_params()
+        if params is None:
+            return None
         environ = self.environ(params, 0, len(params))
         environ["wsgi.input"] = self.open_body(environ.get("CONTENT_LENGTH", ""))
         return environ
@@ -190,10 +217,10 @@ class Connection:
         self.keep = keep
 
     def receive_params(self):
-        """Reads up to the end of a request's PARAMS stream. What is left of the request before is skipped."""
+        """Reads up to the end of a request's PARAMS stream. What is left of the request before is skipped; None: it was all."""
         parts = None  # no request has begun
         size = 0
-        while True:
+        while parts is not None or self.pos < len(self.data):
             kind, request, length, padding = self.next_record()
             content = self.take(length, padding)
             if request == 0 or kind == BEGIN and parts is not None or parts is None and kind != BEGIN:
@@ -215,6 +242,7 @@ class Connection:
                 parts = None
             else:
                 raise self.lost("gateway: a FastCGI record of type %d before a request" % kind)
+        return None
 
     def accept_request(self, request, content):
         if len(content) != 8:
@@ -397,8 +425,8 @@ class Connection:
             if self.broken:
                 raise PeerGone("gateway: the front is gone")
             try:
-                if send_now is not None and len(data) <= SMALL:
-                    data = data[max(send_now(self.descriptor, data, len(data), SEND_FLAGS), 0):]
+                if calls is not None and len(data) <= SMALL:
+                    data = data[max(calls.send(self.descriptor, data, len(data), SEND_FLAGS), 0):]
                 if data:
                     self.sock.sendall(data)
             except OSError as e:
@@ -420,10 +448,10 @@ class Calls:
         for call in (self.send, self.recv):
             call.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
             call.restype = ctypes.c_ssize_t
+        gap = [] if os.uname().machine in ("x86_64", "i686", "i386") else [("gap", ctypes.c_int)]
 
-        class Event(ctypes.Structure):
-            _pack_ = 1 if platform.machine() == "x86_64" else 8
-            _fields_ = (("events", ctypes.c_uint32), ("fd", ctypes.c_int), ("_", ctypes.c_int))
+        class Event(ctypes.Structure):  # epoll_event, whose data is aligned except on x86
+            _fields_ = [("events", ctypes.c_uint32), *gap, ("fd", ctypes.c_int), ("rest", ctypes.c_int)]
 
         self.epoll_wait.argtypes = (ctypes.c_int, ctypes.POINTER(Event), ctypes.c_int, ctypes.c_int)
         self.Event, self.pointer = Event, ctypes.pointer
@@ -670,8 +698,72 @@ class FileWrapper:
         raise StopIteration
 
 
+class Worker:
+    """One thread."""
+
+    def __init__(self, server):
+        self.server = server
+        self.wait_now = self.receive_now = None
+        if calls is not None:
+            self.make_calls(server.epoll.fileno())
+
+    def make_calls(self, epoll):
+        """Prepares the calls that keep the interpreter's lock, each with memory of its own."""
+        event, buffer = calls.Event(), calls.buffer()
+        pointer = calls.pointer(event)
+        epoll_wait, recv, string_at = calls.epoll_wait, calls.recv, calls.string_at
+
+        def wait_now():
+            return (event.fd, event.events) if epoll_wait(epoll, pointer, 1, 0) == 1 else None
+
+        def receive_now(descriptor):
+            n = recv(descriptor, buffer, SMALL, socket.MSG_DONTWAIT)
+            return string_at(buffer, n) if n > 0 else None
+
+        self.wait_now, self.receive_now = wait_now, receive_now
+
+    def run(self):
+        server = self.server
+        while True:
+            event = self.wait_now() if self.wait_now is not None else None
+            descriptor, events = event or server.wait()
+            connection = server.connections.get(descriptor)
+            try:
+                if connection is not None:
+                    if not connection.attend(self, events):
+                        server.remove(connection)
+                elif descriptor == server.listener.fileno():
+                    server.accept()
+                elif descriptor == server.ended:
+                    return
+            except Exception:
+                traceback.print_exc()  # a mistake of ours
+                if connection is not None:
+                    server.remove(connection)
+
+    def receive(self, connection):
+        """Returns what has come; None: nothing."""
+        if self.receive_now is not None:
+            data = self.receive_now(connection.descriptor)
+            if data is not None:
+                return data
+        try:
+            data = connection.sock.recv(SMALL, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as e:
+            raise connection.lost(str(e)) from None
+        if not data:
+            raise connection.lost("the front closed the connection")
+        return data
+
+
 class Server:
-    """The threads, and the way to end them. Immutable but for what is marked."""
+    """The connections and the threads.
+
+    All threads are equal. Two at most wait for events; a thread that takes one and leaves nobody waiting wakes another. So while
+    the application waits for something, somebody answers the next request, and while it does not, one or two threads do all.
+    """
 
     def __init__(self, listener, application, size):
         self.listener = listener
@@ -679,8 +771,16 @@ class Server:
         self.size = size
         self.pid = os.getpid()
         self.stopping = False  # set once, by the main thread
-        self.connections = [None] * size  # each of one thread
+        self.accepting = True  # cleared by the main thread
+        self.connections = {}  # by descriptor
         self.wake = SimpleQueue()  # of the main thread. The only queue that a signal handler may use
+        self.epoll = select.epoll()
+        self.ended, self.end = os.pipe()  # a byte in it ends the threads. Closing would not: a forked process may hold it
+        self.over = False  # it is there
+        self.lock = threading.Lock()  # guards over and the next two
+        self.waiting = 0  # threads that wait for events
+        self.parked = 0  # threads that wait in seats
+        self.seats = SimpleQueue()
         self.base = {
             "SCRIPT_NAME": "",
             "PATH_INFO": "",
@@ -700,7 +800,10 @@ class Server:
         os.register_at_fork(before=block_stop, after_in_parent=unblock_stop, after_in_child=self.leave_copy)
         for signum in STOP_SIGNALS:
             signal.signal(signum, lambda *_: self.wake.put(None))
-        threads = [threading.Thread(target=self.serve, args=(i,), name="request-%d" % i, daemon=True) for i in range(self.size)]
+        self.listener.setblocking(False)
+        self.epoll.register(self.listener, select.EPOLLIN | select.EPOLLET)
+        self.epoll.register(self.ended, select.EPOLLIN)
+        threads = [threading.Thread(target=Worker(self).run, name="request-%d" % i, daemon=True) for i in range(self.size)]
         for thread in threads:
             thread.start()
         error = self.wake.get()
@@ -713,52 +816,88 @@ class Server:
         return 0
 
     def stop(self):
-        """Ends the threads without a request at once, and the others after theirs."""
+        """Ends the connections without a request at once, the others after theirs, and the threads with the last one."""
         self.stopping = True
-        self.listener.shutdown(socket.SHUT_RDWR)  # wakes accept, once it has given what was waiting
-        for connection in self.connections:
-            if connection is not None and connection.idle:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.accept()  # what was waiting
+        self.accepting = False
+        for connection in list(self.connections.values()):
+            if connection.idle:
                 connection.hang_up()
+        self.end_threads()
 
-    def serve(self, i):
-        """Is one thread."""
-        while True:
-            try:
-                sock = self.accept()
-            except OSError as e:
-                if not self.stopping:
-                    self.wake.put(e)
-                return
-            connection = Connection(self, sock)
-            self.connections[i] = connection
-            try:
-                connection.serve()
-            except Exception:
-                traceback.print_exc()  # a mistake of ours
-            self.connections[i] = None
-            sock.close()
+    def wait(self):
+        """Waits for an event and returns its descriptor and what it is."""
+        with self.lock:
+            park = self.waiting >= 2 and not self.over
+            if park:
+                self.parked += 1
+            else:
+                self.waiting += 1
+        if park:
+            self.seats.get()
+        event = self.epoll.poll(-1, 1)[0]
+        with self.lock:
+            call = self.waiting == 1 and self.parked > 0
+            if call:
+                self.parked -= 1
+            else:
+                self.waiting -= 1
+        if call:  # that one waits in our place
+            self.seats.put(None)
+        return event
 
     def accept(self):
+        """Accepts what is there."""
         while True:
             try:
                 sock, _ = self.listener.accept()
-                sock.settimeout(None)  # whatever the application's default is
-                return sock
+            except BlockingIOError:
+                return
             except OSError as e:
-                if e.errno not in SHORTAGES:
-                    raise
-            time.sleep(0.1)
+                if e.errno in SHORTAGES:
+                    time.sleep(0.1)
+                    continue
+                self.wake.put(e)
+                return
+            self.add(sock)
+
+    def add(self, sock):
+        sock.settimeout(None)  # whatever the application's default is
+        connection = Connection(self, sock)
+        self.connections[connection.descriptor] = connection
+        connection.rest()
+        # Edge-triggered: each event goes to one thread. The first one tells of what has come already.
+        self.epoll.register(sock, EVENTS)
+
+    def remove(self, connection):
+        self.epoll.unregister(connection.sock)
+        del self.connections[connection.descriptor]
+        connection.sock.close()
+        self.end_threads()
+
+    def end_threads(self):
+        """Ends the threads if there is nothing more to do."""
+        if self.accepting or self.connections:
+            return
+        with self.lock:
+            if self.over:
+                return
+            self.over = True
+        os.write(self.end, b"x")
+        for _ in range(self.size):
+            self.seats.put(None)
 
     def leave_copy(self):
         """Runs in a process that the application forked: it must neither serve, nor keep our connections open, nor survive SIGTERM."""
         for signum in STOP_SIGNALS:
             signal.signal(signum, signal.SIG_DFL)
         unblock_stop()
+        self.epoll.close()
         self.listener.close()
-        for connection in self.connections:
-            if connection is not None:
-                connection.broken = True
-                connection.sock.close()
+        for connection in self.connections.values():
+            connection.broken = True
+            connection.sock.close()
 
     def end_copy(self):
         """Ends a forked process that comes back out of the application: the request is not its own."""

@@ -343,5 +343,16 @@ def forks(environ, start_response):
     return [b"%d %d" % (first, second)]
 
 
+def leaves_copy(environ, start_response):
+    """Forks a process that outlives this one."""
+    if os.fork() == 0:
+        os.close(1)
+        os.close(2)
+        time.sleep(60)
+        os._exit(0)
+    ok(start_response)
+    return [b"left"]
+
+
 def application(environ, start_response):
     return globals()[environ["PATH_INFO"][1:] or "plain"](environ, start_response)

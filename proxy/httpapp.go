@@ -1,0 +1,429 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gateway/internal/ctl"
+	"gateway/mpm"
+	"gateway/proxy/http1"
+)
+
+const (
+	// maxAnswerHead bounds the head of a response of an HTTP application, in bytes.
+	maxAnswerHead = 256 << 10
+
+	// firstPause and longestPause are between looks at a socket that takes no connection yet.
+	firstPause   = 2 * time.Millisecond
+	longestPause = 100 * time.Millisecond
+)
+
+// How a request to an HTTP application fails; each wraps its cause. They mean what their counterparts in fcgi do.
+var (
+	errUnreachable = errors.New("the application takes no connection")
+	errNoAnswer    = errors.New("the application closed the connection before its response")
+	errAnswerCut   = errors.New("the application closed the connection in the middle of its response")
+)
+
+// probeHTTP waits until the program of a child takes connections.
+//
+// The socket that it inherited takes one as soon as the child exists, and no second one until the first was accepted: so the
+// second tells whether the program uses it.
+func probeHTTP(ctx context.Context, child mpm.Child) error {
+	var first net.Conn
+	defer func() {
+		if first != nil {
+			_ = first.Close() // it was only asked
+		}
+	}()
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		nc, own, err := dialSocket(ctx, child)
+		switch {
+		case err == nil && (own || first != nil):
+			return nc.Close()
+		case err == nil:
+			first = nc
+		case ctx.Err() != nil:
+			return fmt.Errorf("%w: it is to listen at $GATEWAY_SOCKET, or to use descriptor 3", context.Cause(ctx))
+		case !isNotYet(err):
+			return err
+		}
+		sleep(ctx, pause)
+	}
+}
+
+// isNotYet reports what passes when a program has come to its loop, or to this client.
+func isNotYet(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES)
+}
+
+// sleep ends early with ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
+
+// dialHTTP connects to a child that is ready. A program with a full backlog is waited for.
+func dialHTTP(ctx context.Context, child mpm.Child) (net.Conn, error) {
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		nc, _, err := dialSocket(ctx, child)
+		if err == nil || ctx.Err() != nil || !errors.Is(err, unix.EAGAIN) {
+			return nc, err
+		}
+		sleep(ctx, pause)
+	}
+}
+
+// dialSocket connects to the socket that the program has made, own, or without one to the socket that it inherited.
+func dialSocket(ctx context.Context, child mpm.Child) (nc net.Conn, own bool, err error) {
+	var d net.Dialer
+	nc, err = d.DialContext(ctx, "unix", ctl.OwnSocket(child.Socket))
+	if errors.Is(err, unix.ENOENT) {
+		nc, err = d.DialContext(ctx, "unix", child.Socket)
+		return nc, false, err
+	}
+	if err != nil {
+		return nil, true, err
+	}
+	if err := checkPeer(nc, child.PID); err != nil {
+		_ = nc.Close() // nothing was written
+		return nil, true, err
+	}
+	return nc, true, nil
+}
+
+// checkPeer makes sure that who listens runs as the child's user: what lies at the path is the program's choice, and could be
+// a link to a socket that the front may use and the program may not.
+func checkPeer(nc net.Conn, pid int) error {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := sc.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peer *unix.Ucred
+	var got error
+	err = raw.Control(func(fd uintptr) { peer, got = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(err, got); err != nil {
+		return err
+	}
+	uid, err := userOf(pid)
+	if err != nil {
+		return err
+	}
+	if peer.Uid != uid {
+		return fmt.Errorf("its socket belongs to user %d, and the child runs as user %d", peer.Uid, uid)
+	}
+	return nil
+}
+
+// userOf is the effective user of a process.
+func userOf(pid int) (uint32, error) {
+	name := "/proc/" + strconv.Itoa(pid) + "/status"
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if ids, ok := strings.CutPrefix(line, "Uid:"); ok {
+			if f := strings.Fields(ids); len(f) == 4 { // real, effective, saved, of the file system
+				uid, err := strconv.ParseUint(f[1], 10, 32)
+				return uint32(uid), err
+			}
+		}
+	}
+	return 0, fmt.Errorf("%s: no user", name)
+}
+
+// httpLink is the channel of an HTTP application: a client for one request at a time, which keeps its connection and opens
+// another when the application has closed that between requests.
+type httpLink struct {
+	child     mpm.Child
+	transport http.Transport
+	closed    atomic.Bool
+	mu        sync.Mutex
+	nc        net.Conn // the last one that was opened; guarded by mu
+}
+
+func newHTTPLink(child mpm.Child) *httpLink {
+	l := &httpLink{child: child}
+	l.transport = http.Transport{DialContext: l.dial, DisableCompression: true, MaxIdleConns: 1, MaxResponseHeaderBytes: maxAnswerHead}
+	return l
+}
+
+func (l *httpLink) dial(ctx context.Context, _, _ string) (net.Conn, error) {
+	nc, err := dialHTTP(ctx, l.child)
+	switch {
+	case lacksRoom(err):
+		return nil, fmt.Errorf("%w: %w", errNoRoom, err)
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errUnreachable, err)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.nc = nc
+	return nc, nil
+}
+
+// Close ends the connection, and with it a request in progress.
+func (l *httpLink) Close() error {
+	l.closed.Store(true)
+	l.transport.CloseIdleConnections()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.nc != nil {
+		_ = l.nc.Close() // perhaps once more
+	}
+	return nil
+}
+
+// Usable implements channel.
+func (l *httpLink) Usable() bool { return !l.closed.Load() }
+
+// hangUp implements channel: servers take the end of what they read for the end of the client.
+func (l *httpLink) hangUp() {
+	l.closed.Store(true)
+	l.closeWrite()
+}
+
+func (l *httpLink) closeWrite() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if half, ok := l.nc.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // it fails when the application has closed the connection
+	}
+}
+
+// tryHTTP has the child of a slot answer, and gives the slot back.
+func (c *call) tryHTTP(slot *mpm.Slot) error {
+	h := c.newHold(slot)
+	l, ok := slot.Channel.(*httpLink)
+	if !ok {
+		l = newHTTPLink(slot.Child)
+	}
+	h.hook(l)
+	var readers sync.WaitGroup
+	defer readers.Wait() // the body is not the caller's before
+	var wrote atomic.Bool
+	trace := &httptrace.ClientTrace{WroteRequest: func(i httptrace.WroteRequestInfo) { wrote.Store(wrote.Load() || i.Err == nil) }}
+	resp, err := l.transport.RoundTrip(c.httpRequest(httptrace.WithClientTrace(h.ctx, trace), &readers))
+	switch {
+	case errors.Is(err, errNoRoom), errors.Is(err, errUnreachable) && !wrote.Load():
+		return h.lost(err)
+	case err != nil:
+		return h.lost(fmt.Errorf("%w: %w", errNoAnswer, unmarked(err)))
+	case resp.StatusCode == http.StatusSwitchingProtocols:
+		return c.switchProtocols(h, l, resp)
+	}
+	return c.answerHTTP(h, resp)
+}
+
+// unmarked is an error that is not taken for errUnreachable: the application had read the request before it took no more.
+func unmarked(err error) error {
+	if errors.Is(err, errUnreachable) {
+		return errors.New(err.Error())
+	}
+	return err
+}
+
+// httpRequest is the request as the application gets it. Each reader of its body is counted in readers until it is closed.
+func (c *call) httpRequest(ctx context.Context, readers *sync.WaitGroup) *http.Request {
+	host := c.r.Host
+	if host == "" { // HTTP/1.0
+		host = c.x.site.Names[0]
+	}
+	// The path is the clean one, in the client's spelling if that is the same.
+	u := &url.URL{Scheme: "http", Host: "application", Path: c.x.path, RawPath: c.x.asked, RawQuery: c.r.URL.RawQuery, ForceQuery: c.r.URL.ForceQuery}
+	r := (&http.Request{
+		Method: c.r.Method, URL: u, Host: host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: c.forwardedHeader(), Body: http.NoBody, ContentLength: c.body.length,
+	}).WithContext(ctx)
+	if c.body.length > 0 {
+		r.GetBody = func() (io.ReadCloser, error) {
+			readers.Add(1)
+			return &countedReader{Reader: c.body.reader(), done: sync.OnceFunc(readers.Done)}, nil
+		}
+		r.Body, _ = r.GetBody() // never fails
+	}
+	return r
+}
+
+// countedReader is a request body that says when it is no longer read.
+type countedReader struct {
+	io.Reader
+	done func()
+}
+
+func (r *countedReader) Close() error {
+	r.done()
+	return nil
+}
+
+// forwardedHeader is the client's header without what concerns its connection, and with what the application can't know
+// itself. What a client says of its own address is believed only if it came through a unix socket, as from a web server in front.
+func (c *call) forwardedHeader() http.Header {
+	upgrade := upgradeOf(c.r.Header)
+	header := c.r.Header.Clone()
+	stripHopByHop(header)
+	delete(header, "Expect") // the body is here
+	if upgrade != "" && c.r.ProtoAtLeast(1, 1) && c.body.length == 0 {
+		header.Set("Connection", "Upgrade")
+		header.Set("Upgrade", upgrade)
+	}
+	if _, ok := header["User-Agent"]; !ok {
+		header.Set("User-Agent", "") // not Go's
+	}
+	scheme := "http"
+	if c.x.secure {
+		scheme = "https"
+	}
+	facts := map[string]string{"X-Forwarded-Host": c.r.Host, "X-Forwarded-Proto": scheme}
+	if c.x.remote.IsValid() {
+		facts["X-Forwarded-For"] = c.x.remote.Addr().Unmap().String()
+		delete(header, "Forwarded")
+	}
+	for name, value := range facts {
+		if c.x.remote.IsValid() || header.Get(name) == "" {
+			header.Set(name, value)
+		}
+	}
+	return header
+}
+
+// upgradeOf returns the protocol that a head proposes or accepts; empty: none (RFC 9110 §7.8).
+func upgradeOf(header http.Header) string {
+	for _, value := range header["Connection"] {
+		for token := range strings.SplitSeq(value, ",") {
+			if strings.EqualFold(strings.Trim(token, " \t"), "upgrade") {
+				return header.Get("Upgrade")
+			}
+		}
+	}
+	return ""
+}
+
+// answerHTTP sends the response of an application to the client, and gives the slot back.
+func (c *call) answerHTTP(h *hold, resp *http.Response) error {
+	rp := &reply{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength}
+	// What has no length may be made while it is sent.
+	rp.stream = rp.length < 0 && rp.hasBody(c.r.Method) || strings.EqualFold(rp.header.Get("X-Accel-Buffering"), "no") ||
+		strings.HasPrefix(rp.header.Get("Content-Type"), "text/event-stream")
+	rp.header.Del("X-Accel-Buffering")
+	stripHopByHop(rp.header)
+	delete(rp.header, "Content-Length")
+	if !rp.hasBody("") && rp.status != http.StatusNotModified {
+		rp.length = -1
+	}
+	if rp.length > 0 || rp.length == 0 && rp.hasBody(c.r.Method) {
+		rp.header.Set("Content-Length", strconv.FormatInt(rp.length, 10))
+	}
+	body := &answerBody{ReadCloser: resp.Body}
+	br, put := c.reader(body)
+	defer put()
+	_, err := c.pass(h, rp, body, br)
+	return err
+}
+
+// answerBody is the body of a response, whose errors say what they mean.
+type answerBody struct {
+	io.ReadCloser
+	whole bool // its end was read, which stays true when it is closed
+}
+
+func (b *answerBody) Read(p []byte) (int, error) {
+	if b.whole {
+		return 0, io.EOF
+	}
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case err == io.EOF: // only itself: an unexpected one is another error
+		b.whole = true
+	case err != nil:
+		err = fmt.Errorf("%w: %w", errAnswerCut, err)
+	}
+	return n, err
+}
+
+// Close ends the use of the response. It always returns nil.
+func (b *answerBody) Close() error {
+	_ = b.ReadCloser.Close() // what the application still says is of no interest
+	return nil
+}
+
+// switchProtocols carries what client and application say to each other from now on, until one of them has enough. It is
+// still one request, with the pool's request_timeout.
+func (c *call) switchProtocols(h *hold, l *httpLink, resp *http.Response) error {
+	application, ok := resp.Body.(io.ReadWriteCloser)
+	protocol := upgradeOf(resp.Header)
+	if !ok || protocol == "" || !strings.EqualFold(protocol, upgradeOf(c.r.Header)) {
+		_ = resp.Body.Close() // nobody can use it
+		h.release(mpm.Broken)
+		return fmt.Errorf("the application switches to protocol %q, which the client has not asked for", protocol)
+	}
+	client, _, err := http.NewResponseController(c.w).Hijack()
+	if err != nil {
+		_ = l.Close() // always nil
+		h.release(mpm.Done)
+		return err
+	}
+	defer client.Close() // what it tells is known
+	stop := context.AfterFunc(h.client, func() { _ = l.Close() })
+	c.carry(client, application, l, switchHead(resp, protocol))
+	stop()
+	cause := context.Cause(h.ctx)
+	_ = l.Close() // always nil
+	if cause != nil {
+		h.release(mpm.Broken)
+		return &cutError{cause}
+	}
+	h.release(mpm.Done)
+	return nil
+}
+
+// switchHead is the response that tells the client of the new protocol.
+func switchHead(resp *http.Response, protocol string) []byte {
+	stripHopByHop(resp.Header)
+	b := http1.AppendStatusLine(nil, http.StatusSwitchingProtocols)
+	b = http1.AppendHeader(b, resp.Header)
+	b = http1.AppendField(b, "Connection", "Upgrade")
+	b = http1.AppendField(b, "Upgrade", protocol)
+	return append(b, "\r\n"...)
+}
+
+// carry returns when the application has ended the conversation, or the client takes no more. A client that only says that it
+// will say no more is still listened for.
+func (c *call) carry(client net.Conn, application io.ReadWriter, l *httpLink, head []byte) {
+	if _, err := client.Write(head); err != nil {
+		return
+	}
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		_, _ = io.Copy(application, client) // either way there is no more to come
+		l.closeWrite()
+	})
+	_, _ = io.Copy(client, application) // likewise
+	_ = l.Close()                       // always nil; wakes a writer to the application
+	_ = client.SetReadDeadline(time.Unix(1, 0))
+	asking.Wait()
+}
