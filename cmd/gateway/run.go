@@ -49,8 +49,24 @@ func serve(c *routes.Config, adminSocket string, ready func()) error {
 	if ignored := ignoredUsers(c); len(ignored) > 0 {
 		log.Warnw("users and groups are ignored: only root can change them", "ignored", ignored)
 	}
+	for _, name := range keyReaders(c) {
+		log.Warnw("children of this pool run as the front's user and can read the internal CA's key: give the pool a user of its own", "pool", name)
+	}
 	plan.Ready = ready
 	return supervise.Run(*plan, log)
+}
+
+// keyReaders lists the pools whose children run as the front's user while that user's state_dir holds a key.
+func keyReaders(c *routes.Config) (names []string) {
+	if os.Geteuid() != 0 || !slices.ContainsFunc(c.Sites, func(s routes.Site) bool { return s.TLS.Mode == "internal" }) {
+		return nil
+	}
+	for i := range c.Pools {
+		if p := &c.Pools[i]; p.MPM != routes.Event && (p.User == "" || p.User == c.Gateway.User) {
+			names = append(names, p.Name)
+		}
+	}
+	return names
 }
 
 // settle fills in what the configuration leaves to the machine: folders, and as root the front's user.

@@ -380,7 +380,7 @@ func TestOOMWatch(t *testing.T) {
 		t.Error("claim() without a kill")
 	}
 	count += 2
-	if !w.claim(now) || !w.claim(now) {
+	if first, second := w.claim(now), w.claim(now); !first || !second {
 		t.Error("two kills are not laid to two children")
 	}
 	if w.claim(now) {
