@@ -47,8 +47,8 @@ func (s Score) Ready(now time.Time) Score {
 	return s
 }
 
-// Served pays a death back with the first request that a new child finished. A pool that loses children under load and
-// still serves is replaced at the pace of its requests; one whose children live but serve nothing is not.
+// Served pays a death back with a request that was finished. A pool that loses children under load and still serves is replaced
+// at the pace of its requests; one whose children live but serve nothing is not.
 func (s Score) Served(now time.Time) Score { return s.add(now, -deathPoints) }
 
 // Quarantined reports whether children fail so often that starting more would only be a fork bomb.

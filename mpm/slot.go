@@ -185,7 +185,7 @@ func (p *Pool) releaseThread(s *Slot, o Outcome) {
 	}
 	switch o {
 	case Done:
-		if *requests == 1 {
+		if p.memory.Score.points > 0 {
 			p.memory.Score = p.memory.Score.Served(now)
 		}
 		p.finish(t, now)
