@@ -276,6 +276,7 @@ func TestWhatOtherPoolsBrokeOn(t *testing.T) {
 			}
 			close(stop)
 			clients.Wait()
+			time.Sleep(2 * time.Second) // for what replaces the last one
 			st := w.pool.Status()
 			equal(t, "state", st.State, "ready")
 			equal(t, "timed out", st.Queue.TimedOut, 0)
