@@ -58,6 +58,7 @@ func runDemo(s demoSettings) error {
 	}
 	// Beside any other gateway, and nothing of it stays.
 	c.Gateway.RuntimeDir, c.Gateway.StateDir = filepath.Join(s.Dir, "run"), filepath.Join(s.Dir, "state")
+	settle(c)
 	return serve(c, "", s.introduce)
 }
 

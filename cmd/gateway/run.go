@@ -38,9 +38,8 @@ func run(args []string) error {
 	return serve(c, *socket, nil)
 }
 
-// serve runs a configuration until it is stopped. It calls ready, if there is one, once requests are answered.
+// serve runs a settled configuration until it is stopped. It calls ready, if there is one, once requests are answered.
 func serve(c *routes.Config, adminSocket string, ready func()) error {
-	settle(c)
 	log := newLogger(c.Gateway.Log, "supervisor")
 	plan, err := newPlan(c, adminSocket)
 	if err != nil {
@@ -58,7 +57,7 @@ func serve(c *routes.Config, adminSocket string, ready func()) error {
 
 // keyReaders lists the pools whose children run as the front's user while that user's state_dir holds a key.
 func keyReaders(c *routes.Config) (names []string) {
-	if os.Geteuid() != 0 || !slices.ContainsFunc(c.Sites, func(s routes.Site) bool { return s.TLS.Mode == "internal" }) {
+	if os.Geteuid() != 0 || !hasInternalCA(c) {
 		return nil
 	}
 	for i := range c.Pools {
@@ -69,13 +68,18 @@ func keyReaders(c *routes.Config) (names []string) {
 	return names
 }
 
+// hasInternalCA reports whether a site has its certificate from the gateway itself.
+func hasInternalCA(c *routes.Config) bool {
+	return slices.ContainsFunc(c.Sites, func(s routes.Site) bool { return s.TLS.Mode == "internal" })
+}
+
 // settle fills in what the configuration leaves to the machine: folders, and as root the front's user.
 func settle(c *routes.Config) {
 	g := &c.Gateway
 	if g.RuntimeDir == "" {
 		g.RuntimeDir = defaultRuntimeDir()
 	}
-	if g.StateDir == "" && slices.ContainsFunc(c.Sites, func(s routes.Site) bool { return s.TLS.Mode == "internal" }) {
+	if g.StateDir == "" && hasInternalCA(c) {
 		g.StateDir = defaultStateDir()
 	}
 	if os.Geteuid() == 0 && g.User == "" {

@@ -241,17 +241,11 @@ func (l *loop) shed() {
 
 // parked visits the connections that wait for a request and have sent nothing of it.
 func (l *loop) parked(visit func(index uint32, en *entry)) {
-	chunks := l.table.chunks.Load()
-	if chunks == nil {
-		return
-	}
-	for c, ch := range *chunks {
-		for i := range ch.entries {
-			if en := &ch.entries[i]; en.state.Load()&stateMask == stateParked && ch.partial[i] == nil {
-				visit(uint32(c*chunkSize+i), en)
-			}
+	l.table.each(func(index uint32, en *entry) {
+		if en.state.Load()&stateMask == stateParked && l.table.chunk(index).partial[index%chunkSize] == nil {
+			visit(index, en)
 		}
-	}
+	})
 }
 
 // add makes a new connection an entry of this loop. It is called from the accepting loop.
@@ -313,8 +307,8 @@ func (l *loop) readable(index uint32, en *entry, flags uint32) {
 	}
 	// An event counts as read once a read was short; not if the client has closed, for then the end of file is still to come.
 	flags &^= flagReadable
+	ch, i := l.table.chunk(index), index%chunkSize
 	for {
-		ch, i := l.table.chunk(index), index%chunkSize
 		kept := 0
 		if part := ch.partial[i]; part != nil {
 			kept = copy(l.buf, *part)
@@ -490,23 +484,19 @@ func (l *loop) closeListeners() {
 // keeping it in a sorted structure would at each request.
 func (l *loop) sweep() {
 	now, draining := l.engine.now(), l.engine.Draining()
-	for c, ch := range *l.table.chunks.Load() {
-		for i := range ch.entries {
-			en := &ch.entries[i]
-			state := en.state.Load() & stateMask
-			if state == stateFree {
-				continue
-			}
-			index := uint32(c*chunkSize + i)
-			if draining && state == stateParked && ch.partial[i] == nil {
-				l.dismiss(index, en)
-				continue
-			}
-			if d := en.deadline.Load(); d != 0 && d <= now {
-				l.expire(index, en)
-			}
+	l.table.each(func(index uint32, en *entry) {
+		state := en.state.Load() & stateMask
+		if state == stateFree {
+			return
 		}
-	}
+		if draining && state == stateParked && l.table.chunk(index).partial[index%chunkSize] == nil {
+			l.dismiss(index, en)
+			return
+		}
+		if d := en.deadline.Load(); d != 0 && d <= now {
+			l.expire(index, en)
+		}
+	})
 }
 
 // dismiss closes an idle connection of a draining engine, unless a request has just come. One that has not had its first gets
@@ -543,18 +533,11 @@ func (l *loop) expire(index uint32, en *entry) {
 
 // abandon ends every connection when the loop is closed. Owners learn of it and release theirs.
 func (l *loop) abandon() {
-	chunks := l.table.chunks.Load()
-	if chunks == nil {
-		return
-	}
-	for c, ch := range *chunks {
-		for i := range ch.entries {
-			en, index := &ch.entries[i], uint32(c*chunkSize+i)
-			if en.flag(flagGone) {
-				l.notify(index)
-			} else if en.state.Load()&stateMask != stateFree {
-				l.release(index, en)
-			}
+	l.table.each(func(index uint32, en *entry) {
+		if en.flag(flagGone) {
+			l.notify(index)
+		} else if en.state.Load()&stateMask != stateFree {
+			l.release(index, en)
 		}
-	}
+	})
 }

@@ -117,6 +117,19 @@ func (t *table) chunk(index uint32) *chunk { return (*t.chunks.Load())[index/chu
 
 func (t *table) entry(index uint32) *entry { return &t.chunk(index).entries[index%chunkSize] }
 
+// each visits every place, free ones too.
+func (t *table) each(visit func(index uint32, en *entry)) {
+	chunks := t.chunks.Load()
+	if chunks == nil {
+		return
+	}
+	for c, ch := range *chunks {
+		for i := range ch.entries {
+			visit(uint32(c*chunkSize+i), &ch.entries[i])
+		}
+	}
+}
+
 // grow adds a chunk. The loop's mutex is held.
 func (t *table) grow() {
 	var chunks []*chunk
