@@ -12,7 +12,7 @@ GOVULNCHECK   := golang.org/x/vuln/cmd/govulncheck@v1.8.0
 # The race detector needs a C compiler.
 RACE := $(if $(shell command -v $(or $(shell $(GO) env CC),gcc)),-race)
 
-.PHONY: build demo test lint bench fuzz packages clean
+.PHONY: build demo test lint bench bench-peers fuzz packages clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/gateway ./cmd/gateway
@@ -42,7 +42,11 @@ lint:
 	$(GO) run $(GOVULNCHECK) ./...
 
 bench:
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+	$(GO) run ./bench micro
+
+# Side by side with the web servers that are installed. As root they run as www-data, as they would.
+bench-peers: build
+	$(GO) run ./bench peers -gateway bin/gateway
 
 # Go fuzzes one target at a time. What it finds goes to the package's testdata/fuzz and is a test from then on.
 fuzz:

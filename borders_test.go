@@ -19,6 +19,7 @@ var rooms = []struct {
 	may  []string
 }{
 	{"gateway", nil},
+	{"gateway/bench", nil},
 	{"gateway/cmd/gateway", []string{
 		"gateway/internal/ctl", "gateway/mpm", "gateway/mpm/event", "gateway/mpm/supervise", "gateway/proxy", "gateway/proxy/fcgi",
 		"gateway/proxy/wsgi", "gateway/routes", "gateway/tls",

@@ -10,6 +10,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"net/http/cookiejar"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/user"
@@ -32,6 +33,7 @@ var examples = []struct {
 	{"dokuwiki", testDokuWiki},
 	{"gitweb", testGitweb},
 	{"legacy-php", testLegacyPHP},
+	{"proxy", testProxy},
 	{"static-tls", testStaticTLS},
 }
 
@@ -370,4 +372,27 @@ func testStaticTLS(t *testing.T, e *example) {
 		t.Errorf("/old led to %s", old.url)
 	}
 	e.get("/none").want(t, 404)
+}
+
+func testProxy(t *testing.T, e *example) {
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/api/live/events" {
+			w.Header().Set("Content-Type", "text/event-stream")
+		}
+		fmt.Fprintf(w, "data: %s %s for %s\n\n", r.Method, r.URL, r.Header.Get("X-Forwarded-For"))
+	}))
+	t.Cleanup(backend.Close)
+	e.setenv("BACKEND", backend.URL)
+	e.setenv("SPARE", "unix:"+e.path("nobody.sock"))
+	e.start()
+
+	e.get("/").want(t, 200, "Files from the gateway")
+	for range 4 { // half of them are the spare server's turn
+		e.get("/api/x%20y?z").want(t, 200, "GET /api/x%20y?z for 127.0.0.1")
+	}
+	e.postForm("/api/form", url.Values{"a": {"b"}}).want(t, 200, "POST /api/form")
+	e.get("/api/live/events").want(t, 200, "GET /api/live/events")
+	if log := e.gateway.Log(); !strings.Contains(log, "is passed over") {
+		t.Errorf("the log does not tell of the server that is down:\n%s", log)
+	}
 }

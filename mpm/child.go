@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"syscall"
 	"time"
+
+	"gateway/internal/ctl"
 )
 
 // child is one process. Guarded by Pool.mu, except Child, which never changes.
@@ -14,6 +16,7 @@ type child struct {
 	Child
 	born      time.Time
 	ready     bool            // was
+	unready   error           // why its first probe failed, for which it is killed
 	quota     uint64          // requests it serves; 0: no limit
 	maxMemory int64           // bytes; 0: no limit
 	measured  time.Time       // when its memory was read
@@ -140,7 +143,7 @@ func (p *Pool) Exited(slot, pid, waitStatus int, oom bool) {
 	}
 	c, now, status := p.children[slot], p.now(), syscall.WaitStatus(waitStatus)
 	atOnce := true
-	if !c.told {
+	if !c.told || c.unready != nil {
 		atOnce = p.lost(c, now, status, oom)
 	}
 	p.exits[c.leaving]++
@@ -151,18 +154,31 @@ func (p *Pool) Exited(slot, pid, waitStatus int, oom bool) {
 	p.signalGone()
 }
 
-// lost notes why a child ended that was not told to, and reports whether it may be replaced at once.
+// lost notes why a child ended that was to serve, and reports whether it may be replaced at once.
 func (p *Pool) lost(c *child, now time.Time, status syscall.WaitStatus, oom bool) (atOnce bool) {
 	c.leaving = ExitCrash
-	reason := exitText(status)
+	reason := lossText(status, c.unready)
 	if oom {
 		c.leaving, reason = ExitOOM, reason+", out of memory"
 	}
-	if !c.rude { // or it was blamed already
+	if !c.rude && status != ctl.Orphaned { // or it was blamed already, or another one for it
 		p.blame(c, now, reason)
 	}
 	p.memory, atOnce = p.memory.Lose(p.settings)
 	return atOnce
+}
+
+// lossText says why a child is no more: how it ended, and how its first probe failed. One whose probe failed was killed after that, so
+// the signals of that tell nothing.
+func lossText(status syscall.WaitStatus, unready error) string {
+	switch {
+	case unready == nil:
+		return exitText(status)
+	case status.Signaled() && (status.Signal() == syscall.SIGTERM || status.Signal() == syscall.SIGKILL):
+		return unready.Error()
+	default:
+		return fmt.Sprintf("%s (%v)", exitText(status), unready)
+	}
 }
 
 // bury empties the place of a child that has ended, and tells those whose requests it had.
@@ -215,6 +231,7 @@ func (p *Pool) warnFailure(now time.Time, msg, reason string) {
 // charge puts a failure into the score and logs it, and when the pool gets into quarantine that.
 func (p *Pool) charge(now time.Time, wasReady bool, msg, reason string) {
 	p.warnFailure(now, msg, reason)
+	p.stillborn = p.stillborn || !wasReady
 	p.memory.Score = p.memory.Score.Died(now, wasReady)
 	if p.quarantined || !p.memory.Score.Quarantined(now) {
 		return
@@ -261,7 +278,7 @@ func (p *Pool) started(c *child, err error) {
 	}
 	now := p.now()
 	if err != nil {
-		p.blame(c, now, err.Error())
+		c.unready = err // its end, which tells more if it came first, is blamed
 		p.kill(c, ExitCrash, now)
 		return
 	}
@@ -270,7 +287,7 @@ func (p *Pool) started(c *child, err error) {
 
 // becameReady puts a child into service that is there and idle.
 func (p *Pool) becameReady(c *child, now time.Time) {
-	c.ready = true
+	c.ready, p.stillborn = true, false
 	p.memory.Score = p.memory.Score.Ready(now)
 	if !p.memory.Score.Quarantined(now) {
 		p.trouble, p.said = "", said{}
@@ -359,7 +376,7 @@ func (p *Pool) expired(t *thread) {
 	defer p.unlock()
 	t.armed = false
 	c := t.child
-	if p.closed || p.children[c.Slot] != c || !t.busy || c.told {
+	if p.closed || p.children[c.Slot] != c || !t.busy || c.told || t.deadline.IsZero() {
 		return
 	}
 	now := p.now()

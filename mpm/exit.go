@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+
+	"gateway/internal/ctl"
 )
 
 // Why Acquire failed, and why a request lost its slot.
@@ -50,9 +52,14 @@ func (e *ChildExit) Error() string {
 	return fmt.Sprintf("%s, reason: %s", text, e.Reason) // with several threads perhaps the deadline of another request
 }
 
-// exitText says how a process ended: "exit status 255", "signal 9 (killed)".
+// exitText says how a process ended: "exit status 255", "signal 9 (killed)", or how that can be known.
 func exitText(status syscall.WaitStatus) string {
-	if status.Signaled() {
+	switch {
+	case status == ctl.Unseen:
+		return "its parent has seen how, and written it to the log"
+	case status == ctl.Orphaned:
+		return "its parent has ended"
+	case status.Signaled():
 		return fmt.Sprintf("signal %d (%s)", int(status.Signal()), status.Signal())
 	}
 	return fmt.Sprintf("exit status %d", status.ExitStatus())

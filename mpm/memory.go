@@ -2,6 +2,7 @@ package mpm
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"os"
 	"strconv"
@@ -45,12 +46,24 @@ func (p *Pool) measured(c *child, size int64) {
 // footprint reads what a process takes: its proportional share (PSS), in which memory that children share counts once, or, where
 // the kernel doesn't let the front see that because the child belongs to another user, its resident memory. 0 if it has gone.
 func footprint(pid int) int64 {
-	if rollup, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid)); err == nil {
-		if pss := pssBytes(rollup); pss > 0 {
-			return pss
-		}
+	resident, _ := statmBytes(pid)
+	return cmp.Or(pssOf(pid), resident)
+}
+
+// forkedFootprint is footprint for a child that has an OPcache in common with others: where its share can't be seen, none of it counts,
+// nor anything else that can be shared.
+func forkedFootprint(pid int) int64 {
+	resident, shared := statmBytes(pid)
+	return cmp.Or(pssOf(pid), resident-shared)
+}
+
+// pssOf reads a process's proportional share; 0 if it has gone or may not be seen.
+func pssOf(pid int) int64 {
+	rollup, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return 0
 	}
-	return rssBytes(pid)
+	return pssBytes(rollup)
 }
 
 // pssBytes finds the line "Pss: 1234 kB" (proc_pid_smaps(5)).
@@ -71,13 +84,20 @@ func pssBytes(rollup []byte) int64 {
 
 // rssBytes reads a process's resident memory; 0 if it has gone.
 func rssBytes(pid int) int64 {
+	resident, _ := statmBytes(pid)
+	return resident
+}
+
+// statmBytes reads a process's resident memory, and how much of that is of files or shared; 0 if it has gone.
+func statmBytes(pid int) (resident, shared int64) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	if err != nil {
-		return 0
+		return 0, 0
 	}
-	var size, resident int64
-	if _, err := fmt.Fscan(bytes.NewReader(text), &size, &resident); err != nil {
-		return 0
+	var size int64
+	if _, err := fmt.Fscan(bytes.NewReader(text), &size, &resident, &shared); err != nil {
+		return 0, 0
 	}
-	return resident * int64(os.Getpagesize())
+	page := int64(os.Getpagesize())
+	return resident * page, shared * page
 }

@@ -1,6 +1,8 @@
 package mpm
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -170,6 +172,56 @@ type life struct {
 	now time.Time
 }
 
+// TestPolicyKeepsItsPromises lets pools of all kinds, each from a board of its own, live through events by chance.
+func TestPolicyKeepsItsPromises(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	for pool := range uint64(3000) {
+		if !t.Run(fmt.Sprintf("seed %d, pool %d", seed, pool), func(t *testing.T) { lifeByChance(t, rand.New(rand.NewPCG(seed, pool))) }) {
+			return
+		}
+	}
+}
+
+func lifeByChance(t *testing.T, rnd *rand.Rand) {
+	spawns := []routes.Spawn{routes.SpawnDemand, routes.SpawnOnDemand, routes.SpawnStatic, routes.SpawnApache}
+	s := Settings{Spawn: spawns[rnd.IntN(4)], Threads: 1, MinSpare: rnd.IntN(60), Limit: 1 + rnd.IntN(60), IdleTimeout: 10 * time.Second}
+	places := s.Limit
+	if rnd.IntN(2) == 0 { // a worker pool
+		s.Threads, places = 1+rnd.IntN(8), places+rnd.IntN(10)
+	}
+	s.MaxSpare = max(rnd.IntN(100), s.MinSpare+s.Threads)
+	l := &life{t: t, b: make(Board, places), s: s, now: epoch}
+	for i := range l.b {
+		if t := l.b.tally(); t.serving() < s.Limit {
+			l.b[i] = cellByChance(rnd, s.Threads)
+		}
+	}
+	l.m = Memory{Rate: rnd.IntN(maxRate + 1), Calm: rnd.IntN(10), Score: Score{}.add(epoch, float64(rnd.IntN(2*quarantinedAt)))}
+	for range rnd.IntN(100) {
+		l.now = l.now.Add(time.Duration(rnd.IntN(1000)) * time.Millisecond)
+		l.happen(byte(rnd.IntN(4)), &l.b[rnd.IntN(places)], rnd.IntN(2*places))
+		if rnd.IntN(2) == 0 {
+			l.tick(rnd.IntN(2 * places))
+		}
+	}
+	l.leaveAlone()
+}
+
+func cellByChance(rnd *rand.Rand, threads int) Cell {
+	c := Cell{State: State(rnd.IntN(len(states))), Since: epoch.Add(-time.Duration(rnd.IntN(20)) * time.Second)}
+	switch c.State {
+	case Busy:
+		c.Busy = 1 + rnd.IntN(threads)
+	case Draining:
+		c.Busy = rnd.IntN(threads + 1)
+	case Empty, Starting, Idle:
+	}
+	if rnd.IntN(4) == 0 {
+		c.Expires = epoch.Add(time.Duration(rnd.IntN(100)) * time.Second)
+	}
+	return c
+}
+
 // FuzzPolicy lets a pool live through arbitrary events, a tick after each, and then leaves it alone.
 func FuzzPolicy(f *testing.F) {
 	f.Add(uint8(0), uint8(5), uint8(10), uint8(40), uint8(0), uint8(0), []byte("abcdefghijklmnopqrstuvwxyz"))
@@ -189,12 +241,23 @@ func FuzzPolicy(f *testing.F) {
 			l.happen(e&3, &l.b[int(e>>2)%len(l.b)], int(e)%7)
 			l.tick(int(e) % 7)
 		}
-		for range 300 {
-			l.tick(0)
-			l.rest()
-		}
-		l.checkRest()
+		l.leaveAlone()
 	})
+}
+
+// leaveAlone ends all requests, lets nobody age, and checks where the pool ends: quarantine is over when its points are forgotten, each tick retires a
+// child that is too many or starts some, which come up by the next, and children without requests leave after idle_timeout.
+func (l *life) leaveAlone() {
+	l.t.Helper()
+	for i := range l.b {
+		l.b[i].Expires = time.Time{}
+	}
+	for range len(l.b) + int(l.m.Score.now(l.now).points) + int(l.s.IdleTimeout/time.Second) + 5 {
+		l.rest()
+		l.tick(0)
+	}
+	l.rest()
+	l.checkRest()
 }
 
 // happen is one event in a place.
@@ -260,21 +323,23 @@ func (l *life) tick(waiting int) {
 	}
 	l.do(actions)
 	l.m = m
+	l.do(Aged(l.b, l.now))
 }
 
 // do carries out actions and checks what must hold of all of them.
 func (l *life) do(actions []Action) {
 	l.t.Helper()
-	allowed := l.m.Score.Allow(l.now, l.b.tally()[Starting], len(actions))
-	started := 0
+	score, starting, started := l.m.Score.now(l.now), l.b.tally()[Starting], 0
 	for _, a := range actions {
 		c := &l.b[a.Slot]
 		switch {
 		case a.Kind == StartChild && c.State == Empty:
-			c.State = Starting
+			*c = Cell{State: Starting}
 			started++
 		case a.Kind == RetireChild && c.State == Idle, a.Kind == RetireChild && c.State == Busy && c.Busy < l.s.Threads:
 			c.State = Draining // with its requests
+		case a.Kind == ReplaceChild && (c.State == Idle || c.State == Busy) && !c.Expires.IsZero() && !l.now.Before(c.Expires):
+			c.State = Draining
 		default:
 			l.t.Fatalf("action %s on a child that is %s with %d requests", text([]Action{a}), c.State, c.Busy)
 		}
@@ -283,8 +348,10 @@ func (l *life) do(actions []Action) {
 	switch t := l.b.tally(); {
 	case t.serving() > l.s.Limit:
 		l.t.Fatalf("%d children, limit %d", t.serving(), l.s.Limit)
-	case started > allowed:
-		l.t.Fatalf("%d started, the score allows %d", started, allowed)
+	case started > 0 && score.points >= quarantinedAt:
+		l.t.Fatalf("%d started in quarantine, %.1f points", started, score.points)
+	case started > 0 && score.tripped && starting+started > 1:
+		l.t.Fatalf("%d started on trial beside %d", started, starting)
 	}
 }
 

@@ -80,6 +80,7 @@ type Pool struct {
 	generation   int
 	log          Logger
 	epoch        time.Time     // when the pool was made
+	answered     *counter      // counts without mu
 	gone         chan struct{} // closed once the pool is draining and nothing of it is left
 
 	alive   context.Context // ends with Close
@@ -109,6 +110,7 @@ type Pool struct {
 	waits                         waits
 
 	trouble      string  // how the last child failed
+	stillborn    bool    // the last one that was started never got ready
 	said         said    // by children that were not ready
 	quarantined  bool    // said so
 	queueLimit   limiter // of warnings about the queue
@@ -126,8 +128,12 @@ func NewPool(cfg routes.Pool, starter Starter, opts ...Option) *Pool {
 		footprint:    footprint,
 		log:          noLog{},
 		epoch:        time.Now(),
+		answered:     new(counter),
 		gone:         make(chan struct{}),
 		exits:        make(map[ExitReason]uint64, len(exitReasons)),
+	}
+	if cfg.PHP != nil && cfg.PHP.ShareOPcache {
+		p.footprint = forkedFootprint
 	}
 	p.alive, p.end = context.WithCancel(context.Background())
 	for _, opt := range opts {

@@ -140,6 +140,28 @@ func TestSpawnModes(t *testing.T) {
 		equal(t, "board", w.pool.Status().Board, "...")
 		equal(t, "exits", w.pool.Status().Exits[ExitIdle], 1)
 	})
+	bubble(t, "an Apache pool with more requests than children grows as Apache's does, and says once that it is full", func(t *testing.T) {
+		cfg := prefork(256)
+		cfg.Spawn, cfg.StartServers, cfg.MinSpareServers, cfg.MaxSpareServers = routes.SpawnApache, 5, 5, 10
+		cfg.Queue = routes.Queue{Length: 300, Timeout: time.Hour}
+		w := openWorld(t, cfg)
+		var requests []*request
+		for range 300 {
+			requests = append(requests, w.queue())
+		}
+		time.Sleep(500 * ms)
+		for second, want := range []int{5, 6, 8, 12, 20, 36, 68, 100, 132, 164, 196, 228, 256, 256, 256} {
+			if got := w.pool.Status().Processes; got != (ProcessStatus{Total: want, Busy: want}) {
+				t.Fatalf("after %d seconds: %+v, want %d, all busy", second, got, want)
+			}
+			time.Sleep(time.Second)
+		}
+		equal(t, "log", w.logs(), []string{"warn pool is full: raise max_request_workers, or make the application faster"})
+		for _, r := range requests {
+			synctest.Wait()
+			r.slot.Release(Done)
+		}
+	})
 	bubble(t, "a static pool has all its children all the time", func(t *testing.T) {
 		cfg := prefork(4)
 		cfg.Spawn, cfg.StartServers, cfg.MaxSpareServers, cfg.MaxRequestsPerChild = routes.SpawnStatic, 1, 1, 3

@@ -128,6 +128,21 @@ func (t *thread) forget() {
 	t.holder, t.ended, t.cancel, t.method, t.uri = nil, nil, nil, "", ""
 }
 
+// Unlimited lifts the deadline of the request: it has become a conversation or a stream, whose length says nothing of its child.
+// Nothing of the pool ends it any more, but the end of the child: at a shutdown its caller must do that when grace_period is
+// over. It does not concern an event pool, where the deadline is that of Context.
+func (s *Slot) Unlimited() {
+	t := s.thread
+	if t == nil {
+		return
+	}
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	if t.holder == s {
+		t.deadline = time.Time{}
+	}
+}
+
 // Release gives the slot back. The slot must not be used afterwards: a second Release is a mistake of the caller that is
 // logged and otherwise without effect, because a Slot is never granted twice.
 func (s *Slot) Release(o Outcome) {

@@ -11,7 +11,7 @@ import (
 type PoolStatus struct {
 	Name           string                `json:"name"`
 	MPM            string                `json:"mpm"`
-	State          string                `json:"state"`                       // ready, starting, full, quarantined or draining
+	State          string                `json:"state"`                       // ready, starting, full, failing, quarantined or draining
 	Trouble        string                `json:"trouble,omitempty"`           // in quarantine, or while no child is ready: how the last child failed
 	Said           []string              `json:"said,omitempty"`              // with Trouble: the last lines that children wrote which did not get ready
 	NextTrySeconds float64               `json:"next_try_seconds,omitempty"`  // in quarantine: until a child is started again
@@ -54,10 +54,12 @@ type QueueStatus struct {
 	MaxSeconds float64 `json:"wait_max_seconds"`
 }
 
-// RequestStatus counts requests that were released; failed ones lost their child, its connection or their time.
+// RequestStatus counts requests that are over. Failed ones lost their child, its connection or their time; hot ones were answered from
+// memory and needed no slot.
 type RequestStatus struct {
 	Total  uint64 `json:"total"`
 	Failed uint64 `json:"failed"`
+	Hot    uint64 `json:"hot"`
 }
 
 // ChildStatus is one child.
@@ -87,6 +89,15 @@ type ThreadStatus struct {
 	Request ActiveRequest `json:"request"`
 }
 
+// The states of a pool that has a problem.
+const (
+	stateFailing     = "failing"     // the last start failed, and no child is ready
+	stateQuarantined = "quarantined" // children keep failing
+)
+
+// Failing reports whether the pool can't have the children that it should.
+func (st *PoolStatus) Failing() bool { return st.State == stateFailing || st.State == stateQuarantined }
+
 // Status tells what the pool is doing.
 func (p *Pool) Status() PoolStatus {
 	st := p.snapshot(p.now())
@@ -97,6 +108,7 @@ func (p *Pool) Status() PoolStatus {
 }
 
 func (p *Pool) snapshot(now time.Time) PoolStatus {
+	hot := p.Answered()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := PoolStatus{
@@ -109,7 +121,7 @@ func (p *Pool) snapshot(now time.Time) PoolStatus {
 		},
 		Slots:    p.slotStatus(),
 		Queue:    p.queueStatus(),
-		Requests: RequestStatus{Total: p.served, Failed: p.failed},
+		Requests: RequestStatus{Total: p.served + hot, Failed: p.failed, Hot: hot},
 		Exits:    make(map[ExitReason]uint64, len(exitReasons)),
 		Children: make([]ChildStatus, 0, p.tally.total()),
 	}
@@ -152,7 +164,9 @@ func (p *Pool) stateText(now time.Time) string {
 	case p.draining:
 		return "draining"
 	case p.memory.Score.Quarantined(now):
-		return "quarantined"
+		return stateQuarantined
+	case p.stillborn && slots.Total == 0:
+		return stateFailing
 	case slots.Busy >= slots.Limit:
 		return "full"
 	case p.tally[Starting] > 0 && slots.Total == 0:

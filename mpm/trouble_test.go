@@ -59,6 +59,50 @@ func TestTrouble(t *testing.T) {
 			t.Errorf("next try in %v s", st.NextTrySeconds)
 		}
 	})
+	for name, c := range map[string]struct {
+		status int
+		oom    bool
+		want   string
+		why    ExitReason
+	}{
+		"a child that ended before its probe could tell is blamed with its end": {status: 254 << 8, want: "exit status 254 (probe ended)", why: ExitCrash},
+		"one that crashed too":                          {status: 11, want: "signal 11 (segmentation fault) (probe ended)", why: ExitCrash},
+		"one that had to be killed, with its probe":     {status: 9, want: "probe ended", why: ExitCrash},
+		"one that followed SIGTERM, too":                {status: 15, want: "probe ended", why: ExitCrash},
+		"one that the kernel killed for want of memory": {status: 9, oom: true, want: "probe ended, out of memory", why: ExitOOM},
+	} {
+		bubble(t, name, func(t *testing.T) {
+			w := newWorld(t, prefork(1), WithStartTimeout(time.Second))
+			w.manual = true
+			w.pool.Open()
+			w.setBusy(7, true)
+			w.pool.Started(0, 7, "/run/7.sock", 0)
+			time.Sleep(1500 * ms)
+			w.pool.Exited(0, 7, c.status, c.oom)
+			st := w.pool.Status()
+			equal(t, "trouble", st.Trouble, "child 7: before ready: "+c.want)
+			equal(t, "exits", st.Exits[c.why], 1)
+		})
+	}
+	bubble(t, "a pool whose last start failed and that has no child is failing, until one gets ready", func(t *testing.T) {
+		w := newWorld(t, prefork(2))
+		w.manual = true
+		w.pool.Open()
+		check := func(want string, failing bool) {
+			t.Helper()
+			st := w.pool.Status()
+			if st.State != want || st.Failing() != failing {
+				t.Errorf("state %s, failing %v, want %s, %v", st.State, st.Failing(), want, failing)
+			}
+		}
+		check("starting", false)
+		w.pool.StartFailed(0, "no such file")
+		check("failing", true)
+		w.pool.Started(1, 8, "/run/8.sock", 0)
+		check("failing", true)
+		synctest.Wait()
+		check("ready", false)
+	})
 	bubble(t, "a request that crashes whoever serves it does not close the pool for the others", func(t *testing.T) {
 		w := openWorld(t, prefork(4))
 		for range 50 {

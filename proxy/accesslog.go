@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
+	"math"
 	"net/netip"
 	"os"
 	"slices"
@@ -42,6 +44,13 @@ type LogEntry struct {
 	RequestBytes int64
 }
 
+// own makes copies of the texts that a client has sent, which may alias the head of the request.
+func (e *LogEntry) own() {
+	for _, text := range [...]*string{&e.Method, &e.URI, &e.Referer, &e.UserAgent, &e.Host} {
+		*text = strings.Clone(*text)
+	}
+}
+
 const (
 	logFlushBytes      = 64 << 10    // so much is written at once
 	logFlushEvery      = time.Second // and what is less waits at most so long
@@ -64,6 +73,8 @@ var (
 type AccessLog struct {
 	// Immutable after NewAccessLog.
 	path    string
+	maxSize int64 // 0: the file grows
+	keep    int
 	format  LogFormat
 	open    func() (io.WriteCloser, error)
 	warn    func(msg string, keysAndValues ...any)
@@ -85,6 +96,7 @@ type AccessLog struct {
 
 	// Owned by the writer.
 	file   io.WriteCloser
+	size   int64  // of file; not kept when it grows
 	batch  []byte // whole lines, taken and not yet written
 	torn   int    // how many bytes of the batch's first line the file has already
 	result error  // what Close returns; anyone's once written is closed
@@ -124,6 +136,8 @@ func startAccessLog(cfg routes.AccessLog, open func() (io.WriteCloser, error), o
 	}
 	l := &AccessLog{
 		path:     cfg.Path,
+		maxSize:  cfg.MaxSize,
+		keep:     cfg.Keep,
 		format:   format,
 		open:     open,
 		warn:     func(string, ...any) {},
@@ -134,6 +148,7 @@ func startAccessLog(cfg routes.AccessLog, open func() (io.WriteCloser, error), o
 		warned:   make(chan struct{}),
 		warnings: make(chan logWarning, 1),
 		file:     file,
+		size:     sizeOf(file),
 	}
 	for _, option := range options {
 		option(l)
@@ -260,6 +275,11 @@ func (l *AccessLog) writeWarnings() {
 		if w.cause == nil {
 			w.cause = errLogBehind
 		}
+		if _, ok := errors.AsType[*os.LinkError](w.cause); ok {
+			l.warn("access log can't be rotated; it goes on in the same file", "path", l.path, "error", w.cause,
+				"fix", "let the front's user rename files in that folder")
+			continue
+		}
 		l.warn("access log: lines wait in memory or are dropped", "path", l.path, "error", w.cause, "dropped", w.dropped,
 			"fix", "free space on the disk, or set access_log.path to a file or a reader that keeps up")
 	}
@@ -273,9 +293,9 @@ func (l *AccessLog) writeLines() {
 	for {
 		select {
 		case <-tick.C:
-			l.report(l.flush())
+			l.report(errors.Join(l.flush(), l.rotate()))
 		case <-l.wake:
-			l.report(l.flush())
+			l.report(errors.Join(l.flush(), l.rotate()))
 		case answer := <-l.reopens:
 			answer <- l.reopenFile()
 		case <-l.stop:
@@ -312,6 +332,7 @@ func (l *AccessLog) writeBatch() error {
 		return nil
 	}
 	n, err := l.file.Write(l.batch[l.torn:])
+	l.size += int64(n)
 	n += l.torn
 	whole := bytes.LastIndexByte(l.batch[:n], '\n') + 1
 	l.torn = n - whole
@@ -328,11 +349,47 @@ func (l *AccessLog) reopenFile() error {
 		return fmt.Errorf("access log: reopen: %w", err)
 	}
 	old := l.file
-	l.file, l.torn = file, 0
+	l.file, l.size, l.torn = file, sizeOf(file), 0
 	if err := old.Close(); err != nil {
 		return fmt.Errorf("access log: close the old file: %w", err)
 	}
 	return nil
+}
+
+// rotate puts a file that has reached maxSize aside, as path.1, after the older ones have made room for it, and begins a new one.
+// The last of them is overwritten. A file that is cut in a line stays until the line is whole.
+func (l *AccessLog) rotate() error {
+	if l.maxSize == 0 || l.size < l.maxSize || l.torn > 0 {
+		return nil
+	}
+	if _, err := os.Lstat(l.path); errors.Is(err, fs.ErrNotExist) {
+		return l.reopenFile() // it was put aside already
+	}
+	for i := l.keep - 1; i > 0; i-- {
+		err := os.Rename(l.rotated(i), l.rotated(i+1))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("access log: rotate: %w", err)
+		}
+	}
+	if err := os.Rename(l.path, l.rotated(1)); err != nil {
+		return fmt.Errorf("access log: rotate: %w", err)
+	}
+	return l.reopenFile()
+}
+
+func (l *AccessLog) rotated(i int) string { return l.path + "." + strconv.Itoa(i) }
+
+// sizeOf is the size of a regular file. Other things have none: a pipe is not rotated.
+func sizeOf(file io.Writer) int64 {
+	f, ok := file.(*os.File)
+	if !ok {
+		return 0
+	}
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return math.MinInt64
+	}
+	return info.Size()
 }
 
 // finish writes the last lines, or counts them.

@@ -9,11 +9,13 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"gateway/mpm"
+	"gateway/mpm/event"
 	"gateway/proxy/fcgi"
 	"gateway/routes"
 )
@@ -44,7 +46,7 @@ type applications struct {
 
 func newApplications(c *routes.Config, log Logger) applications {
 	return applications{
-		spool:   newSpool(c.Gateway.SpoolDir),
+		spool:   newSpool(c.Gateway.SpoolDir, c.Gateway.SpoolLimit, log),
 		readers: &sync.Pool{New: func() any { return bufio.NewReaderSize(nil, responseMemory) }},
 		log:     log,
 	}
@@ -89,48 +91,65 @@ type call struct {
 	pool   pool
 	params environment // of an application that speaks FastCGI
 	body   *spooled
+	br     *bufio.Reader // before the response; nil: none
+
+	reading sync.WaitGroup // readers of body that others have
+	open    atomic.Int32   // how many these are
+	watch   *watch         // starts afresh with each piece that they take; nil: there is none
 }
 
 // serveApplication passes a request on to a child of p. It returns where to go on when a script answers with a local
 // redirect (RFC 3875 §6.2.2), an escaped path with an optional query; otherwise the client has its answer.
 func (s *Server) serveApplication(w http.ResponseWriter, r *http.Request, x *exchange, p pool) (next string) {
 	var prog program
-	if p.config.HTTP == nil { // an HTTP server looks for itself
+	speaksHTTP := p.config.HTTP != nil || x.route.Proxy != nil
+	if !speaksHTTP { // an HTTP server looks for itself
 		var status int
 		var err error
-		if prog, status, err = s.locate(x, p.config); status != 0 {
+		prog, status, err = s.locate(x, p.config)
+		switch {
+		case x.deputy.excuse():
+			return ""
+		case status != 0:
 			s.fail(w, x, status, err)
 			return ""
 		}
 	}
-	body, err := s.spool.read(r.Body, r.ContentLength)
+	x.deputy.release() // or the request would wait for a slot that it has
+	body, err := s.takeBody(w, r, x)
 	if err != nil {
-		s.fail(w, x, bodyStatus(err), err)
+		s.failBody(w, x, err)
 		return ""
 	}
 	defer body.close()
 	c := call{Server: s, w: w, r: r, x: x, pool: p, body: body}
-	if p.config.HTTP == nil {
+	defer c.endReading()
+	if !speaksHTTP {
 		c.params = environ(r, x, prog, body.length)
 	}
 	return c.run()
+}
+
+// takeBody collects the body of a request, or leaves a large one to the child: its length must be known then.
+func (s *Server) takeBody(w http.ResponseWriter, r *http.Request, x *exchange) (*spooled, error) {
+	if x.route.Unbuffered && r.ContentLength > spoolMemory {
+		return s.spool.streamed(w, r.Body, r.ContentLength), nil
+	}
+	return s.spool.read(r.Body, r.ContentLength)
 }
 
 // run offers the request to children until one has read something of it, and then perhaps to one more.
 func (c *call) run() (next string) {
 	retried := false
 	for try := 1; ; try++ {
-		slot, err := c.acquire()
+		slot, err := c.occupy()
 		if err != nil {
 			c.failAcquire(c.w, c.r, c.x, err)
 			return ""
 		}
-		c.x.pid = slot.Child.PID
-		c.x.queueWait += slot.QueueWait
-		slot.Describe(c.r.Method, c.r.RequestURI)
 		next, err = c.try(slot)
 		switch {
-		case wasNotSent(err) && try < maxTries:
+		case wasNotSent(err) && try < maxTries && c.body.again():
 		case !retried && c.mayRepeat(err):
 			retried = true
 			c.log.Infow("request is repeated: its child died before it answered", "pool", c.x.pool, "pid", c.x.pid, "uri", c.x.uri, "error", err)
@@ -139,6 +158,18 @@ func (c *call) run() (next string) {
 			return next
 		}
 	}
+}
+
+// occupy gets a slot, and notes for the status and the logs who has it.
+func (c *call) occupy() (*mpm.Slot, error) {
+	slot, err := c.acquire()
+	if err != nil {
+		return nil, err
+	}
+	c.x.pid = slot.Child.PID
+	c.x.queueWait += slot.QueueWait
+	slot.Describe(c.r.Method, c.r.RequestURI)
+	return slot, nil
 }
 
 // acquire gets a slot. On a worker pool that is the one that served the connection's last request, if it is free: what its
@@ -166,7 +197,7 @@ func hadNoResponse(err error) bool {
 
 // mayRepeat reports whether a request that got no response can be given to another child. Its body, if it has one, is spooled.
 func (c *call) mayRepeat(err error) bool {
-	if !c.pool.config.Retry || !hadNoResponse(err) || errors.Is(err, mpm.ErrDeadline) || c.r.Context().Err() != nil {
+	if !c.pool.config.Retry || c.x.route.Proxy != nil || !c.body.again() || !hadNoResponse(err) || errors.Is(err, mpm.ErrDeadline) || c.r.Context().Err() != nil {
 		return false
 	}
 	switch c.r.Method {
@@ -181,6 +212,10 @@ func (c *call) conclude(err error) {
 	_, cut := errors.AsType[*cutError](err)
 	switch {
 	case err == nil:
+	case cut && (c.r.Context().Err() != nil || errors.Is(err, event.ErrGone)):
+		panic(http.ErrAbortHandler) // nobody misses the rest
+	case cut && errors.Is(err, errSpool): // the spool has logged it
+		panic(http.ErrAbortHandler)
 	case cut:
 		c.log.Warnw("response was cut off", "pool", c.x.pool, "pid", c.x.pid, "uri", c.x.uri, "error", err)
 		panic(http.ErrAbortHandler) // the only way to say so
@@ -188,12 +223,16 @@ func (c *call) conclude(err error) {
 		c.w.WriteHeader(statusClientGone) // for the access log
 	case errors.Is(err, mpm.ErrDeadline):
 		c.failWith(http.StatusGatewayTimeout, err)
+	case errors.Is(err, errTooSlow):
+		c.fail(c.w, c.x, http.StatusGatewayTimeout, err)
 	case errors.Is(err, errNoRoom):
 		c.w.Header().Set("Retry-After", "1")
 		c.fail(c.w, c.x, http.StatusServiceUnavailable, err)
 	case errors.Is(err, fcgi.ErrParamTooLarge):
 		c.fail(c.w, c.x, http.StatusRequestHeaderFieldsTooLarge, err)
-	case errors.Is(err, fcgi.ErrBody): // the spool could not be read
+	case errors.Is(err, errBodyCut):
+		c.failBody(c.w, c.x, err)
+	case errors.Is(err, fcgi.ErrBody) && c.body.stream == nil: // the spool could not be read
 		c.fail(c.w, c.x, http.StatusInternalServerError, err)
 	default:
 		c.failWith(http.StatusBadGateway, err)
@@ -219,7 +258,10 @@ func (c *call) failWith(status int, err error) {
 
 // try has the child of a slot answer, and gives the slot back.
 func (c *call) try(slot *mpm.Slot) (next string, err error) {
-	if c.pool.config.HTTP != nil {
+	switch {
+	case c.x.route.Proxy != nil:
+		return "", c.tryUpstreams(slot)
+	case c.pool.config.HTTP != nil:
 		return "", c.tryHTTP(slot)
 	}
 	link, h, err := c.holdFastCGI(slot)
@@ -239,11 +281,17 @@ func (c *call) try(slot *mpm.Slot) (next string, err error) {
 
 // reader returns a buffer before a response, and how to give it back.
 func (c *call) reader(resp io.Reader) (br *bufio.Reader, put func()) {
-	br, _ = c.readers.Get().(*bufio.Reader)
-	br.Reset(resp)
-	return br, func() {
-		br.Reset(nil)
-		c.readers.Put(br)
+	c.br, _ = c.readers.Get().(*bufio.Reader)
+	c.br.Reset(resp)
+	return c.br, c.putReader
+}
+
+// putReader gives the buffer before a response back, once.
+func (c *call) putReader() {
+	if c.br != nil {
+		c.br.Reset(nil)
+		c.readers.Put(c.br)
+		c.br = nil
 	}
 }
 
@@ -257,7 +305,8 @@ type channel interface {
 // link is the channel of a program that speaks FastCGI.
 type link struct {
 	*fcgi.Conn
-	nc net.Conn
+	nc    net.Conn
+	files *receiver // of a child that runs errands; nil: of another one
 }
 
 func (l *link) hangUp() {
@@ -271,10 +320,17 @@ type hold struct {
 	slot   *mpm.Slot
 	conn   channel         // nil: none could be had
 	client context.Context // of the request
+	body   *spooled        // likewise
 	ctx    context.Context // ends with the child or its deadline; if not awaited, with the client too
 	cancel context.CancelFunc
 	unhook func() bool // conn is no longer closed or hung up by others; false: that has happened
 	script bool        // the child is the gateway itself, and runs scripts
+	remote bool        // who answers is no child
+	watch  *watch      // of a remote one; nil: it may take its time
+	deputy *hold       // the child that connected to a remote one, and has the slot; nil: the pool has no children
+
+	// The response is a conversation or a stream. It ends with its client.
+	endless bool
 
 	// A response is read to its end even if nobody wants it: a child with several threads, or one that need not notice
 	// what becomes of a connection, can't be asked whether the one of this slot is free.
@@ -282,7 +338,7 @@ type hold struct {
 }
 
 func (c *call) newHold(slot *mpm.Slot) *hold {
-	h := &hold{slot: slot, client: c.r.Context(), script: !c.pool.config.HasApplication(), unhook: func() bool { return true }}
+	h := &hold{slot: slot, client: c.r.Context(), body: c.body, script: !c.pool.config.HasApplication(), unhook: func() bool { return true }}
 	h.awaited = c.pool.config.MPM == routes.Worker || c.pool.config.HTTP != nil
 	parent := h.client
 	if h.awaited {
@@ -297,17 +353,30 @@ func (c *call) holdFastCGI(slot *mpm.Slot) (*link, *hold, error) {
 	h := c.newHold(slot)
 	l, ok := slot.Channel.(*link)
 	if !ok {
-		nc, err := dial(h.ctx, slot.Child)
+		nc, err := c.connect(slot.Child)
 		switch {
 		case lacksRoom(err):
 			return nil, h, fmt.Errorf("%w: %w", errNoRoom, err) // the child is well
 		case err != nil:
 			return nil, h, fmt.Errorf("%w: %w", fcgi.ErrNotSent, err)
 		}
-		l = &link{Conn: fcgi.NewConn(nc), nc: nc}
+		files, _ := nc.(*receiver)
+		l = &link{Conn: fcgi.NewConn(nc), nc: nc, files: files}
 	}
 	h.hook(l)
 	return l, h, nil
+}
+
+// connect opens the channel to a child. One of the gateway's own can pass descriptors over it.
+func (c *call) connect(child mpm.Child) (net.Conn, error) {
+	channel, err := event.Dial(child.Socket)
+	if err != nil {
+		return nil, err
+	}
+	if c.pool.config.HasApplication() {
+		return channel, nil
+	}
+	return newReceiver(channel), nil
 }
 
 func lacksRoom(err error) bool {
@@ -318,7 +387,10 @@ func lacksRoom(err error) bool {
 // is told to a child that is awaited.
 func (h *hold) hook(conn channel) {
 	h.conn = conn
-	h.unhook = context.AfterFunc(h.ctx, func() { _ = conn.Close() })
+	h.unhook = context.AfterFunc(h.ctx, func() {
+		_ = conn.Close()
+		h.body.interrupt()
+	})
 	if !h.awaited {
 		return
 	}
@@ -329,8 +401,28 @@ func (h *hold) hook(conn channel) {
 	}
 }
 
+// unlimited says that the response is a conversation or a stream, whose length says nothing of the application.
+func (h *hold) unlimited() {
+	h.endless = true
+	h.slot.Unlimited()
+	h.watch.end()
+	if h.conn == nil {
+		return // h.ctx ends with the client
+	}
+	unhook, here := h.unhook, context.AfterFunc(h.client, func() { _ = h.conn.Close() })
+	h.unhook = func() bool {
+		stayed := here()
+		return unhook() && stayed
+	}
+}
+
 // release gives the slot back. The connection stays with it if it can be used again.
 func (h *hold) release(o mpm.Outcome) {
+	if h.deputy != nil {
+		h.cancel()
+		h.deputy.release(h.deputy.outcome())
+		return
+	}
 	h.slot.Channel = nil
 	unhooked := h.unhook()
 	switch {
@@ -344,8 +436,22 @@ func (h *hold) release(o mpm.Outcome) {
 	h.slot.Release(o)
 }
 
+// outcome is how a deputy leaves its slot, whatever was asked for: its connection ended only if it was in the middle of an errand,
+// or a client has gone.
+func (h *hold) outcome() mpm.Outcome {
+	if h.conn.Usable() {
+		return mpm.Done
+	}
+	return mpm.Abandoned
+}
+
 // forgo gives back the slot of a response that nobody wants to have the rest of.
 func (h *hold) forgo(resp io.ReadCloser) {
+	if h.remote || h.endless {
+		_ = resp.Close() // always nil
+		h.release(mpm.Done)
+		return
+	}
 	if !h.awaited {
 		_ = resp.Close() // ends the connection: the program sees that nobody listens
 		h.release(mpm.Abandoned)
@@ -364,7 +470,10 @@ func (h *hold) forgo(resp io.ReadCloser) {
 
 // lost gives back a slot whose child failed with err. It returns the reason, where something is known that says more.
 func (h *hold) lost(err error) error {
-	if hadNoResponse(err) || errors.Is(err, fcgi.ErrTruncated) || errors.Is(err, errAnswerCut) {
+	if h.remote {
+		return h.lostRemote(err)
+	}
+	if !h.endless && (hadNoResponse(err) || errors.Is(err, fcgi.ErrTruncated) || errors.Is(err, errAnswerCut)) {
 		h.awaitExit()
 	}
 	cause := context.Cause(h.ctx)
@@ -388,12 +497,37 @@ func (h *hold) lost(err error) error {
 	case gone:
 		h.release(mpm.Done) // the child hung up as we did
 		return errClientGone
+	case h.body.cut() != nil && h.awaited:
+		h.release(mpm.Done) // likewise
+		return h.body.cut()
+	case h.body.cut() != nil:
+		h.release(mpm.Abandoned)
+		return h.body.cut()
 	case errors.Is(err, fcgi.ErrParamTooLarge):
 		h.release(mpm.Done)
 		return err
 	case h.script:
 		h.release(mpm.Abandoned) // a script failed; the probe tells whether the child did
 		return err
+	}
+	h.release(mpm.Broken)
+	return err
+}
+
+// lostRemote is lost for one who is no child.
+func (h *hold) lostRemote(err error) error {
+	cause := context.Cause(h.ctx)
+	switch {
+	case h.deputy != nil && childFailed(err) && cause == nil:
+		h.cancel()
+		return h.deputy.lost(err)
+	case h.client.Err() != nil:
+		h.release(mpm.Abandoned)
+		return errClientGone
+	case errors.Is(cause, errTooSlow):
+		err = cause
+	case h.body.cut() != nil:
+		err = h.body.cut()
 	}
 	h.release(mpm.Broken)
 	return err

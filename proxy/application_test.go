@@ -48,11 +48,11 @@ func TestScriptChild(t *testing.T) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	threads, err := strconv.Atoi(os.Getenv(childVariable))
-	if err != nil {
+	var duties Duties
+	if err := json.Unmarshal([]byte(os.Getenv(childVariable)), &duties); err != nil {
 		t.Fatal(err)
 	}
-	if err := ServeScripts(ctx, l, threads, func(line string) { fmt.Fprintln(os.Stderr, line) }); err != nil {
+	if err := ServeChild(ctx, l, duties, func(line string) { fmt.Fprintln(os.Stderr, line) }); err != nil {
 		t.Fatal(err)
 	}
 	os.Exit(0)
@@ -239,6 +239,7 @@ func (l *testLog) text() string {
 type gate struct {
 	*httptest.Server
 	handler *Server
+	config  *routes.Config
 	starter *starter
 	pool    *mpm.Pool
 	log     *testLog
@@ -246,8 +247,9 @@ type gate struct {
 	cgi     string // of the scripts
 }
 
-// newGate serves the files, which are given by their names below "www" and "cgi-bin". Files in the latter are executable.
-func newGate(t testing.TB, cfg routes.Pool, files map[string]string) *gate {
+// newGate serves the files, which are given by their names below "www" and "cgi-bin". Files in the latter are executable. Routes
+// that are given take the place of the usual ones.
+func newGate(t testing.TB, cfg routes.Pool, files map[string]string, own ...routes.Route) *gate {
 	t.Helper()
 	base := t.TempDir()
 	g := &gate{log: newTestLog(), root: filepath.Join(base, "www"), cgi: filepath.Join(base, "cgi-bin")}
@@ -268,6 +270,8 @@ func newGate(t testing.TB, cfg routes.Pool, files map[string]string) *gate {
 	switch {
 	case cfg.HTTP != nil:
 		g.starter.command, g.starter.http = cfg.HTTP.Command, true
+	case cfg.FastCGI != nil:
+		g.starter.command, g.starter.env = cfg.FastCGI.Command, []string{foreignVariable + "=1"}
 	case cfg.WSGI != nil:
 		g.starter.command, g.starter.env = wsgi.Command(cfg.WSGI.Python, cfg.WSGI.Module, max(cfg.ThreadsPerChild, 1))
 		g.starter.env = append(g.starter.env, "PYTHONPATH="+g.root)
@@ -275,11 +279,11 @@ func newGate(t testing.TB, cfg routes.Pool, files map[string]string) *gate {
 		g.starter.command = append(slices.Clone(cfg.PHP.Command), "-d", "cgi.fix_pathinfo=1", "-d", "error_log=", "-d", "upload_max_filesize=10M", "-d", "post_max_size=20M")
 		g.starter.env = []string{"PHP_FCGI_MAX_REQUESTS=0"}
 	default:
-		g.starter.command, g.starter.env = []string{os.Args[0], "-test.run=^TestScriptChild$"}, []string{childVariable + "=" + strconv.Itoa(max(cfg.ThreadsPerChild, 1)), "SECRET=of the child"}
+		g.starter.command, g.starter.env = []string{os.Args[0], "-test.run=^TestScriptChild$"}, []string{"SECRET=of the child"}
 	}
 	g.pool = mpm.NewPool(cfg, g.starter, mpm.WithProbe(ProbeOf(&cfg)), mpm.WithLogger(g.log))
 	g.starter.pool = g.pool
-	g.serve(t, cfg)
+	g.serve(t, cfg, own)
 	t.Cleanup(func() {
 		g.Close()
 		g.pool.Close()
@@ -304,13 +308,21 @@ func withDefaults(cfg routes.Pool) routes.Pool {
 }
 
 // serve makes the routes, and the HTTP side, which passes on what our own would know of a connection.
-func (g *gate) serve(t testing.TB, cfg routes.Pool) {
+func (g *gate) serve(t testing.TB, cfg routes.Pool, own []routes.Route) {
 	t.Helper()
 	route := func(kind routes.PatternKind, text string, cgi *routes.CGI) routes.Route {
 		return routes.Route{Pattern: routes.Pattern{Kind: kind, Text: text}, Pool: "app", Root: g.root, MaxRequestBody: 8 << 20, CGI: cgi}
 	}
 	site := routes.Site{Names: []string{"legacy.example"}, Listen: []routes.Listen{{Network: "tcp", Address: ":80"}}, Root: g.root, TLS: routes.TLS{Mode: "off"}}
-	if cfg.HTTP != nil || cfg.WSGI != nil {
+	if own != nil {
+		for _, r := range own {
+			r.Pool = "app"
+			if r.Root == "" {
+				r.Root = g.root
+			}
+			site.Routes = append(site.Routes, r)
+		}
+	} else if cfg.HTTP != nil || cfg.WSGI != nil || cfg.FastCGI != nil {
 		site.Routes = []routes.Route{route(routes.Prefix, "/", nil)}
 	} else if cfg.PHP != nil {
 		site.Routes = []routes.Route{route(routes.Exact, "/exact", nil), route(routes.Suffix, ".php", nil), route(routes.Prefix, "/", nil)}
@@ -323,8 +335,17 @@ func (g *gate) serve(t testing.TB, cfg routes.Pool) {
 		}
 	}
 	c := &routes.Config{Gateway: routes.Gateway{SpoolDir: t.TempDir()}, Pools: []routes.Pool{cfg}, Sites: []routes.Site{site}}
+	if !cfg.HasApplication() {
+		duties := DutiesOf(c, &cfg)
+		duties.Threads = max(duties.Threads, 1)
+		text, err := json.Marshal(duties)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.starter.env = append(g.starter.env, childVariable+"="+string(text))
+	}
 	s := NewServer(c, map[string]*mpm.Pool{"app": g.pool}, g.log)
-	g.handler = s
+	g.handler, g.config = s, c
 	t.Cleanup(func() { s.Close() })
 	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &exchange{began: time.Now(), listener: "tcp :80", local: netip.MustParseAddrPort("192.0.2.1:80"), remote: netip.MustParseAddrPort("198.51.100.7:5000")}

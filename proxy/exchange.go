@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"gateway/mpm"
@@ -20,8 +21,10 @@ type exchange struct {
 
 	site *routes.Site
 	routeState
-	slot    *mpm.Slot // of an event pool, while its executor works; nil: none
-	restart bool      // the last redirect came from a script
+	slot    *mpm.Slot   // of a handler that runs in the front; nil: none
+	deputy  *deputy     // nil: the step has needed none yet
+	restart bool        // the last redirect came from a script
+	endless atomic.Bool // the response ends with its client, who therefore would not half-close
 
 	// For the access log and the error log.
 	asked     string // the path, as the client sent it
@@ -37,7 +40,8 @@ type routeState struct {
 	path     string // decoded and clean; where the route was matched
 	script   string // path of the script, below the route's root
 	pathInfo string // what follows the script
-	files    *Files // the route's root; nil when it has none
+	files    opener // the route's root; nil when it has none
+	scripts  opener // its folder of CGI scripts, likewise
 }
 
 // tlsFacts are what a program behind may want to know of the connection (mod_ssl's SSL_PROTOCOL and SSL_CIPHER).

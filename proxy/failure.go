@@ -27,6 +27,18 @@ func (a *applications) logFailure(x *exchange, status int, err error) {
 	}
 }
 
+// failBody answers a request whose body could not be read. A spool that takes no more has been logged, limited.
+func (a *applications) failBody(w http.ResponseWriter, x *exchange, err error) {
+	status := bodyStatus(err)
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", "1")
+	}
+	if errors.Is(err, errSpool) {
+		err = nil
+	}
+	a.fail(w, x, status, err)
+}
+
 // failAcquire answers a request that got no slot. The pool has logged why, limited.
 func (s *Server) failAcquire(w http.ResponseWriter, r *http.Request, x *exchange, err error) {
 	if r.Context().Err() != nil {
@@ -52,8 +64,9 @@ type stderrLog struct {
 	pool string
 	pid  int
 	uri  string
-	said func(pid int, line string) // nil: only the log gets the lines
-	line []byte                     // begun
+	said func(pid int, line string)               // nil: only the log gets the lines
+	from func(pid int, line string) (int, string) // tells whose line it is, and what of it counts; nil: all are of pid
+	line []byte                                   // begun
 }
 
 func (l *stderrLog) write(b []byte) {
@@ -69,10 +82,14 @@ func (l *stderrLog) write(b []byte) {
 
 // end logs a line, be it complete or not.
 func (l *stderrLog) end() {
-	if text := strings.TrimRight(string(l.line), " \t\r"); text != "" {
-		l.log.Warnw("program wrote to its error stream", "pool", l.pool, "pid", l.pid, "uri", l.uri, "text", printable(text))
+	pid, text := l.pid, strings.TrimRight(string(l.line), " \t\r")
+	if l.from != nil {
+		pid, text = l.from(pid, text)
+	}
+	if text != "" {
+		l.log.Warnw("program wrote to its error stream", "pool", l.pool, "pid", pid, "uri", l.uri, "text", printable(text))
 		if l.said != nil {
-			l.said(l.pid, text)
+			l.said(pid, text)
 		}
 	}
 	l.line = l.line[:0]

@@ -23,6 +23,14 @@ const openTries = 32
 // folderCheck is how old the knowledge may be of which folder a name leads to.
 const folderCheck = time.Second
 
+// opener is a folder as handlers see it: [Files], with the rights of the front, or guarded, with those of a pool's user.
+type opener interface {
+	Open(path string) (*os.File, fs.FileInfo, error)
+	Stat(path string) (fs.FileMode, error)
+	IsFile(path string) bool
+	WasFile(path string) (bool, error)
+}
+
 // Files opens what lies below one folder, and nothing else: neither "..", nor a symbolic link, nor a race with someone who
 // changes the tree leads out of it. Links that stay below the folder are followed, absolute ones never are, as they begin
 // at the root of the file system. Safe for concurrent use.
@@ -37,6 +45,7 @@ type Files struct {
 	checked atomic.Int64 // when the name was last looked up, Unix nanoseconds
 	mu      sync.Mutex   // held while it is
 	closed  bool         // under mu
+	recent  recentFiles
 }
 
 // NewFiles makes Files of the folder name. One that can't be opened now is an error, and is tried again with every request.
@@ -111,6 +120,20 @@ func (f *Files) Stat(path string) (fs.FileMode, error) {
 func (f *Files) IsFile(path string) bool {
 	mode, err := f.Stat(path)
 	return err == nil && mode.IsRegular()
+}
+
+// WasFile is IsFile, or was within the last second: it is for what will be opened by somebody else later, who may find it gone
+// in any case.
+func (f *Files) WasFile(path string) (bool, error) {
+	if f.recent.has(path) {
+		return true, nil
+	}
+	mode, err := f.Stat(path)
+	if err != nil || !mode.IsRegular() {
+		return false, err
+	}
+	f.recent.add(path)
+	return true, nil
 }
 
 // folder is one open folder. It is immutable.

@@ -33,29 +33,61 @@ const (
 // Safe for concurrent use.
 type hotCache struct {
 	seed  maphash.Seed
-	limit int64        // bytes of content
-	bytes atomic.Int64 // of these, in use
-	open  atomic.Int64 // files that are kept open
+	pools map[string]pool // immutable
+	limit int64           // bytes of content
+	bytes atomic.Int64    // of these, in use
+	open  atomic.Int64    // files that are kept open
 	sets  [hotSets][hotWays]atomic.Pointer[hotFile]
+
+	entries, misses, evictions atomic.Int64
 }
 
-func newHotCache(limit int64) *hotCache { return &hotCache{seed: maphash.MakeSeed(), limit: limit} }
+func newHotCache(limit int64, pools map[string]pool) *hotCache {
+	return &hotCache{seed: maphash.MakeSeed(), limit: limit, pools: pools}
+}
+
+// CacheStatus is `cache` in `gateway status -json`: the files that are answered from memory.
+type CacheStatus struct {
+	Hits      uint64 `json:"hits"`       // requests that were
+	Misses    int64  `json:"misses"`     // requests that found no such file, or another version, and had it read
+	Entries   int64  `json:"entries"`    // files
+	Bytes     int64  `json:"bytes"`      // of their content
+	OpenFiles int64  `json:"open_files"` // of the files, the large ones: they are kept open instead
+	Evictions int64  `json:"evictions"`  // files that had to make room
+}
+
+// Cache tells how the cache of files is doing.
+func (s *Server) Cache() CacheStatus {
+	c := s.hot
+	st := CacheStatus{Misses: c.misses.Load(), Entries: c.entries.Load(), Bytes: c.bytes.Load(), OpenFiles: c.open.Load(), Evictions: c.evictions.Load()}
+	for _, p := range s.pools {
+		st.Hits += p.Answered()
+	}
+	return st
+}
 
 // hotFile is the answer to requests for one path of one site. All but its marks is immutable.
 type hotFile struct {
 	hash     uint64
 	site     *routes.Site
+	pool     pool
 	path     string // as clients send it: what it leads to was found out by routing it
 	identity fileIdentity
-	head     []byte // the fields of a 200, from Content-Type to Content-Length
+	head     []byte // the fields of a 200
+	common   []byte // of them, those that a 206 has as well
 	fields   []byte // those of a 304
 	body     []byte
 	file     *os.File // instead of body
-	tag      string
-	modified string
+	fd       int      // of file
+	tag      string   // empty: none
+
+	contentType  string
+	modified     string // empty: unknown
+	modifiedUnix int64
 
 	holders atomic.Int32 // of file: the cache, and whoever sends it; at 0 it is closed
 	checked atomic.Int64 // when the file was last looked at, Unix nanoseconds
+	sent    atomic.Int64 // when all of it was last read to be sent, likewise
 	looking atomic.Bool  // somebody does it now
 }
 
@@ -125,7 +157,11 @@ func (c *hotCache) put(f *hotFile) {
 			victim, oldest = i, at
 		}
 	}
-	c.remove(&set[victim], set[victim].Load())
+	old := set[victim].Load()
+	if old != nil && (old.path != f.path || old.site != f.site) {
+		c.evictions.Add(1)
+	}
+	c.remove(&set[victim], old)
 	if full := !c.admit(f); full || !set[victim].CompareAndSwap(nil, f) {
 		c.leave(f)
 		if full {
@@ -136,6 +172,7 @@ func (c *hotCache) put(f *hotFile) {
 
 // admit counts f in and reports whether there was room for it.
 func (c *hotCache) admit(f *hotFile) bool {
+	c.entries.Add(1)
 	if f.file != nil {
 		return c.open.Add(1) <= hotOpen
 	}
@@ -144,6 +181,7 @@ func (c *hotCache) admit(f *hotFile) bool {
 
 // leave counts f out, which is in no set any more.
 func (c *hotCache) leave(f *hotFile) {
+	c.entries.Add(-1)
 	if f.file != nil {
 		c.open.Add(-1)
 		f.drop()
@@ -191,7 +229,10 @@ func (c *hotCache) evict(at uint64) {
 	for n := range uint64(hotSets) {
 		set := &c.sets[(at+n)%hotSets]
 		for i := range set {
-			c.remove(&set[i], set[i].Load())
+			if f := set[i].Load(); f != nil {
+				c.evictions.Add(1)
+				c.remove(&set[i], f)
+			}
 			if c.bytes.Load() <= c.limit-c.limit/16 && c.open.Load() <= hotOpen-hotOpen/16 {
 				return
 			}
@@ -210,7 +251,8 @@ func (c *hotCache) load(x *exchange, file *os.File, info fs.FileInfo, header htt
 	if f := c.refresh(x.site, x.asked, id, now); f != nil {
 		return f
 	}
-	f := &hotFile{site: x.site, path: x.asked, identity: id, tag: tag}
+	c.misses.Add(1)
+	f := &hotFile{site: x.site, pool: c.pools[x.pool], path: x.asked, identity: id, tag: tag, contentType: header.Get("Content-Type")}
 	if !f.fill(file) {
 		return nil
 	}
@@ -219,13 +261,14 @@ func (c *hotCache) load(x *exchange, file *os.File, info fs.FileInfo, header htt
 			f.fields = http1.AppendField(f.fields, name, v)
 		}
 	}
-	f.head = http1.AppendField(bytes.Clone(f.fields), "Content-Type", header.Get("Content-Type"))
+	f.common = bytes.Clone(f.fields)
 	if !modified.IsZero() {
 		// Not in a 304, which has the ETag (RFC 9110 §15.4.5).
-		f.modified = modified.UTC().Format(http.TimeFormat)
-		f.head = http1.AppendField(f.head, "Last-Modified", f.modified)
+		f.modified, f.modifiedUnix = modified.UTC().Format(http.TimeFormat), modified.Unix()
+		f.common = http1.AppendField(f.common, "Last-Modified", f.modified)
 	}
-	f.head = http1.AppendField(f.head, "Accept-Ranges", "bytes")
+	f.common = http1.AppendField(f.common, "Accept-Ranges", "bytes")
+	f.head = http1.AppendField(bytes.Clone(f.common), "Content-Type", f.contentType)
 	f.head = http1.AppendContentLength(f.head, info.Size())
 	f.checked.Store(now.UnixNano())
 	// A file that was written to in this very moment may be so again with the same time stamp.
@@ -248,7 +291,7 @@ func (f *hotFile) fill(file *os.File) bool {
 		if cerr := raw.Control(func(old uintptr) { fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) }); cerr != nil || err != nil {
 			return false
 		}
-		f.file = os.NewFile(uintptr(fd), file.Name())
+		f.file, f.fd = os.NewFile(uintptr(fd), file.Name()), fd
 		f.holders.Store(1)
 		return true
 	}
@@ -258,47 +301,4 @@ func (f *hotFile) fill(file *os.File) bool {
 	}
 	after, err := file.Stat()
 	return err == nil && identify(after) == f.identity
-}
-
-// answers reports whether a request can be answered with f as it is, and with which status. Ranges and rare conditions can't.
-func (f *hotFile) answers(h *http1.Head) (status int, ok bool) {
-	if h.Range != nil || h.IfMatch != nil || h.IfUnmodifiedSince != nil || h.HasBody() || h.Minor == 0 || f.modified == "" {
-		return 0, false
-	}
-	switch {
-	case h.IfNoneMatch != nil:
-		if string(h.IfNoneMatch) == f.tag {
-			return http.StatusNotModified, true
-		}
-		return http.StatusOK, bytes.IndexByte(h.IfNoneMatch, ',') < 0 && !bytes.HasPrefix(h.IfNoneMatch, []byte("W/")) && string(h.IfNoneMatch) != "*"
-	case h.IfModifiedSince != nil:
-		return http.StatusNotModified, string(h.IfModifiedSince) == f.modified
-	}
-	return http.StatusOK, true
-}
-
-const (
-	hotOK          = "HTTP/1.1 200 OK\r\nServer: " + serverName + "\r\n"
-	hotNotModified = "HTTP/1.1 304 Not Modified\r\nServer: " + serverName + "\r\n"
-)
-
-// append appends the whole answer and returns how many bytes of body are in it.
-func (f *hotFile) append(b []byte, status int, isHead, last bool, date *http1.DateCache, now time.Time) ([]byte, int) {
-	if status == http.StatusNotModified {
-		b = append(b, hotNotModified...)
-		b = date.AppendField(b, now)
-		b = append(b, f.fields...)
-	} else {
-		b = append(b, hotOK...)
-		b = date.AppendField(b, now)
-		b = append(b, f.head...)
-	}
-	if last {
-		b = append(b, "Connection: close\r\n"...)
-	}
-	b = append(b, "\r\n"...)
-	if isHead || status == http.StatusNotModified {
-		return b, 0
-	}
-	return append(b, f.body...), len(f.body)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"mime"
 	"net"
 	"net/http"
 	"net/netip"
@@ -24,6 +25,17 @@ import (
 
 // hotSite serves the files of a folder behind the engine, as the program does.
 func hotSite(t testing.TB, files map[string]string) (addr, root string, s *Server) {
+	t.Helper()
+	access, err := NewAccessLog(routes.AccessLog{Path: os.DevNull, Format: "combined"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { access.Close() })
+	return loggedSite(t, files, access)
+}
+
+// loggedSite is hotSite with an access log of the caller's.
+func loggedSite(t testing.TB, files map[string]string, access *AccessLog) (addr, root string, s *Server) {
 	t.Helper()
 	e, err := event.New(event.Options{})
 	if err != nil {
@@ -51,7 +63,7 @@ site "localhost" {
 		t.Fatal(err)
 	}
 	ln.Close()
-	h := &HTTP{Handler: s, Server: s, Address: "tcp " + addr, Log: zap.NewNop().Sugar(), Local: func(*event.Conn) netip.AddrPort { return netip.AddrPort{} }}
+	h := &HTTP{Handler: s, Server: s, Address: "tcp " + addr, Log: zap.NewNop().Sugar(), Access: access, Local: func(*event.Conn) netip.AddrPort { return netip.AddrPort{} }}
 	if err := e.Listen(f, event.Listener{Protocol: h, Address: addr}); err != nil {
 		t.Fatal(err)
 	}
@@ -80,64 +92,121 @@ func get(t testing.TB, c net.Conn, r *bufio.Reader, method, path string, fields 
 }
 
 func TestHotAnswersAreThoseOfTheLongWay(t *testing.T) {
-	addr, _, s := hotSite(t, map[string]string{"a.html": "hello", "index.html": "home", "empty.txt": "", "big.bin": strings.Repeat("0123456789", 20_000)})
+	addr, root, s := hotSite(t, map[string]string{
+		"a.html": "hello", "index.html": "home", "empty.txt": "", "big.bin": strings.Repeat("0123456789", 20_000), "undated.txt": "hello",
+	})
+	if err := os.Chtimes(filepath.Join(root, "undated.txt"), time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
 	age(t)
+	plain := func(fields string) func(*http.Response) string { return func(*http.Response) string { return fields } }
+	tag := func(before, after string) func(*http.Response) string {
+		return func(first *http.Response) string { return before + first.Header.Get("ETag") + after }
+	}
+	date := func(before, after string) func(*http.Response) string {
+		return func(first *http.Response) string { return before + first.Header.Get("Last-Modified") + after }
+	}
+	const long = true // not answered from memory
 	tests := []struct {
 		name, method, path string
 		field              func(first *http.Response) string
 		status             int
+		long               bool
 	}{
-		{"a plain request", "GET", "/a.html", nil, 200},
-		{"HEAD", "HEAD", "/a.html", nil, 200},
-		{"with a query", "GET", "/a.html?x=1", nil, 200},
-		{"a folder's index", "GET", "/", nil, 200},
-		{"an odd spelling of the path", "GET", "/x/../%61.html", nil, 200},
-		{"a large file", "GET", "/big.bin", nil, 200},
-		{"HEAD of a large file", "HEAD", "/big.bin", nil, 200},
-		{"a range of a large file", "GET", "/big.bin", func(*http.Response) string { return "Range: bytes=100000-100009" }, 206},
-		{"an empty file", "GET", "/empty.txt", nil, 200},
-		{"the same ETag", "GET", "/a.html", func(r *http.Response) string { return "If-None-Match: " + r.Header.Get("ETag") }, 304},
-		{"the same ETag in a list", "GET", "/a.html", func(r *http.Response) string { return `If-None-Match: "x", ` + r.Header.Get("ETag") }, 304},
-		{"the same ETag, weak", "GET", "/a.html", func(r *http.Response) string { return "If-None-Match: W/" + r.Header.Get("ETag") }, 304},
-		{"any ETag", "GET", "/a.html", func(*http.Response) string { return "If-None-Match: *" }, 304},
-		{"another ETag", "GET", "/a.html", func(*http.Response) string { return `If-None-Match: "other"` }, 200},
-		{"not modified since", "GET", "/a.html", func(r *http.Response) string { return "If-Modified-Since: " + r.Header.Get("Last-Modified") }, 304},
-		{"modified since", "GET", "/a.html", func(*http.Response) string { return "If-Modified-Since: Mon, 02 Jan 2006 15:04:05 GMT" }, 200},
-		{"a range", "GET", "/a.html", func(*http.Response) string { return "Range: bytes=1-2" }, 206},
-		{"a range beyond the end", "GET", "/a.html", func(*http.Response) string { return "Range: bytes=100-" }, 416},
-		{"another method", "POST", "/a.html", func(*http.Response) string { return "Content-Length: 0" }, 405},
+		{"a plain request", "GET", "/a.html", nil, 200, false},
+		{"HEAD", "HEAD", "/a.html", nil, 200, false},
+		{"with a query", "GET", "/a.html?x=1", nil, 200, false},
+		{"a folder's index", "GET", "/", nil, 200, false},
+		{"an odd spelling of the path", "GET", "/x/../%61.html", nil, 200, false},
+		{"a large file", "GET", "/big.bin", nil, 200, false},
+		{"HEAD of a large file", "HEAD", "/big.bin", nil, 200, false},
+		{"a range of a large file", "GET", "/big.bin", plain("Range: bytes=100000-100009"), 206, false},
+		{"several ranges of a large file", "GET", "/big.bin", plain("Range: bytes=0-1,100000-100009"), 206, long},
+		{"a large file that the client has", "GET", "/big.bin", plain("If-None-Match: *"), 304, false},
+		{"an empty file", "GET", "/empty.txt", nil, 200, false},
+		{"a range of an empty file", "GET", "/empty.txt", plain("Range: bytes=0-"), 200, long},
+		{"a file without a date", "GET", "/undated.txt", plain("If-Modified-Since: Mon, 02 Jan 2006 15:04:05 GMT"), 200, false},
+		{"the same ETag", "GET", "/a.html", tag("If-None-Match: ", ""), 304, false},
+		{"the same ETag in a list", "GET", "/a.html", tag(`If-None-Match: "x", `, ""), 304, false},
+		{"the same ETag, first in a list", "GET", "/a.html", tag("If-None-Match: ", ` , "x"`), 304, false},
+		{"the same ETag, weak", "GET", "/a.html", tag("If-None-Match: W/", ""), 304, false},
+		{"the same ETag without quotes", "GET", "/a.html", plain("If-None-Match: x"), 200, false},
+		{"any ETag", "GET", "/a.html", plain("If-None-Match: *"), 304, false},
+		{"another ETag", "GET", "/a.html", plain(`If-None-Match: "other"`), 200, false},
+		{"another ETag wins over the same date", "GET", "/a.html", date("If-None-Match: \"other\"\r\nIf-Modified-Since: ", ""), 200, false},
+		{"the same ETag with HEAD", "HEAD", "/a.html", tag("If-None-Match: ", ""), 304, false},
+		{"an ETag that must match", "GET", "/a.html", plain(`If-Match: "other"`), 412, long},
+		{"not modified since", "GET", "/a.html", date("If-Modified-Since: ", ""), 304, false},
+		{"not modified since a later time", "GET", "/a.html", plain("If-Modified-Since: Fri, 31 Dec 2100 23:59:59 GMT"), 304, false},
+		{"modified since", "GET", "/a.html", plain("If-Modified-Since: Mon, 02 Jan 2006 15:04:05 GMT"), 200, false},
+		{"modified since a time in an old format", "GET", "/a.html", plain("If-Modified-Since: Monday, 02-Jan-06 15:04:05 GMT"), 200, long},
+		{"a range", "GET", "/a.html", plain("Range: bytes=1-2"), 206, false},
+		{"a range that is all of it", "GET", "/a.html", plain("Range: bytes=0-4"), 206, false},
+		{"a range to the end", "GET", "/a.html", plain("Range: bytes=2-"), 206, false},
+		{"a range past the end", "GET", "/a.html", plain("Range: bytes=3-100"), 206, false},
+		{"the last bytes", "GET", "/a.html", plain("Range: bytes=-2"), 206, false},
+		{"more last bytes than there are", "GET", "/a.html", plain("Range: bytes=-200"), 206, false},
+		{"two ranges", "GET", "/a.html", plain("Range: bytes=0-1, -2"), 206, false},
+		{"two ranges, one behind the end", "GET", "/a.html", plain("Range: bytes=1-2,70-80"), 206, false},
+		{"ranges that overlap to more than the file", "GET", "/a.html", plain("Range: bytes=0-3,1-4"), 200, false},
+		{"a range behind the end", "GET", "/a.html", plain("Range: bytes=100-"), 416, long},
+		{"a range backwards", "GET", "/a.html", plain("Range: bytes=3-1"), 416, long},
+		{"a range of another unit", "GET", "/a.html", plain("Range: lines=1-2"), 200, false},
+		{"a malformed range", "GET", "/a.html", plain("Range: bytes=1-2,x"), 200, false},
+		{"two Range fields", "GET", "/a.html", plain("Range: bytes=0-1\r\nRange: bytes=2-3"), 200, false},
+		{"a range with HEAD", "HEAD", "/a.html", plain("Range: bytes=1-2"), 200, false},
+		{"a range of a version by ETag", "GET", "/a.html", tag("Range: bytes=1-2\r\nIf-Range: ", ""), 206, false},
+		{"a range of a version by date", "GET", "/a.html", date("Range: bytes=1-2\r\nIf-Range: ", ""), 206, false},
+		{"a range of another version", "GET", "/a.html", plain("Range: bytes=1-2\r\nIf-Range: \"other\""), 200, false},
+		{"a range of a version by weak ETag", "GET", "/a.html", tag("Range: bytes=1-2\r\nIf-Range: W/", ""), 200, false},
+		{"a range of a file without a date, by date", "GET", "/undated.txt", plain("Range: bytes=1-2\r\nIf-Range: Mon, 02 Jan 2006 15:04:05 GMT"), 200, false},
+		{"another method", "POST", "/a.html", plain("Content-Length: 0"), 405, long},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			cold := ""
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			r := bufio.NewReader(c)
+			var fields []string
+			if tt.field != nil {
+				first, _ := get(t, c, r, "GET", "/a.html")
+				fields = append(fields, tt.field(first)+"\r\n")
+			}
 			s.hot.clear()
+			cold := ""
 			for round := range 3 {
-				c, err := net.Dial("tcp", addr)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer c.Close()
-				r := bufio.NewReader(c)
-				var fields []string
-				if tt.field != nil {
-					first, _ := get(t, c, r, "GET", "/a.html")
-					fields = append(fields, tt.field(first))
-				}
-				if round == 0 {
-					s.hot.clear()
-				}
+				before := s.Cache().Hits
 				resp, body := get(t, c, r, tt.method, tt.path, fields...)
-				resp.Header.Del("Date")
-				got := fmt.Sprint(resp.StatusCode, resp.Header, resp.ContentLength, body)
+				got := describe(t, resp, body)
 				if round == 0 {
 					cold = got
 				}
 				if resp.StatusCode != tt.status || got != cold {
 					t.Errorf("answer %d = %s\nfirst was %s\nwant status %d", round, got, cold, tt.status)
 				}
+				if hot := s.Cache().Hits > before; round > 0 && hot == tt.long {
+					t.Errorf("answer %d from memory = %v, want %v", round, hot, !tt.long)
+				}
 			}
 		})
 	}
+}
+
+// describe tells all of a response but what differs each time.
+func describe(t *testing.T, resp *http.Response, body string) string {
+	t.Helper()
+	resp.Header.Del("Date")
+	if _, parameters, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err == nil && parameters["boundary"] != "" {
+		boundary := parameters["boundary"]
+		resp.Header.Set("Content-Type", strings.ReplaceAll(resp.Header.Get("Content-Type"), boundary, "B"))
+		resp.ContentLength -= int64(strings.Count(body, boundary) * len(boundary))
+		resp.Header.Del("Content-Length")
+		body = strings.ReplaceAll(body, boundary, "B")
+	}
+	return fmt.Sprint(resp.StatusCode, resp.Header, resp.ContentLength, body)
 }
 
 func TestHotFilesAreKept(t *testing.T) {
@@ -168,66 +237,195 @@ func TestHotFilesAreKept(t *testing.T) {
 	}
 }
 
-// TestChangesAreSeenAndNeverMixed rewrites, replaces, truncates and removes a file under load. Each version is of one letter.
+// TestChangesAreSeenAndNeverMixed changes files in every way while clients ask for them. Each version is of one letter, and so is
+// an answer.
 func TestChangesAreSeenAndNeverMixed(t *testing.T) {
-	addr, root, _ := hotSite(t, map[string]string{"f.txt": strings.Repeat("a", 1000), "big.bin": strings.Repeat("a", 100_000)})
-	path := filepath.Join(root, "f.txt")
+	addr, root, _ := hotSite(t, map[string]string{"small": strings.Repeat("a", 1000), "large": strings.Repeat("a", 200_000)})
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	for range 4 {
+	for _, path := range []string{"/small", "/small", "/large"} {
 		wg.Go(func() {
-			c, err := net.Dial("tcp", addr)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			defer c.Close()
-			r := bufio.NewReader(c)
 			for {
 				select {
 				case <-stop:
 					return
 				default:
 				}
-				resp, body := get(t, c, r, "GET", "/f.txt")
-				if resp.StatusCode == 200 && (len(body) == 0 || strings.Trim(body, body[:1]) != "") {
-					t.Errorf("mixed body: %.20q … %q", body, body[max(0, len(body)-20):])
+				body, whole := fetch(t, addr, path, 20)
+				if whole && len(body) > 0 && strings.Trim(body, body[:1]) != "" {
+					t.Errorf("mixed body of %s: %.20q … %q", path, body, body[max(0, len(body)-20):])
 					return
 				}
 			}
 		})
 	}
-	for i := range 12 {
-		letter := string(rune('b' + i))
-		next := path + ".new"
-		os.WriteFile(next, []byte(strings.Repeat(letter, 500+100*rand.IntN(10))), 0o644)
-		if i%3 == 2 {
+	replace := func(path string, content []byte) {
+		os.WriteFile(path+".new", content, 0o644)
+		os.Rename(path+".new", path)
+	}
+	changes := []struct {
+		how   string
+		small bool // what is done to a large file in place shows in the pages that wait to be sent
+		do    func(path string, content []byte)
+	}{
+		{"a rename over it", false, replace},
+		{"its removal and a new one", false, func(path string, content []byte) {
 			os.Remove(path)
 			time.Sleep(10 * time.Millisecond)
-		}
-		os.Rename(next, path)
-		began := time.Now()
-		seen := false
-		for !seen && time.Since(began) < 20*time.Second {
-			c, err := net.Dial("tcp", addr)
-			if err != nil {
-				t.Fatal(err)
+			replace(path, content)
+		}},
+		{"writing to it in place", true, func(path string, content []byte) { os.WriteFile(path, content, 0o644) }},
+		{"cutting it off, and a new one", true, func(path string, content []byte) {
+			os.Truncate(path, 10)
+			time.Sleep(10 * time.Millisecond)
+			replace(path, content)
+		}},
+	}
+	for i := range 16 {
+		change, letter := changes[i%len(changes)], string(rune('b'+i))
+		for path, size := range map[string]int{"/small": 500 + 100*rand.IntN(10), "/large": 150_000 + 1000*rand.IntN(50)} {
+			if path == "/large" && change.small {
+				continue
 			}
-			_, body := get(t, c, bufio.NewReader(c), "GET", "/f.txt")
-			c.Close()
-			seen = strings.HasPrefix(body, letter)
-			time.Sleep(5 * time.Millisecond)
-		}
-		if !seen {
-			t.Fatalf("version %s was never seen", letter)
+			change.do(filepath.Join(root, path), []byte(strings.Repeat(letter, size)))
+			began := time.Now()
+			for seen := false; !seen; {
+				if time.Since(began) > 20*time.Second {
+					t.Fatalf("%s by %s was never seen", path, change.how)
+				}
+				body, _ := fetch(t, addr, path, 1)
+				seen = strings.HasPrefix(body, letter)
+			}
 		}
 	}
 	close(stop)
 	wg.Wait()
 }
 
+// fetch asks for a path n times on one connection. It returns the last body and whether it is whole.
+func fetch(t *testing.T, addr, path string, n int) (body string, whole bool) {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Error(err)
+		return "", false
+	}
+	defer c.Close()
+	r := bufio.NewReader(c)
+	for range n {
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", path)
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			return "", false
+		}
+		b, err := io.ReadAll(resp.Body)
+		body, whole = string(b), err == nil && resp.StatusCode == http.StatusOK
+		if err != nil || whole && len(body) > 0 && strings.Trim(body, body[:1]) != "" {
+			return body, whole
+		}
+	}
+	return body, whole
+}
+
+// TestEveryRequestHasItsLine renames and reopens the log under load, as logrotate with SIGUSR1 does: hot files, large ones,
+// and what goes the long way.
+func TestEveryRequestHasItsLine(t *testing.T) {
+	const clients, rounds = 4, 60
+	path := filepath.Join(t.TempDir(), "access.log")
+	access, err := NewAccessLog(routes.AccessLog{Path: path, Format: "%r %>s %b %{pool}x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr, _, s := loggedSite(t, map[string]string{"a.html": "hhhhh", "large.bin": strings.Repeat("x", 300_000)}, access)
+	age(t)
+	targets := map[string]string{"/a.html": "200 5", "/large.bin": "200 300000", "/none": "404 14"}
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for target := range targets {
+				fetch(t, addr, target, rounds)
+			}
+		})
+	}
+	for i := range 10 {
+		os.Rename(path, fmt.Sprint(path, ".", i))
+		if err := access.Reopen(); err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Wait()
+	var lines map[string]int
+	eventually(t, "as many lines as requests are logged", func() bool {
+		if err := access.Reopen(); err != nil { // it writes what waits
+			t.Error(err)
+		}
+		var n int
+		lines, n = countLines(t, path+"*")
+		return n >= clients*rounds*len(targets)
+	})
+	if got := s.pools["edge"].Status().Requests.Total; got != uint64(clients*rounds*len(targets)) {
+		t.Errorf("the pool counts %d requests, want %d", got, clients*rounds*len(targets))
+	}
+	if err := access.Close(); err != nil {
+		t.Error(err)
+	}
+	for target, what := range targets {
+		line := "GET " + target + " HTTP/1.1 " + what + " edge\n"
+		if lines[line] != clients*rounds {
+			t.Errorf("%d lines %q, want %d", lines[line], line, clients*rounds)
+		}
+	}
+	if len(lines) != len(targets) || access.Dropped() > 0 {
+		t.Errorf("lines: %v, %d dropped", lines, access.Dropped())
+	}
+}
+
+// countLines counts the lines of all files that a pattern matches.
+func countLines(t *testing.T, pattern string) (lines map[string]int, total int) {
+	t.Helper()
+	lines = map[string]int{}
+	names, _ := filepath.Glob(pattern)
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Error(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			lines[line]++
+			total++
+		}
+	}
+	return lines, total
+}
+
+func TestLongHeadInManyPieces(t *testing.T) {
+	addr, _, _ := hotSite(t, map[string]string{"a.html": "hello"})
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r := bufio.NewReader(c)
+	head := "GET /a.html HTTP/1.1\r\nHost: localhost\r\n" + strings.Repeat("X-Long: "+strings.Repeat("x", 900)+"\r\n", 30) + "\r\n"
+	for range 2 {
+		for rest := head; rest != ""; {
+			n := min(len(rest), 7)
+			if _, err := io.WriteString(c, rest[:n]); err != nil {
+				t.Fatal(err)
+			}
+			rest = rest[n:]
+		}
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err := io.ReadAll(resp.Body); string(body) != "hello" || err != nil {
+			t.Errorf("answer %d %q, %v, want the file", resp.StatusCode, body, err)
+		}
+	}
+}
+
 func TestHotCacheIsBounded(t *testing.T) {
-	c := newHotCache(100_000)
+	c := newHotCache(100_000, nil)
 	site := new(routes.Site)
 	for i := range 5000 {
 		f := &hotFile{site: site, path: fmt.Sprint("/", i), body: bytes.Repeat([]byte("x"), 1000)}
@@ -244,6 +442,9 @@ func TestHotCacheIsBounded(t *testing.T) {
 				total += int64(len(f.body))
 			}
 		}
+	}
+	if c.entries.Load() != total/1000 || c.evictions.Load() == 0 || c.evictions.Load() > 5000-total/1000 {
+		t.Errorf("of 5000 files %d are there, %d are counted, and %d were evicted", total/1000, c.entries.Load(), c.evictions.Load())
 	}
 	if total != c.bytes.Load() {
 		t.Errorf("the cache holds %d bytes and counts %d", total, c.bytes.Load())
@@ -266,18 +467,84 @@ func TestPipelinedHotRequestsAreAllAnswered(t *testing.T) {
 	}
 }
 
-func BenchmarkHotAnswer(b *testing.B) {
-	_, _, s := hotSite(b, map[string]string{"a.html": strings.Repeat("x", 1024)})
-	site := s.table.Site("tcp "+b.Name(), "localhost")
-	f := &hotFile{site: site, path: "/a.html", body: make([]byte, 1024), head: []byte("Content-Type: text/html\r\n"), tag: `"x"`, modified: "x"}
-	f.checked.Store(time.Now().Add(time.Hour).UnixNano())
-	s.hot.put(f)
-	h := &HTTP{Server: s, Log: zap.NewNop().Sugar()}
-	out := make([]byte, 0, 4096)
-	now := time.Now()
-	b.ReportAllocs()
-	for b.Loop() {
-		f := s.hot.find(site, []byte("/a.html"), now)
-		out, _ = f.append(out[:0], 200, false, false, &h.date, now)
+// hotRequests are those that are to cost no memory, for files of hotSite.
+var hotRequests = []struct{ name, request string }{
+	{"GET", "GET /a.html HTTP/1.1\r\nHost: localhost\r\n\r\n"},
+	{"HEAD", "HEAD /a.html HTTP/1.1\r\nHost: localhost\r\n\r\n"},
+	{"HTTP/1.0", "GET /a.html HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"},
+	{"a browser's GET", "GET /a.html?v=1 HTTP/1.1\r\nHost: localhost\r\nUser-Agent: Mozilla/5.0\r\nAccept: text/html\r\nReferer: http://localhost/\r\nCookie: a=b\r\n\r\n"},
+	{"If-None-Match", "GET /a.html HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: \"x\", W/\"y\"\r\n\r\n"},
+	{"304", "GET /a.html HTTP/1.1\r\nHost: localhost\r\nIf-None-Match: *\r\n\r\n"},
+	{"If-Modified-Since", "GET /a.html HTTP/1.1\r\nHost: localhost\r\nIf-Modified-Since: Mon, 02 Jan 2006 15:04:05 GMT\r\n\r\n"},
+	{"a range", "GET /a.html HTTP/1.1\r\nHost: localhost\r\nRange: bytes=10-20\r\nIf-Range: \"x\"\r\n\r\n"},
+	{"several ranges", "GET /a.html HTTP/1.1\r\nHost: localhost\r\nRange: bytes=1-2, 10-20, -5\r\n\r\n"},
+	{"a large file", "GET /large.bin HTTP/1.1\r\nHost: localhost\r\n\r\n"},
+	{"a range of a large file", "GET /large.bin HTTP/1.1\r\nHost: localhost\r\nRange: bytes=90000-\r\n\r\n"},
+}
+
+// TestHotRequestsCostNoMemory counts what the whole process allocates, from the event of a request to its log line.
+func TestHotRequestsCostNoMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector makes sync.Pool forget")
+	}
+	for _, tt := range hotRequests {
+		t.Run(tt.name, func(t *testing.T) {
+			talk := hotClient(t, tt.request)
+			if n := testing.AllocsPerRun(200, talk); n != 0 {
+				t.Errorf("%s: %v allocations for each request, want 0", tt.name, n)
+			}
+		})
+	}
+}
+
+// BenchmarkHotRequest is a request over a socket and back, on one connection, with its log line: 0 allocs/op.
+func BenchmarkHotRequest(b *testing.B) {
+	for _, tt := range hotRequests {
+		b.Run(tt.name, func(b *testing.B) {
+			talk := hotClient(b, tt.request)
+			b.ReportAllocs()
+			for b.Loop() {
+				talk()
+			}
+		})
+	}
+}
+
+// hotClient returns a function that sends a request and reads the answer, and allocates nothing.
+func hotClient(t testing.TB, request string) func() {
+	addr, _, s := hotSite(t, map[string]string{"a.html": strings.Repeat("x", 1024), "large.bin": strings.Repeat("x", 100_000)})
+	age(t)
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	r := bufio.NewReader(c)
+	for range 2 { // one to find the file, one to send it from where it is kept
+		get(t, c, r, "GET", "/a.html")
+		get(t, c, r, "GET", "/large.bin")
+	}
+	hits := s.Cache().Hits
+	var answer bytes.Buffer
+	r.Reset(io.TeeReader(c, &answer))
+	io.WriteString(c, request)
+	resp, err := http.ReadResponse(r, &http.Request{Method: request[:strings.IndexByte(request, ' ')]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	if s.Cache().Hits == hits {
+		t.Fatal("the request was not answered from memory")
+	}
+	asked, buffer := []byte(request), make([]byte, answer.Len()) // the next answers are as long
+	return func() {
+		if _, err := c.Write(asked); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, buffer); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -12,16 +12,14 @@ import (
 	"time"
 	"unsafe"
 
-	"gateway/mpm"
 	"gateway/mpm/event"
 	"gateway/proxy/http1"
 	"gateway/routes"
 )
 
 const (
-	headTimeout      = 20 * time.Second // from the first byte of a request head to its last
-	headRate         = 500              // bytes a second
-	handshakeTimeout = 10 * time.Second
+	headTimeout = 20 * time.Second // from the first byte of a request head to its last
+	headRate    = 500              // bytes a second
 	// probeDelay is how long a half-closed client is taken for one that only has nothing more to say, see response.probe.
 	probeDelay  = 500 * time.Millisecond
 	firstBuffer = 4 << 10
@@ -46,52 +44,51 @@ type Secure interface {
 	Handshake(context.Context) error
 	Describe(*http.Request) // sets what handlers see of the session
 	CloseWrite() error
+	Rest() // before it is parked: gives back the buffers
 	Version() string
 	Cipher() string
 }
 
 // HTTP speaks HTTP/1.1 on the connections of an engine: it implements [event.Protocol]. Its fields are set before it is used.
 type HTTP struct {
-	Handler http.Handler
-	Server  *Server // whose hot files are answered without the handler; nil: none
-	Address string  // the listener's, a routes.Listen's Key
-	Log     Logger
-	Access  *AccessLog                       // nil: none
-	Secure  func(*event.Conn) *SecureConn    // TLS listeners only
-	Local   func(*event.Conn) netip.AddrPort // the address the client connected to
+	Handler    http.Handler
+	Server     *Server // whose hot files are answered without the handler; nil: none
+	Address    string  // the listener's, a routes.Listen's Key
+	Log        Logger
+	Access     *AccessLog                    // nil: none
+	Secure     func(*event.Conn) *SecureConn // TLS listeners only, as are the next two
+	Hello      func([]byte) bool             // whether bytes are enough to begin a handshake with; what they are then is its business
+	Handshakes *Handshakes
+	Local      func(*event.Conn) netip.AddrPort // the address the client connected to
 
-	date  http1.DateCache
-	conns sync.Pool // of *conn
-	heads sync.Pool // of *http1.Head
+	date      http1.DateCache
+	conns     sync.Pool // of *conn
+	scratches sync.Pool // of *scratch
 }
 
-// SecureConn is a TLS session and the connection below it, which is another [event.Conn] each time it was parked.
-type SecureConn struct {
-	Secure
-	under
-	lastSlot mpm.SlotID // see conn.lastSlot
+// What the loop answers of one connection before others have their turn.
+const (
+	maxTurn      = 32 // requests
+	maxTurnBytes = 256 << 10
+)
+
+// scratch is the memory for a turn of a loop.
+type scratch struct {
+	head  http1.Head
+	entry LogEntry
 }
-
-// under is the net.Conn that TLS reads and writes. Its Conn belongs to the goroutine that serves the connection.
-type under struct{ *event.Conn }
-
-// NewSecureConn starts a TLS session on c: server makes it, on a net.Conn that outlives c.
-func NewSecureConn(c *event.Conn, server func(net.Conn) Secure) *SecureConn {
-	s := &SecureConn{under: under{c}}
-	s.Secure = server(&s.under)
-	return s
-}
-
-// maxTurn is how many requests of one connection the loop answers before it turns to the others.
-const maxTurn = 32
 
 // Data answers requests for hot files on the loop. Every other request is served by a goroutine.
 func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
-	head, _ := h.heads.Get().(*http1.Head)
-	if head == nil {
-		head = new(http1.Head)
+	if h.Secure != nil {
+		return h.hello(data)
 	}
-	defer h.heads.Put(head)
+	s, _ := h.scratches.Get().(*scratch)
+	if s == nil {
+		s = new(scratch)
+	}
+	defer h.scratches.Put(s)
+	head := &s.head
 	now := time.Now()
 	for range maxTurn {
 		n, err := head.Parse(data)
@@ -99,52 +96,101 @@ func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
 		case err != nil:
 			h.refuse(t, t.Remote(), err)
 			return event.Finish
+		case n == 0 && len(data) > firstBuffer:
+			return event.Detach // to one who does not begin anew at each byte that comes
 		case n == 0:
 			return event.Wait
 		}
-		site, file, status := h.hot(head, now)
-		if file == nil || file.file != nil {
-			return event.Detach
-		}
-		last := !head.KeepAlive || t.Draining() || exhausted(site, t.Requests())
-		out, bodyBytes := file.append(t.Buffer(), status, isHead(head), last, &h.date, now)
-		t.SetBuffer(out)
-		t.Consume(n)
-		t.Keep(site.KeepAliveTimeout)
-		h.logHot(t.Remote(), head, "", status, bodyBytes, now)
-		switch {
-		case !head.KeepAlive:
-			return event.End
-		case last:
-			return event.Finish
-		}
+		verdict := h.answer(t, s, n, now)
 		data = data[n:]
-		if len(data) == 0 {
-			return event.Wait
+		if verdict != event.Wait || len(data) == 0 {
+			return verdict
+		}
+		if len(t.Buffer()) > maxTurnBytes {
+			break
 		}
 	}
 	return event.Detach
 }
 
+// answer answers the request whose head is in s, n bytes, if it is for a hot file.
+func (h *HTTP) answer(t *event.Turn, s *scratch, n int, now time.Time) event.Verdict {
+	head := &s.head
+	a, ok := h.hot(head, now)
+	if !ok || a.fromDisk() && (!a.onLoop(now) || !a.file.unchanged() || !a.file.hold()) {
+		return event.Detach
+	}
+	site := a.file.site
+	last := !head.KeepAlive || t.Draining() || exhausted(site, t.Requests())
+	t.SetBuffer(a.append(t.Buffer(), last, &h.date, now))
+	t.Consume(n)
+	t.Keep(site.KeepAliveTimeout)
+	a.file.pool.CountAnswered(t.Loop())
+	if a.fromDisk() {
+		if sent := t.SendFile(a.file.fd, a.start, a.length); sent < a.length {
+			h.sendRest(t, head, a, sent, last, now)
+			return event.Detach
+		}
+		a.file.wasSent(&a, now)
+		a.file.drop()
+	}
+	if h.Access != nil {
+		s.entry.setHot(t.Remote(), head, &a, now)
+		h.Access.Log(&s.entry)
+	}
+	switch {
+	case !head.KeepAlive:
+		return event.End
+	case last:
+		return event.Finish
+	}
+	return event.Wait
+}
+
+// hello waits until a TLS handshake can begin: a client that dribbles costs no goroutine.
+func (h *HTTP) hello(data []byte) event.Verdict {
+	if h.Hello(data) {
+		return event.Detach
+	}
+	return event.Wait
+}
+
+// sendRest has a goroutine send what the socket did not take of a file, which it holds until then.
+func (h *HTTP) sendRest(t *event.Turn, head *http1.Head, a hotAnswer, sent int64, last bool, now time.Time) {
+	var entry LogEntry
+	entry.setHot(t.Remote(), head, &a, now)
+	entry.own()
+	t.Then(func(c *event.Conn) bool {
+		defer a.file.drop()
+		offset := a.start + sent
+		more, err := c.SendFile(a.file.file, &offset, a.length-sent)
+		entry.Bytes, entry.Duration = sent+more, time.Since(now)
+		if h.Access != nil {
+			h.Access.Log(&entry)
+		}
+		whole := err == nil && entry.Bytes == a.length
+		if whole && last {
+			c.Linger()
+		}
+		return whole && !last
+	})
+}
+
 // hot looks for a file that answers a request as it is.
-func (h *HTTP) hot(head *http1.Head, now time.Time) (*routes.Site, *hotFile, int) {
+func (h *HTTP) hot(head *http1.Head, now time.Time) (a hotAnswer, ok bool) {
 	if h.Server == nil || len(head.Path) == 0 || !isHead(head) && string(head.Method) != http.MethodGet {
-		return nil, nil, 0
+		return a, false
 	}
 	// The strings alias the request: the table only compares them.
 	site := h.Server.table.Site(h.Address, hostname(alias(head.Host)))
 	if site == nil || h.Secure == nil && site.TLS.Mode != "off" && site.TLS.Redirect {
-		return nil, nil, 0
+		return a, false
 	}
 	file := h.Server.hot.find(site, head.Path, now)
 	if file == nil {
-		return nil, nil, 0
+		return a, false
 	}
-	status, ok := file.answers(head)
-	if !ok {
-		return nil, nil, 0
-	}
-	return site, file, status
+	return file.answer(head)
 }
 
 func isHead(head *http1.Head) bool { return string(head.Method) == http.MethodHead }
@@ -156,20 +202,20 @@ func exhausted(site *routes.Site, requests int) bool {
 
 func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// logHot logs a request that no handler saw.
-func (h *HTTP) logHot(remote netip.AddrPort, head *http1.Head, tls string, status, bodyBytes int, began time.Time) {
-	if h.Access == nil {
-		return
+// setHot makes e the entry of a request that no handler saw. Its texts alias the head.
+func (e *LogEntry) setHot(remote netip.AddrPort, head *http1.Head, a *hotAnswer, began time.Time) {
+	*e = LogEntry{
+		Remote: remote.Addr(), Time: began, Method: alias(head.Method), URI: alias(head.Target), Proto: protocols[head.Minor], Status: a.status,
+		Bytes: a.length, Referer: alias(head.Get("Referer")), UserAgent: alias(head.Get("User-Agent")), Host: alias(head.Host),
+		Duration: time.Since(began), Pool: a.file.pool.config.Name,
 	}
-	h.Access.Log(&LogEntry{
-		Remote: remote.Addr(), Time: began, Method: alias(head.Method), URI: alias(head.Target), Proto: protocols[head.Minor], Status: status,
-		Bytes: int64(bodyBytes), Referer: alias(head.Get("Referer")), UserAgent: alias(head.Get("User-Agent")), Host: alias(head.Host),
-		Duration: time.Since(began), TLSProtocol: tls,
-	})
 }
 
 // Expired answers a client whose request head did not come in time.
 func (h *HTTP) Expired(t *event.Turn, _ []byte) {
+	if h.Secure != nil {
+		return // in the middle of a hello, for which TLS has no such answer
+	}
 	h.refuse(t, t.Remote(), errSlowHead)
 }
 
@@ -211,7 +257,9 @@ type conn struct {
 	r, w      int    // buf[r:w] is unread
 	out       []byte // for response heads
 	held      []byte // for response bodies
+	records   []byte // what TLS holds, see under
 	head      http1.Head
+	entry     LogEntry      // of a request for a hot file
 	headBegan time.Time     // of the head that is being read
 	keep      time.Duration // how long the connection may idle; 0: before its first request
 	local     netip.AddrPort
@@ -225,12 +273,15 @@ func (h *HTTP) Serve(c *event.Conn) {
 		k = &conn{http: h, buf: make([]byte, firstBuffer)}
 	}
 	k.raw, k.secure, k.stream, k.r, k.w = c, nil, c, 0, 0
-	k.remote, k.local, k.keep, k.headBegan = c.Remote(), h.Local(c), 0, time.Time{}
+	k.remote, k.local, k.keep, k.headBegan = c.Remote(), h.Local(c), 0, c.Began()
 	k.head.Reset()
 	defer func() {
 		k.raw, k.secure, k.stream = nil, nil, nil
 		if len(k.buf) > firstBuffer {
 			k.buf = make([]byte, firstBuffer)
+		}
+		if k.records = k.records[:0]; cap(k.records) > 2*maxHeld {
+			k.records = nil
 		}
 		h.conns.Put(k)
 	}()
@@ -238,80 +289,67 @@ func (h *HTTP) Serve(c *event.Conn) {
 		return
 	}
 	for k.next() {
-		if !k.serveHot() && !k.request() {
+		served, more := k.serveHot()
+		if !served {
+			more = k.request()
+		}
+		if !more {
 			return
 		}
 	}
 }
 
-// serveHot answers a request for a hot file, if it is one. Errors show at the next read.
-func (k *conn) serveHot() bool {
+// serveHot answers a request for a hot file, if it is one. more says that another may follow.
+func (k *conn) serveHot() (served, more bool) {
 	now := time.Now()
-	site, file, status := k.http.hot(&k.head, now)
-	if file == nil || !k.head.KeepAlive || k.raw.Draining() || site.MaxKeepAlive > 0 {
-		return false
+	a, ok := k.http.hot(&k.head, now)
+	if !ok || a.fromDisk() && (k.secure != nil || !a.file.unchanged() || !a.file.hold()) {
+		if k.secure != nil {
+			k.secure.release()
+		}
+		return false, false
 	}
-	n, sent := k.sendHot(file, status, now)
-	if !sent {
-		return false
-	}
-	k.keep = site.KeepAliveTimeout
-	var version string
 	if k.secure != nil {
-		version = k.secure.Version()
+		k.secure.hold() // parking, closing, or waiting for more sends it
 	}
-	k.http.logHot(k.remote, &k.head, version, status, n, now)
-	return true
+	last := !k.head.KeepAlive || k.raw.Draining() || exhausted(a.file.site, k.raw.Requests())
+	a.file.pool.CountAnswered(k.raw.Loop())
+	k.sendHot(&a, last, now)
+	if k.http.Access != nil {
+		k.entry.setHot(k.remote, &k.head, &a, now)
+		if k.secure != nil {
+			k.entry.TLSProtocol = k.secure.Version()
+		}
+		k.http.Access.Log(&k.entry)
+	}
+	k.keep = a.file.site.KeepAliveTimeout
+	if last {
+		k.close()
+	}
+	return true, !last
 }
 
-// sendHot sends the answer and returns how many bytes of body were in it. It returns false when nothing was sent.
-func (k *conn) sendHot(file *hotFile, status int, now time.Time) (n int, sent bool) {
-	isHead := isHead(&k.head)
-	if file.file == nil || isHead || status != http.StatusOK {
-		k.out, n = file.append(k.out[:0], status, isHead, false, &k.http.date, now)
+// sendHot sends the answer; a.length becomes how much of the body was sent. An error shows at the next read.
+func (k *conn) sendHot(a *hotAnswer, last bool, now time.Time) {
+	k.out = a.append(k.out[:0], last, &k.http.date, now)
+	if !a.fromDisk() {
 		if _, err := k.stream.Write(k.out); err != nil {
 			k.raw.Abort()
 		}
-		return n, true
+		return
 	}
-	if k.secure != nil || !file.hold() {
-		return 0, false
-	}
-	defer file.drop()
-	k.out, _ = file.append(k.out[:0], status, true, false, &k.http.date, now)
-	size, offset := file.identity.size, int64(0)
+	defer a.file.drop()
+	offset, done := a.start, int64(0)
 	_, err := k.raw.WriteMore(k.out)
-	var done int64
 	if err == nil {
-		done, err = k.raw.SendFile(file.file, &offset, size)
+		done, err = k.raw.SendFile(a.file.file, &offset, a.length)
 	}
-	if err != nil || done < size {
+	if err != nil || done < a.length {
 		k.raw.Abort() // the answer is cut off, or the file has become shorter: nothing may follow
+		a.length = done
+		return
 	}
-	return int(done), true
-}
-
-// handshake takes up the TLS session of the connection, or begins one.
-func (k *conn) handshake() bool {
-	if s, ok := k.raw.Session().(*SecureConn); ok {
-		s.under.Conn = k.raw
-		k.secure, k.stream = s, s.Secure
-		return true
-	}
-	k.secure = k.http.Secure(k.raw)
-	k.stream = k.secure.Secure
-	k.raw.SetTimeout(handshakeTimeout)
-	if err := k.secure.Handshake(context.Background()); err != nil {
-		k.http.Log.Debugw("TLS handshake failed", "remote", k.remote, "error", err)
-		var plain interface{ PlainHTTP() bool }
-		if errors.As(err, &plain) && plain.PlainHTTP() {
-			k.http.refuse(k.raw, k.remote, errPlainHTTP)
-		}
-		k.raw.Linger()
-		return false
-	}
-	k.raw.SetTimeout(0)
-	return true
+	a.file.wasSent(a, now)
 }
 
 // next waits for the head of the next request. It returns false when the connection is parked or closed meanwhile.
@@ -350,6 +388,9 @@ func (k *conn) park() bool {
 		k.close()
 		return true
 	}
+	if len(unread) > firstBuffer {
+		return false // the loop would read all of it anew whenever there is more
+	}
 	keep := k.keep
 	if len(unread) > 0 || keep == 0 {
 		keep = headTimeout
@@ -360,19 +401,7 @@ func (k *conn) park() bool {
 	if len(unread) > 0 {
 		return false // the session has bytes that the loop could not give back to it
 	}
-	k.raw.SetNonblock(true)
-	n, err := k.stream.Read(k.buf)
-	k.raw.SetNonblock(false)
-	k.w = n
-	switch {
-	case n > 0:
-		return false
-	case !errors.Is(err, event.ErrWouldBlock):
-		k.close()
-		return true
-	}
-	k.raw.SetSession(k.secure)
-	return k.raw.Park(keep, nil)
+	return k.parkSecure(keep)
 }
 
 // fill reads more of a request. It returns false when there is no more.
@@ -387,6 +416,10 @@ func (k *conn) fill(begun bool) bool {
 		return false
 	}
 	k.raw.SetTimeout(left)
+	if k.secure != nil && k.secure.send() != nil {
+		k.raw.Close()
+		return false
+	}
 	n, err := k.stream.Read(k.buf[k.w:])
 	k.w += n
 	if n > 0 {
@@ -423,8 +456,7 @@ func (k *conn) grow() {
 // close ends the connection so that the last answer reaches the client (RFC 9112 §9.6).
 func (k *conn) close() {
 	if k.secure != nil {
-		// It fails when the client has gone.
-		_ = k.secure.CloseWrite()
+		k.closeSecure()
 	}
 	k.raw.Linger()
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/textproto"
 	"net/url"
 	"os"
 	"strconv"
@@ -36,7 +38,8 @@ const (
 // How a request to an HTTP application fails; each wraps its cause. They mean what their counterparts in fcgi do.
 var (
 	errUnreachable = errors.New("the application takes no connection")
-	errNoAnswer    = errors.New("the application closed the connection before its response")
+	errNoAnswer    = errors.New("the application gave no HTTP response")
+	errBodyUsed    = errors.New("the body of the request was not kept")
 	errAnswerCut   = errors.New("the application closed the connection in the middle of its response")
 )
 
@@ -204,15 +207,9 @@ func (l *httpLink) Usable() bool { return !l.closed.Load() }
 // hangUp implements channel: servers take the end of what they read for the end of the client.
 func (l *httpLink) hangUp() {
 	l.closed.Store(true)
-	l.closeWrite()
-}
-
-func (l *httpLink) closeWrite() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if half, ok := l.nc.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite() // it fails when the application has closed the connection
-	}
+	closeWrite(l.nc)
 }
 
 // tryHTTP has the child of a slot answer, and gives the slot back.
@@ -223,20 +220,58 @@ func (c *call) tryHTTP(slot *mpm.Slot) error {
 		l = newHTTPLink(slot.Child)
 	}
 	h.hook(l)
-	var readers sync.WaitGroup
-	defer readers.Wait() // the body is not the caller's before
-	var wrote atomic.Bool
-	trace := &httptrace.ClientTrace{WroteRequest: func(i httptrace.WroteRequestInfo) { wrote.Store(wrote.Load() || i.Err == nil) }}
-	resp, err := l.transport.RoundTrip(c.httpRequest(httptrace.WithClientTrace(h.ctx, trace), &readers))
-	switch {
-	case errors.Is(err, errNoRoom), errors.Is(err, errUnreachable) && !wrote.Load():
+	resp, nc, err := c.ask(h.ctx, &l.transport, &url.URL{Scheme: "http", Host: "application"})
+	if err != nil {
 		return h.lost(err)
-	case err != nil:
-		return h.lost(fmt.Errorf("%w: %w", errNoAnswer, unmarked(err)))
-	case resp.StatusCode == http.StatusSwitchingProtocols:
-		return c.switchProtocols(h, l, resp)
 	}
-	return c.answerHTTP(h, resp)
+	return c.answerHTTP(h, resp, nc)
+}
+
+// ask has an HTTP server answer the request, below the URL to. The response comes on nc.
+func (c *call) ask(ctx context.Context, t *http.Transport, to *url.URL) (resp *http.Response, nc net.Conn, err error) {
+	var wrote atomic.Bool
+	early := earlyAnswers{w: c.w}
+	trace := &httptrace.ClientTrace{
+		GotConn:        func(i httptrace.GotConnInfo) { nc = i.Conn }, // while RoundTrip runs
+		Got1xxResponse: early.pass,
+		WroteRequest:   func(i httptrace.WroteRequestInfo) { wrote.Store(wrote.Load() || i.Err == nil) },
+	}
+	resp, err = t.RoundTrip(c.httpRequest(httptrace.WithClientTrace(ctx, trace), to))
+	early.end()
+	switch {
+	case err == nil, errors.Is(err, errNoRoom), errors.Is(err, errUnreachable) && !wrote.Load():
+		return resp, nc, err
+	default:
+		return nil, nil, fmt.Errorf("%w: %w", errNoAnswer, unmarked(err))
+	}
+}
+
+// earlyAnswers passes informational responses on (RFC 9110 §15.2), until the final one is there: they come on another goroutine.
+type earlyAnswers struct {
+	w    http.ResponseWriter
+	mu   sync.Mutex
+	over bool
+}
+
+// pass is for [httptrace.ClientTrace.Got1xxResponse]. It always returns nil.
+func (e *earlyAnswers) pass(status int, fields textproto.MIMEHeader) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.over {
+		return nil
+	}
+	stripHopByHop(http.Header(fields))
+	header := e.w.Header()
+	maps.Copy(header, fields)
+	e.w.WriteHeader(status)
+	clear(header) // nothing of the final response is in it yet
+	return nil
+}
+
+func (e *earlyAnswers) end() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.over = true
 }
 
 // unmarked is an error that is not taken for errUnreachable: the application had read the request before it took no more.
@@ -247,24 +282,29 @@ func unmarked(err error) error {
 	return err
 }
 
-// httpRequest is the request as the application gets it. Each reader of its body is counted in readers until it is closed.
-func (c *call) httpRequest(ctx context.Context, readers *sync.WaitGroup) *http.Request {
+// httpRequest is the request as a server gets it, below the URL to. Each reader of its body is counted until it is closed.
+func (c *call) httpRequest(ctx context.Context, to *url.URL) *http.Request {
 	host := c.r.Host
 	if host == "" { // HTTP/1.0
 		host = c.x.site.Names[0]
 	}
 	// The path is the clean one, in the client's spelling if that is the same.
-	u := &url.URL{Scheme: "http", Host: "application", Path: c.x.path, RawPath: c.x.asked, RawQuery: c.r.URL.RawQuery, ForceQuery: c.r.URL.ForceQuery}
+	u := &url.URL{
+		Scheme: to.Scheme, Host: to.Host, Path: to.Path + c.x.path, RawPath: to.EscapedPath() + c.x.asked,
+		RawQuery: c.r.URL.RawQuery, ForceQuery: c.r.URL.ForceQuery,
+	}
 	r := (&http.Request{
 		Method: c.r.Method, URL: u, Host: host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: c.forwardedHeader(), Body: http.NoBody, ContentLength: c.body.length,
 	}).WithContext(ctx)
 	if c.body.length > 0 {
 		r.GetBody = func() (io.ReadCloser, error) {
-			readers.Add(1)
-			return &countedReader{Reader: c.body.reader(), done: sync.OnceFunc(readers.Done)}, nil
+			if !c.body.again() {
+				return nil, errBodyUsed
+			}
+			return c.countedReader(), nil
 		}
-		r.Body, _ = r.GetBody() // never fails
+		r.Body, _ = r.GetBody() // it fails only later
 	}
 	return r
 }
@@ -272,7 +312,31 @@ func (c *call) httpRequest(ctx context.Context, readers *sync.WaitGroup) *http.R
 // countedReader is a request body that says when it is no longer read.
 type countedReader struct {
 	io.Reader
-	done func()
+	watch *watch
+	done  func()
+}
+
+func (r *countedReader) Read(p []byte) (int, error) {
+	n, err := r.Reader.Read(p)
+	r.watch.start()
+	return n, err
+}
+
+func (c *call) countedReader() *countedReader {
+	c.open.Add(1)
+	c.reading.Add(1)
+	return &countedReader{Reader: c.body.reader(), watch: c.watch, done: sync.OnceFunc(func() {
+		c.open.Add(-1)
+		c.reading.Done()
+	})}
+}
+
+// endReading returns when nobody reads the body any more. A server may have answered without it.
+func (c *call) endReading() {
+	if c.open.Load() > 0 {
+		c.body.interrupt()
+	}
+	c.reading.Wait()
 }
 
 func (r *countedReader) Close() error {
@@ -285,8 +349,12 @@ func (r *countedReader) Close() error {
 func (c *call) forwardedHeader() http.Header {
 	upgrade := upgradeOf(c.r.Header)
 	header := c.r.Header.Clone()
+	trailers := http1.HasToken([]byte(strings.Join(header["Te"], ",")), "trailers")
 	stripHopByHop(header)
 	delete(header, "Expect") // the body is here
+	if trailers && c.r.ProtoAtLeast(1, 1) {
+		header.Set("Te", "trailers")
+	}
 	if upgrade != "" && c.r.ProtoAtLeast(1, 1) && c.body.length == 0 {
 		header.Set("Connection", "Upgrade")
 		header.Set("Upgrade", upgrade)
@@ -323,12 +391,20 @@ func upgradeOf(header http.Header) string {
 	return ""
 }
 
-// answerHTTP sends the response of an application to the client, and gives the slot back.
-func (c *call) answerHTTP(h *hold, resp *http.Response) error {
+// answerHTTP sends the response of an application, which comes on nc, to the client, and gives the slot back.
+func (c *call) answerHTTP(h *hold, resp *http.Response, nc net.Conn) error {
+	if resp.StatusCode == http.StatusSwitchingProtocols {
+		return c.switchProtocols(h, resp, nc)
+	}
 	rp := &reply{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength}
-	// What has no length may be made while it is sent.
-	rp.stream = rp.length < 0 && rp.hasBody(c.r.Method) || strings.EqualFold(rp.header.Get("X-Accel-Buffering"), "no") ||
-		strings.HasPrefix(rp.header.Get("Content-Type"), "text/event-stream")
+	if isEndless(rp.header) {
+		h.unlimited()
+		c.x.endless.Store(true)
+	}
+	rp.stream = h.endless
+	if rp.length < 0 && rp.hasBody(c.r.Method) && c.r.ProtoAtLeast(1, 1) {
+		rp.trailer = &resp.Trailer
+	}
 	rp.header.Del("X-Accel-Buffering")
 	stripHopByHop(rp.header)
 	delete(rp.header, "Content-Length")
@@ -338,11 +414,16 @@ func (c *call) answerHTTP(h *hold, resp *http.Response) error {
 	if rp.length > 0 || rp.length == 0 && rp.hasBody(c.r.Method) {
 		rp.header.Set("Content-Length", strconv.FormatInt(rp.length, 10))
 	}
-	body := &answerBody{ReadCloser: resp.Body}
+	body := &answerBody{ReadCloser: &watched{resp.Body, h.watch}}
 	br, put := c.reader(body)
 	defer put()
 	_, err := c.pass(h, rp, body, br)
 	return err
+}
+
+// isEndless reports a response that is to be passed on piece by piece, for as long as its client listens.
+func isEndless(header http.Header) bool {
+	return strings.EqualFold(header.Get("X-Accel-Buffering"), "no") || strings.HasPrefix(header.Get("Content-Type"), "text/event-stream")
 }
 
 // answerBody is the body of a response, whose errors say what they mean.
@@ -372,8 +453,8 @@ func (b *answerBody) Close() error {
 }
 
 // switchProtocols carries what client and application say to each other from now on, until one of them has enough. It is
-// still one request, with the pool's request_timeout.
-func (c *call) switchProtocols(h *hold, l *httpLink, resp *http.Response) error {
+// still one request.
+func (c *call) switchProtocols(h *hold, resp *http.Response, nc net.Conn) error {
 	application, ok := resp.Body.(io.ReadWriteCloser)
 	protocol := upgradeOf(resp.Header)
 	if !ok || protocol == "" || !strings.EqualFold(protocol, upgradeOf(c.r.Header)) {
@@ -383,17 +464,18 @@ func (c *call) switchProtocols(h *hold, l *httpLink, resp *http.Response) error 
 	}
 	client, _, err := http.NewResponseController(c.w).Hijack()
 	if err != nil {
-		_ = l.Close() // always nil
+		_ = application.Close() // it has said nothing yet
 		h.release(mpm.Done)
 		return err
 	}
 	defer client.Close() // what it tells is known
-	stop := context.AfterFunc(h.client, func() { _ = l.Close() })
-	c.carry(client, application, l, switchHead(resp, protocol))
+	h.unlimited()
+	stop := context.AfterFunc(h.client, func() { _ = application.Close() })
+	carry(client, application, nc, switchHead(resp, protocol))
 	stop()
 	cause := context.Cause(h.ctx)
-	_ = l.Close() // always nil
-	if cause != nil {
+	_ = application.Close() // perhaps once more
+	if cause != nil && h.client.Err() == nil {
 		h.release(mpm.Broken)
 		return &cutError{cause}
 	}
@@ -411,19 +493,26 @@ func switchHead(resp *http.Response, protocol string) []byte {
 	return append(b, "\r\n"...)
 }
 
-// carry returns when the application has ended the conversation, or the client takes no more. A client that only says that it
-// will say no more is still listened for.
-func (c *call) carry(client net.Conn, application io.ReadWriter, l *httpLink, head []byte) {
+// carry returns when the application, which nc leads to, has ended the conversation, or the client takes no more. A client that
+// only says that it will say no more is still listened for.
+func carry(client net.Conn, application io.ReadWriteCloser, nc net.Conn, head []byte) {
 	if _, err := client.Write(head); err != nil {
 		return
 	}
 	var asking sync.WaitGroup
 	asking.Go(func() {
 		_, _ = io.Copy(application, client) // either way there is no more to come
-		l.closeWrite()
+		closeWrite(nc)
 	})
 	_, _ = io.Copy(client, application) // likewise
-	_ = l.Close()                       // always nil; wakes a writer to the application
+	_ = application.Close()             // wakes a writer to it
 	_ = client.SetReadDeadline(time.Unix(1, 0))
 	asking.Wait()
+}
+
+// closeWrite says that there is no more to come.
+func closeWrite(nc net.Conn) {
+	if half, ok := nc.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite() // it fails when the other side has closed the connection
+	}
 }

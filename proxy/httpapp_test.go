@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"gateway/internal/ctl"
 	"gateway/mpm"
@@ -25,7 +26,7 @@ import (
 // httpProgram is an HTTP server with a thread for each connection. It listens at $GATEWAY_SOCKET, or with an argument uses
 // descriptor 3.
 const httpProgram = `
-import hashlib, http.server, json, os, signal, socket, socketserver, sys, threading
+import base64, hashlib, http.server, json, os, signal, socket, socketserver, sys, threading
 
 meeting = threading.Barrier(3)
 
@@ -42,8 +43,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             os.kill(os.getpid(), signal.SIGKILL)
         if name == "/echo":
             return self.upgrade()
+        if name == "/websocket":
+            return self.websocket()
         if name == "/stream":
             return self.stream()
+        if name == "/events":
+            return self.events()
+        if name == "/early":
+            return self.early()
+        if name == "/hang":
+            threading.Event().wait()
         if name == "/cut":
             self.start(100000)
             self.wfile.write(b"x" * 70000)
@@ -74,7 +83,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def start(self, length):
         self.send_response(200)
         self.send_header("Content-Length", str(length))
-        self.send_header("Connection", "X-Secret")
+        self.send_header("Connection", "X-Secret, close" if self.path == "/close" else "X-Secret")
         self.send_header("X-Secret", "1")
         self.send_header("X-Kept", "1")
         self.end_headers()
@@ -88,6 +97,41 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if piece == b"first":
                 open("go").read()
         self.wfile.write(b"0\r\n\r\n")
+
+    def events(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.end_headers()
+        while True:
+            event = open("go").read()
+            self.wfile.write(b"data: %s\n\n" % event.encode())
+            if event == "last":
+                break
+        self.close_connection = True
+
+    def early(self):
+        self.send_response_only(103)
+        self.send_header("Link", "</style.css>; rel=preload")
+        self.end_headers()
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("Trailer", "X-Sum")
+        self.end_headers()
+        self.wfile.write(b"3\r\nabc\r\n0\r\nX-Sum: 7\r\nSet-Cookie: a=b\r\n\r\n")
+
+    # RFC 6455 §4.2.2, §5.2: frames of less than 126 bytes, which are sent back.
+    def websocket(self):
+        key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        self.send_response(101)
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
+        self.end_headers()
+        while head := self.rfile.read(2):
+            mask = self.rfile.read(4)
+            text = bytes(b ^ mask[i % 4] for i, b in enumerate(self.rfile.read(head[1] & 127)))
+            self.wfile.write(bytes([head[0], len(text)]) + text)
+        self.close_connection = True
 
     def upgrade(self):
         self.send_response(101)
@@ -192,7 +236,7 @@ func TestHTTPApplication(t *testing.T) {
 			}
 			want := map[string]string{
 				"host": "legacy.example:8080", "x-forwarded-for": "198.51.100.7", "x-forwarded-proto": "http", "x-forwarded-host": "legacy.example:8080",
-				"forwarded": "", "x-private": "", "te": "",
+				"forwarded": "", "x-private": "", "te": "trailers",
 			}
 			for name, want := range want {
 				if got := a.Headers[name]; got != want {
@@ -281,13 +325,159 @@ func TestHTTPApplicationUpgrade(t *testing.T) {
 	}
 }
 
-// TestAffinity: each connection comes back to the thread of its last request, parked or not.
-func TestAffinity(t *testing.T) {
-	g := httpGate(t, worker(1))
-	addr := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+// front puts our own HTTP side before the gate, in place of net/http.
+func (g *gate) front(t testing.TB) (addr string) {
+	t.Helper()
+	return serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
 		exchangeOf(r).listener = "tcp :80"
 		g.handler.ServeHTTP(w, r)
 	})
+}
+
+// dialText connects to addr and sends text.
+func dialText(t testing.TB, addr, text string) (net.Conn, *bufio.Reader) {
+	t.Helper()
+	nc, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	if _, err := io.WriteString(nc, text); err != nil {
+		t.Fatal(err)
+	}
+	return nc, bufio.NewReader(nc)
+}
+
+// alone is a worker pool whose children have one thread each, so that a deadline ends one request.
+func alone(children int) routes.Pool {
+	cfg := worker(children)
+	cfg.ThreadsPerChild, cfg.MaxRequestWorkers, cfg.RequestTimeout = 1, children, time.Second
+	return cfg
+}
+
+// outlive returns when a request that came now has run into request_timeout.
+func (g *gate) outlive(t testing.TB) {
+	t.Helper()
+	if resp, _ := g.askOK(t, "GET", "/hang", ""); resp.StatusCode != 504 {
+		t.Errorf("a request that hangs gave %d, want 504", resp.StatusCode)
+	}
+}
+
+func TestHTTPApplicationWebSocket(t *testing.T) {
+	g := httpGate(t, alone(2))
+	nc, br := dialText(t, g.front(t), "GET /websocket HTTP/1.1\r\nHost: legacy.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	resp, err := http.ReadResponse(br, nil)
+	if err != nil || resp.StatusCode != 101 || resp.Header.Get("Sec-WebSocket-Accept") != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+		t.Fatalf("the answer is %v, %v", resp, err)
+	}
+	echo := func() {
+		t.Helper()
+		fmt.Fprintf(nc, "\x81\x85\x01\x02\x03\x04%s", []byte{'h' ^ 1, 'e' ^ 2, 'l' ^ 3, 'l' ^ 4, 'o' ^ 1})
+		got := make([]byte, 7)
+		if _, err := io.ReadFull(br, got); err != nil || string(got) != "\x81\x05hello" {
+			t.Fatalf("the echo is %q, %v; log:\n%s", got, err, g.log.text())
+		}
+	}
+	echo()
+	g.outlive(t)
+	echo()
+	nc.Close()
+	g.takeAll(t, 2)
+}
+
+// takeAll returns once no request holds a slot.
+func (g *gate) takeAll(t testing.TB, slots int) {
+	t.Helper()
+	var taken []*mpm.Slot
+	for range slots {
+		slot, err := g.pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken = append(taken, slot)
+	}
+	for _, slot := range taken {
+		slot.Release(mpm.Done)
+	}
+}
+
+func TestHTTPApplicationEventStream(t *testing.T) {
+	g := httpGate(t, alone(2))
+	addr, goOn := g.front(t), g.fifo(t, "go")
+	_, br := dialText(t, addr, "GET /events HTTP/1.1\r\nHost: legacy.example\r\n\r\n")
+	resp, err := http.ReadResponse(br, nil) // before the first event
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatalf("the answer is %v, %v", resp, err)
+	}
+	body := bufio.NewReader(resp.Body)
+	g.outlive(t)
+	for _, event := range []string{"first", "last"} {
+		if err := os.WriteFile(goOn, []byte(event), 0); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := body.ReadString('\n'); err != nil || got != "data: "+event+"\n" {
+			t.Fatalf("the event is %q, %v; log:\n%s", got, err, g.log.text())
+		}
+		if _, err := body.Discard(1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if rest, err := io.ReadAll(body); err != nil || len(rest) > 0 {
+		t.Errorf("the stream ends with %q, %v", rest, err)
+	}
+}
+
+// TestHTTPApplicationEventStreamClientGone: the slot is free at once, though the application has not noticed.
+func TestHTTPApplicationEventStreamClientGone(t *testing.T) {
+	cfg := alone(1)
+	cfg.RequestTimeout = 0
+	g := httpGate(t, cfg)
+	g.fifo(t, "go")
+	nc, br := dialText(t, g.front(t), "GET /events HTTP/1.1\r\nHost: legacy.example\r\n\r\n")
+	if resp, err := http.ReadResponse(br, nil); err != nil || resp.StatusCode != 200 {
+		t.Fatalf("the answer is %v, %v", resp, err)
+	}
+	nc.Close()
+	g.askHTTP(t, "GET", "/", "")
+	if s := g.pool.Status(); s.Exits[mpm.ExitCrash] != 0 || strings.Contains(g.log.text(), "cut off") {
+		t.Errorf("a client that leaves is no failure, but exits are %v; log:\n%s", s.Exits, g.log.text())
+	}
+}
+
+func TestHTTPApplicationRefusesUpgrade(t *testing.T) {
+	g := httpGate(t, worker(1))
+	a := g.askHTTP(t, "GET", "/plain", "", "Connection", "Upgrade", "Upgrade", "websocket")
+	if a.Headers["upgrade"] != "websocket" {
+		t.Errorf("the application was asked for %q", a.Headers["upgrade"])
+	}
+	g.askHTTP(t, "GET", "/again", "")
+}
+
+func TestHTTPApplicationEarlyAnswers(t *testing.T) {
+	g := httpGate(t, worker(1))
+	addr := g.front(t)
+	_, br := dialText(t, addr, "GET /early HTTP/1.1\r\nHost: legacy.example\r\n\r\n")
+	early, err := http.ReadResponse(br, nil)
+	if err != nil || early.StatusCode != 103 || early.Header.Get("Link") != "</style.css>; rel=preload" {
+		t.Fatalf("the early answer is %v, %v", early, err)
+	}
+	resp, err := http.ReadResponse(br, nil)
+	if err != nil || resp.StatusCode != 200 || resp.Header.Get("Link") != "" {
+		t.Fatalf("the answer is %v, %v", resp, err)
+	}
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != "abc" || fmt.Sprint(resp.Trailer) != "map[X-Sum:[7]]" {
+		t.Errorf("the body is %q, %v with the trailer %v", body, err, resp.Trailer)
+	}
+	if old := raw(t, addr, "GET /early HTTP/1.0\r\nHost: legacy.example\r\n\r\n", false); !strings.HasPrefix(old, "HTTP/1.1 200 OK\r\n") || strings.Contains(old, "X-Sum") {
+		t.Errorf("an HTTP/1.0 client gets %q", old)
+	}
+}
+
+// TestAffinity: each connection comes back to the thread of its last request, parked or not.
+func TestAffinity(t *testing.T) {
+	g := httpGate(t, worker(1))
+	addr := g.front(t)
 	var clients [3]*bufio.ReadWriter
 	for i := range clients {
 		nc, err := net.Dial("tcp", addr)

@@ -25,7 +25,7 @@ func (s *Server) locate(x *exchange, config *routes.Pool) (p program, status int
 	case hasDotSegment(x.path), hasDotSegment(x.script):
 		return program{}, http.StatusNotFound, nil
 	case cgi != nil && cgi.Root != "":
-		p, err = locateScript(x, s.files[cgi.Root])
+		p, err = locateScript(x, x.scripts)
 	case cgi != nil:
 		p = mounted(x)
 		p.file, p.env = cgi.Script, cgi.Env
@@ -58,11 +58,11 @@ func locatePHP(x *exchange) (program, error) {
 	if x.files == nil || !strings.HasSuffix(x.script, suffix) {
 		return program{}, fs.ErrNotExist
 	}
-	mode, err := x.files.Stat(x.script)
+	found, err := x.files.WasFile(x.script)
 	if err != nil {
 		return program{}, err
 	}
-	if !mode.IsRegular() {
+	if !found {
 		return program{}, fs.ErrNotExist
 	}
 	return program{name: x.script, file: below(x.route.Root, x.script), info: x.pathInfo}, nil
@@ -79,7 +79,7 @@ func mounted(x *exchange) program {
 }
 
 // locateScript walks the path to the first file below the scripts' folder.
-func locateScript(x *exchange, files *Files) (program, error) {
+func locateScript(x *exchange, files opener) (program, error) {
 	prefix, rest := cutPrefix(x)
 	script, err := firstFile(files, rest)
 	if err != nil {
@@ -108,7 +108,7 @@ func cutPrefix(x *exchange) (prefix, rest string) {
 }
 
 // firstFile is the shortest beginning of path that names a file, all before it being folders.
-func firstFile(files *Files, path string) (string, error) {
+func firstFile(files opener, path string) (string, error) {
 	for end := 0; end < len(path); {
 		next := strings.IndexByte(path[end+1:], '/')
 		if end += 1 + next; next < 0 {

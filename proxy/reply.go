@@ -19,9 +19,6 @@ type cutError struct{ cause error }
 func (e *cutError) Error() string { return e.cause.Error() }
 func (e *cutError) Unwrap() error { return e.cause }
 
-// errAnnounced means that a program wrote less than its Content-Length.
-var errAnnounced = errors.New("the program announced more than it wrote")
-
 // reply is the head of a program's response, as the client is to get it.
 type reply struct {
 	status int
@@ -29,10 +26,12 @@ type reply struct {
 	length int64  // Content-Length; -1: not announced
 	stream bool   // the program wants each piece to be sent at once
 	local  string // where a local redirect leads; empty: it is none
+
+	// What comes behind the body, filled when that was read; nil: nothing can.
+	trailer *http.Header
 }
 
-// answer reads the response of a child and sends it to the client, and gives the slot back as early as it can: when the
-// whole response is in br, which is where one that is larger could go on to a file.
+// answer reads the response of a child and sends it to the client, and gives the slot back as early as it can.
 func (c *call) answer(h *hold, resp *fcgi.Response, br *bufio.Reader) (next string, err error) {
 	status, header, err := fcgi.ParseHeader(br)
 	if err != nil {
@@ -43,62 +42,93 @@ func (c *call) answer(h *hold, resp *fcgi.Response, br *bufio.Reader) (next stri
 
 // pass sends a response whose head is known to the client.
 func (c *call) pass(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader) (next string, err error) {
-	complete := false
-	if !rp.stream {
-		_, err := br.Peek(br.Size())
-		complete = errors.Is(err, io.EOF)
-		if err != nil && !complete {
-			return "", h.lost(err)
-		}
-	}
-	if complete && rp.length > int64(br.Buffered()) && rp.hasBody(c.r.Method) {
-		_ = resp.Close() // always nil
-		h.release(mpm.Done)
-		return "", fmt.Errorf("response ends after %d of the %d bytes that its Content-Length announces", br.Buffered(), rp.length)
-	}
-	switch {
-	case complete:
-		_ = resp.Close() // always nil
-		h.release(mpm.Done)
-	case rp.local != "":
-		h.forgo(resp)
-	}
 	if rp.local != "" {
-		return rp.local, nil
+		return rp.local, h.skip(resp, br)
 	}
-	if complete && rp.length < 0 && rp.hasBody(c.r.Method) {
-		rp.header.Set("Content-Length", strconv.Itoa(br.Buffered()))
+	var out outlet
+	if rp.stream || c.x.route.Unbuffered {
+		c.begin(rp)
+		_ = flush(c.w) // its error comes again with the first piece
+		out = stream{c.w}
+	} else {
+		d := newDelivery(c.spool, c.w, func() { c.begin(rp) })
+		defer d.close()
+		out = d
 	}
-	return "", c.send(h, rp, resp, br, complete)
+	return "", c.send(h, rp, resp, br, out)
 }
 
-// send passes the response on. The slot was given back if the response is complete.
-func (c *call) send(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader, complete bool) error {
-	out := c.begin(rp)
-	if rp.stream {
-		out.flush()
-	}
-	_, err := br.WriteTo(out)
+// skip gives back the slot of a response that is not for the client.
+func (h *hold) skip(resp io.ReadCloser, br *bufio.Reader) error {
+	_, err := br.Peek(br.Size())
 	switch {
-	case out.err != nil && !complete:
-		h.forgo(resp)
-		return &cutError{out.err}
-	case out.err != nil:
-		return &cutError{out.err}
-	case err != nil:
-		return &cutError{h.lost(err)}
-	case !complete:
+	case errors.Is(err, io.EOF):
 		_ = resp.Close() // always nil
 		h.release(mpm.Done)
-	}
-	if out.left > 0 && !out.silent {
-		return &cutError{fmt.Errorf("%w: %d bytes of %d are missing", errAnnounced, out.left, rp.length)}
+	case err != nil:
+		return h.lost(err)
+	default:
+		h.forgo(resp)
 	}
 	return nil
 }
 
+// outlet takes the body of a response: a [delivery], or a stream.
+type outlet interface {
+	io.Writer
+	stop() (begun bool) // there is no more to come; begun: the head is on its way
+	finish() error      // waits until the client has it all
+}
+
+// send passes the body of a response on. When the child has written its last byte, or died, its slot is given back, and then
+// the client is waited for.
+func (c *call) send(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader, out outlet) error {
+	body := &replyBody{to: out, left: rp.length, silent: !rp.hasBody(c.r.Method)}
+	_, err := br.WriteTo(body)
+	c.putReader()
+	switch {
+	case body.err != nil: // the client has gone, or the spool is full
+		h.forgo(resp)
+	case err != nil:
+		err = h.lost(err)
+	default:
+		_ = resp.Close() // always nil
+		h.release(mpm.Done)
+		err = body.missing(rp.length)
+	}
+	begun := out.stop()
+	switch {
+	case !begun && err != nil:
+		return err
+	case !begun && rp.length < 0 && !body.silent && !rp.hasTrailer():
+		rp.header.Set("Content-Length", strconv.FormatInt(body.sent, 10))
+	}
+	if gone := out.finish(); gone != nil {
+		err = gone
+	}
+	if err == nil && rp.hasTrailer() {
+		err = c.trail(rp)
+	}
+	if err != nil {
+		return &cutError{err}
+	}
+	return nil
+}
+
+// trail sends what comes behind the body.
+func (c *call) trail(rp *reply) error {
+	if err := flush(c.w); err != nil { // a response that is still held back would get a length
+		return err
+	}
+	rp.trail(c.w.Header())
+	return nil
+}
+
+// hasTrailer reports whether fields come behind the body, which has been read.
+func (rp *reply) hasTrailer() bool { return rp.trailer != nil && len(*rp.trailer) > 0 }
+
 // begin decides on the head of the response.
-func (c *call) begin(rp *reply) *replyBody {
+func (c *call) begin(rp *reply) {
 	header := c.w.Header()
 	for name, values := range rp.header {
 		header[name] = values
@@ -106,8 +136,15 @@ func (c *call) begin(rp *reply) *replyBody {
 	if c.pool.config.Queue.Header {
 		header.Set("X-Queue-Time", strconv.FormatFloat(c.x.queueWait.Seconds(), 'f', 6, 64))
 	}
+	rp.announce(header)
 	c.w.WriteHeader(rp.status)
-	return &replyBody{w: c.w, left: rp.length, silent: !rp.hasBody(c.r.Method), stream: rp.stream}
+}
+
+// showQueueTime tells the client how long it has waited, where the pool does.
+func (c *call) showQueueTime() {
+	if c.pool.config.Queue.Header {
+		c.w.Header().Set("X-Queue-Time", strconv.FormatFloat(c.x.queueWait.Seconds(), 'f', 6, 64))
+	}
 }
 
 // refuse gives back the slot of a response whose head could not be read. The child is sound if it has finished, and also if
@@ -142,7 +179,7 @@ func newReply(status int, header http.Header) *reply {
 	default:
 		rp.status = http.StatusFound
 	}
-	rp.stream = strings.EqualFold(header.Get("X-Accel-Buffering"), "no")
+	rp.stream = isEndless(header)
 	header.Del("X-Accel-Buffering")
 	stripHopByHop(header)
 	rp.length = takeLength(header)
@@ -197,14 +234,14 @@ func stripHopByHop(header http.Header) {
 	}
 }
 
-// replyBody passes the body of a response on to the client, no further than its announced length, and lets the rest vanish
-// so that the child can finish.
+// replyBody passes the body of a response on, no further than its announced length, and lets the rest vanish so that the child
+// can finish.
 type replyBody struct {
-	w      http.ResponseWriter
+	to     io.Writer
+	sent   int64
 	left   int64 // what may still be sent; below 0: all
 	silent bool  // the response has no body
-	stream bool  // send each piece at once
-	err    error // why the client could not be written to
+	err    error // why the client can't be written to
 }
 
 // Write implements io.Writer.
@@ -217,17 +254,34 @@ func (b *replyBody) Write(p []byte) (int, error) {
 	if b.silent || len(send) == 0 {
 		return len(p), nil
 	}
-	if _, b.err = b.w.Write(send); b.err != nil {
+	if _, b.err = b.to.Write(send); b.err != nil {
 		return 0, b.err
 	}
-	if b.stream {
-		b.flush()
-	}
-	return len(p), b.err
+	b.sent += int64(len(send))
+	return len(p), nil
 }
 
-func (b *replyBody) flush() {
-	if err := http.NewResponseController(b.w).Flush(); err != nil && b.err == nil {
-		b.err = err
+// missing is the error of a body that is shorter than announced.
+func (b *replyBody) missing(announced int64) error {
+	if b.left <= 0 || b.silent {
+		return nil
 	}
+	return fmt.Errorf("response ends after %d of the %d bytes that its Content-Length announces", b.sent, announced)
 }
+
+// stream sends each piece of a response at once. The child waits for the client.
+type stream struct{ http.ResponseWriter }
+
+// Write implements io.Writer.
+func (s stream) Write(p []byte) (int, error) {
+	n, err := s.ResponseWriter.Write(p)
+	if err == nil {
+		err = flush(s.ResponseWriter)
+	}
+	return n, err
+}
+
+func (s stream) stop() bool    { return true }
+func (s stream) finish() error { return nil }
+
+func flush(w http.ResponseWriter) error { return http.NewResponseController(w).Flush() }

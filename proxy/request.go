@@ -45,9 +45,9 @@ func (k *conn) request() bool {
 	r := k.newRequest(ctx, b)
 	w := &response{conn: k, request: r, exchange: x, body: b, header: make(http.Header, 8), length: -1, held: k.held[:0],
 		close: !k.head.KeepAlive, minor: k.head.Minor, count: k.raw.Requests()}
-	b.writing = &w.mu
+	b.response = w
 	k.raw.OnGone(func(half bool) {
-		if !half {
+		if !half || x.endless.Load() {
 			cancel(event.ErrGone)
 			return
 		}
@@ -177,9 +177,10 @@ func (k *conn) log(x *exchange, r *http.Request, w *response, b *body) {
 // body reads the body of a request. Handlers may use it until they return.
 type body struct {
 	conn     *conn
-	writing  *sync.Mutex // of the response
-	left     int64       // bytes to come, of a body with a length
-	count    int64       // bytes read
+	response *response
+	reading  sync.Mutex // see hopeless
+	left     int64      // bytes to come, of a body with a length
+	count    int64      // bytes read
 	chunks   http1.ChunkReader
 	chunked  bool
 	expect   bool // the client waits for 100 (Continue)
@@ -203,6 +204,8 @@ func (k *conn) newBody() *body {
 
 // Read reads decoded bytes. Its errors stay, and end the connection.
 func (b *body) Read(p []byte) (n int, err error) {
+	b.reading.Lock()
+	defer b.reading.Unlock()
 	switch {
 	case b.closed:
 		return 0, errBodyClosed
@@ -291,10 +294,13 @@ func (b *body) receive(p []byte) (int, error) {
 	return 0, err
 }
 
-// proceed tells the client to send the body. A probe may write at the same time.
+// proceed tells the client to send the body, unless it has got its response. A probe may write at the same time.
 func (b *body) proceed() error {
-	b.writing.Lock()
-	defer b.writing.Unlock()
+	b.response.mu.Lock()
+	defer b.response.mu.Unlock()
+	if b.response.sent {
+		return nil
+	}
 	_, err := b.conn.stream.Write([]byte(http1.Continue))
 	return err
 }
@@ -305,8 +311,15 @@ func (b *body) Close() error { return nil }
 // close ends what handlers may do with the body.
 func (b *body) close() { b.closed = true }
 
-// hopeless reports whether what is left of the body is not worth reading, so that the connection ends with the response.
-func (b *body) hopeless() bool { return !b.done && (b.err != nil || b.expect || b.left > drainBytes) }
+// hopeless reports whether what is left of the body is not worth reading, so that the connection ends with the response. So it
+// does if the response comes while somebody still reads.
+func (b *body) hopeless() bool {
+	if !b.reading.TryLock() {
+		return true
+	}
+	defer b.reading.Unlock()
+	return !b.done && (b.err != nil || b.expect || b.left > drainBytes)
+}
 
 // drain reads what the handler has left, if that is little and on its way. It reports whether the next request can be read.
 func (b *body) drain() bool {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -128,10 +129,30 @@ func (w *response) FlushError() error {
 	return w.send(nil)
 }
 
-// ReadFrom implements io.ReaderFrom: a file of known length goes from the kernel to the socket.
+// SetReadDeadline is what http.ResponseController calls, to end the reading of the request body.
+func (w *response) SetReadDeadline(t time.Time) error { return w.conn.raw.SetReadDeadline(t) }
+
+// offer is Write and Flush for one who must not wait for the client: what the socket does not take at once is kept by the
+// connection. It reports whether that is so: then settle is to be called before anything else.
+func (w *response) offer(p []byte) (kept bool, err error) {
+	w.conn.raw.KeepUnsent(true)
+	defer w.conn.raw.KeepUnsent(false)
+	if _, err = w.Write(p); err == nil && len(w.held) > 0 {
+		err = w.FlushError()
+	}
+	return w.conn.raw.Unsent(), err
+}
+
+// settle waits until the client has taken what offer has left.
+func (w *response) settle() error {
+	_, w.err = w.conn.raw.Write(nil)
+	return w.err
+}
+
+// ReadFrom implements io.ReaderFrom: a piece of a file of known length goes from the kernel to the socket.
 func (w *response) ReadFrom(src io.Reader) (int64, error) {
 	f, n := fileOf(src)
-	if f == nil || w.conn.secure != nil || w.over || w.err != nil || n > w.length-w.written {
+	if f == nil || w.conn.secure != nil || w.over || w.err != nil || w.length >= 0 && n > w.length-w.written {
 		return io.CopyBuffer(struct{ io.Writer }{w}, src, make([]byte, 32<<10))
 	}
 	w.WriteHeader(http.StatusOK)
@@ -142,15 +163,30 @@ func (w *response) ReadFrom(src io.Reader) (int64, error) {
 		// Cheaper than a second call for the head.
 		return io.CopyBuffer(struct{ io.Writer }{w}, src, make([]byte, n+1))
 	}
-	head := w.begin(false)
-	if _, err := w.conn.raw.WriteMore(append(head, w.held...)); err != nil {
-		w.err = err
+	sent, err := w.sendFile(f, n)
+	w.written += sent
+	w.err = err
+	return sent, err
+}
+
+// sendFile sends the head if it is still to be sent, what is held back, and n bytes of a file.
+func (w *response) sendFile(f *os.File, n int64) (int64, error) {
+	b := w.begin(false)
+	if w.chunked {
+		b = http1.AppendChunkHeader(b, len(w.held)+int(n))
+	}
+	if _, err := w.conn.raw.WriteMore(append(b, w.held...)); err != nil {
 		return 0, err
 	}
 	w.held = w.held[:0]
 	sent, err := w.conn.raw.SendFile(f, nil, n)
-	w.written += sent
-	w.err = err
+	if err != nil || !w.chunked {
+		return sent, err
+	}
+	if sent < n {
+		return sent, errTruncated // in the middle of a chunk
+	}
+	_, err = w.conn.raw.Write([]byte(http1.ChunkEnd))
 	return sent, err
 }
 
@@ -278,7 +314,7 @@ func (w *response) finish() error {
 	}
 	b := w.begin(true)
 	if w.chunked {
-		b = append(http1.AppendChunk(b, w.held), http1.LastChunk...)
+		b = w.appendLastChunk(http1.AppendChunk(b, w.held))
 	} else {
 		b = append(b, w.held...)
 	}
@@ -291,6 +327,19 @@ func (w *response) finish() error {
 		return errTruncated
 	}
 	return nil
+}
+
+// appendLastChunk ends a chunked body, with the trailer fields that the handler has set (RFC 9112 §7.1.2).
+func (w *response) appendLastChunk(b []byte) []byte {
+	b = append(b, "0\r\n"...)
+	for name, values := range w.header {
+		if name, ok := strings.CutPrefix(name, http.TrailerPrefix); ok {
+			for _, value := range values {
+				b = http1.AppendField(b, name, value)
+			}
+		}
+	}
+	return append(b, "\r\n"...)
 }
 
 // end makes later writes fail: they would land in another response.

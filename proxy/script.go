@@ -42,17 +42,23 @@ const (
 	exitTick = 20 * time.Millisecond
 )
 
-// ServeScripts is what a child of a pool of CGI scripts does: it takes FastCGI requests from l, on so many connections at once
-// as it has threads, and runs a script for each (RFC 3875), in its own process group. It returns nil when ctx has ended and the
-// last request with it. log gets the lines that a script wrote after the front had hung up, from several goroutines.
-func ServeScripts(ctx context.Context, l net.Listener, threads int, log func(line string)) error {
+// ServeChild is what a child of the gateway's own does: it takes FastCGI requests from l, on so many connections at once as it
+// has threads. It runs a script for each (RFC 3875), in its own process group, or an errand of the front. It returns nil when
+// ctx has ended and the last request with it. log gets what the front can't be told, from several goroutines.
+func ServeChild(ctx context.Context, l net.Listener, duties Duties, log func(line string)) error {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
 	defer null.Close()
-	idle := sync.Pool{New: func() any { return &scripts{null: null, log: log} }}
+	errands := newErrands(duties, log)
+	defer errands.close()
+	idle := sync.Pool{New: func() any { return &scripts{null: null, duties: &duties, log: log} }}
 	server := fcgi.Server{Gone: hungUp, Handler: func(ctx context.Context, r *fcgi.Request) {
+		if name, ok := r.Params.Get(errandName); ok {
+			errands.run(ctx, r, name)
+			return
+		}
 		s, _ := idle.Get().(*scripts)
 		s.handle(ctx, r)
 		idle.Put(s)
@@ -62,7 +68,7 @@ func ServeScripts(ctx context.Context, l net.Listener, threads int, log func(lin
 		defer close(stopped)
 		_ = server.Shutdown(context.Background()) // waits for the request in progress, however long the front lets it run
 	})
-	err = serveAll(&server, l, threads)
+	err = serveAll(&server, l, duties.Threads)
 	if !stop() {
 		<-stopped
 	}
@@ -99,9 +105,10 @@ func hungUp(nc net.Conn) (gone bool) {
 
 // scripts runs scripts, one at a time.
 type scripts struct {
-	null *os.File
-	log  func(string)
-	buf  [64 << 10]byte // of the request in progress
+	null   *os.File
+	duties *Duties
+	log    func(string)
+	buf    [64 << 10]byte // of the request in progress
 }
 
 // handle runs the script of one request. The thread must not change: the kernel kills a script when the thread that
@@ -110,6 +117,10 @@ func (s *scripts) handle(ctx context.Context, r *fcgi.Request) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	file, _ := r.Params.Get("SCRIPT_FILENAME")
+	if !s.duties.mayRun(file) {
+		s.refuse(r, http.StatusForbidden, fmt.Sprintf("refused to run %q: no route of this pool names it", file))
+		return
+	}
 	p, err := s.start(r, file)
 	if err != nil {
 		status, reason := explainStart(file, err)

@@ -255,8 +255,15 @@ func testClientGone(t *testing.T, body string) {
 	}
 }
 
-// inProcess runs ServeScripts in the test itself, and returns a connection to it.
+// inProcess runs a child of scripts in the test itself, and returns a connection to it.
 func inProcess(t *testing.T) (c *fcgi.Conn, log func() string) {
+	t.Helper()
+	l, log := inProcessWith(t, Duties{Threads: 1, Run: []string{os.TempDir()}})
+	return l.Conn, log
+}
+
+// inProcessWith runs any child.
+func inProcessWith(t *testing.T, duties Duties) (c *link, log func() string) {
 	t.Helper()
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
@@ -267,7 +274,7 @@ func inProcess(t *testing.T) (c *fcgi.Conn, log func() string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() {
-		ended <- ServeScripts(ctx, l, 1, func(line string) {
+		ended <- ServeChild(ctx, l, duties, func(line string) {
 			mu.Lock()
 			defer mu.Unlock()
 			lines = append(lines, line)
@@ -277,7 +284,9 @@ func inProcess(t *testing.T) (c *fcgi.Conn, log func() string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c = fcgi.NewConn(nc)
+	socket, _ := nc.(*net.UnixConn)
+	files := newReceiver(socket)
+	c = &link{Conn: fcgi.NewConn(files), nc: files, files: files}
 	t.Cleanup(func() {
 		_ = c.Close()
 		cancel()
@@ -301,7 +310,7 @@ func scriptParams(t testing.TB, code string) []fcgi.Param {
 	return []fcgi.Param{{Name: "SCRIPT_FILENAME", Value: file}, {Name: "BAD=NAME", Value: "x"}, {Name: "BAD_VALUE", Value: "a\x00b"}}
 }
 
-func TestServeScripts(t *testing.T) {
+func TestServeChild(t *testing.T) {
 	rows := []struct{ name, code, want string }{
 		{"output in pieces", `printf 'X: y\n\n'; sleep 0.01; printf a; sleep 0.01; printf b`, "X: y\n\nab"},
 		{"an output that is closed before the end", `printf 'X: y\n\na'; exec >&- 2>&-; sleep 0.01`, "X: y\n\na"},
@@ -323,7 +332,7 @@ func TestServeScripts(t *testing.T) {
 	}
 }
 
-func TestServeScriptsBodyCutOff(t *testing.T) {
+func TestServeChildBodyCutOff(t *testing.T) {
 	c, _ := inProcess(t)
 	params := append(scriptParams(t, "exec cat"), fcgi.Param{Name: "CONTENT_LENGTH", Value: "100"})
 	if _, err := c.Do(params, strings.NewReader("short"), 100, nil); !errors.Is(err, fcgi.ErrBody) {

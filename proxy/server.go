@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -22,11 +23,12 @@ const hotBytes = 64 << 20
 // Server takes requests through the routes of one configuration. It is an http.Handler, immutable and safe for concurrent use.
 type Server struct {
 	applications
-	table *routes.Table
-	pools map[string]pool
-	files map[string]*Files // by folder
-	hot   *hotCache
-	log   Logger
+	table     *routes.Table
+	pools     map[string]pool
+	files     map[string]*Files // by folder
+	upstreams map[*routes.Proxy]*upstreams
+	hot       *hotCache
+	log       Logger
 }
 
 // pool is a pool and what its children run.
@@ -37,17 +39,22 @@ type pool struct {
 
 // NewServer opens the folders of a configuration. pools has a pool for each of its names. The caller must call Close.
 func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server {
-	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[string]*Files{}, hot: newHotCache(hotBytes), log: log}
+	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[string]*Files{}, upstreams: map[*routes.Proxy]*upstreams{}, log: log}
 	for i := range c.Pools {
 		s.pools[c.Pools[i].Name] = pool{pools[c.Pools[i].Name], &c.Pools[i]}
 	}
+	s.hot = newHotCache(hotBytes, s.pools)
 	s.applications = newApplications(c, log)
+	s.spool.try()
 	for i := range c.Sites {
 		for j := range c.Sites[i].Routes {
 			r := &c.Sites[i].Routes[j]
 			s.open(r, r.Root)
 			if r.CGI != nil {
 				s.open(r, r.CGI.Root)
+			}
+			if r.Proxy != nil {
+				s.upstreams[r.Proxy] = newUpstreams(r.Proxy)
 			}
 		}
 	}
@@ -60,15 +67,19 @@ func (s *Server) open(r *routes.Route, root string) {
 		return
 	}
 	f, err := NewFiles(root)
-	if err != nil {
+	// Where the front may not look, the children of the route's pool perhaps may.
+	if p := s.pools[r.Pool]; err != nil && !(errors.Is(err, fs.ErrPermission) && p.hasDeputies()) {
 		s.log.Errorw("folder can't be opened by the front's user: its routes answer 404 until it can", "route", r.Line, "folder", root, "error", err)
 	}
 	s.files[root] = f
 }
 
-// Close closes the folders.
+// Close closes the folders, and the connections to servers that wait for a request.
 func (s *Server) Close() error {
 	s.hot.clear()
+	for _, u := range s.upstreams {
+		u.transport.CloseIdleConnections()
+	}
 	var errs []error
 	for _, f := range s.files {
 		errs = append(errs, f.Close())
@@ -145,14 +156,28 @@ func redirected(r *http.Request, x *exchange, path, query string, hasQuery bool)
 	return &c
 }
 
-// isFile reports whether path is a file that a route can serve.
-func (s *Server) isFile(r *routes.Route, path string) bool {
-	root := r.Root
-	if r.CGI != nil {
-		root = r.CGI.Root
+// filesOf returns a route's folder as its handlers see it; nil: the route has none.
+func (s *Server) filesOf(w http.ResponseWriter, r *http.Request, x *exchange, route *routes.Route, root string) opener {
+	f, p := s.files[root], s.pools[route.Pool]
+	switch {
+	case f == nil:
+		return nil
+	case p.hasDeputies():
+		return &guarded{Files: f, deputy: s.deputize(w, r, x, p), root: root}
 	}
-	f := s.files[root]
-	return f != nil && f.IsFile(path)
+	return f
+}
+
+// isFile returns what reports whether a path is a file that a route can serve.
+func (s *Server) isFile(w http.ResponseWriter, r *http.Request, x *exchange) func(*routes.Route, string) bool {
+	return func(route *routes.Route, path string) bool {
+		root := route.Root
+		if route.CGI != nil {
+			root = route.CGI.Root
+		}
+		f := s.filesOf(w, r, x, route, root)
+		return f != nil && f.IsFile(path)
+	}
 }
 
 // withoutBodyFields is a header for a request that has no body.
@@ -165,8 +190,11 @@ func withoutBodyFields(h http.Header) http.Header {
 
 // step matches one path and serves it, or returns the escaped path, with an optional query, to go on with.
 func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path string) (next string) {
-	m, ok := x.site.Match(r.Method, path, s.isFile)
+	defer x.dismiss()
+	m, ok := x.site.Match(r.Method, path, s.isFile(w, r, x))
 	switch {
+	case x.deputy.excuse():
+		return ""
 	case !ok && m.Allow != nil:
 		w.Header().Set("Allow", strings.Join(m.Allow, ", "))
 		s.fail(w, x, http.StatusMethodNotAllowed, nil)
@@ -175,9 +203,15 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 		s.fail(w, x, http.StatusNotFound, nil)
 		return ""
 	}
-	x.routeState = routeState{route: m.Route, path: path, script: m.Script, pathInfo: m.PathInfo, files: s.files[m.Route.Root]}
+	x.routeState = routeState{route: m.Route, path: path, script: m.Script, pathInfo: m.PathInfo}
 	x.pool, x.restart = m.Route.Pool, false
-	if found, status := x.tryFiles(r); status != 0 {
+	x.files = s.filesOf(w, r, x, m.Route, m.Route.Root)
+	if m.Route.CGI != nil {
+		x.scripts = s.filesOf(w, r, x, m.Route, m.Route.CGI.Root)
+	}
+	if found, status := x.tryFiles(r); x.deputy.excuse() {
+		return ""
+	} else if status != 0 {
 		s.fail(w, x, status, nil)
 		return ""
 	} else if found != "" {
@@ -194,45 +228,65 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (next string) {
 	route := x.route
 	pool := s.pools[route.Pool]
-	if route.CGI != nil || pool.config.HasApplication() {
+	if route.CGI != nil || route.Proxy != nil || pool.config.HasApplication() {
 		next = s.serveApplication(w, r, x, pool)
 		if x.restart = next != ""; x.restart {
 			x.asked = "" // the script's choice, and not what every request for this path gets
 		}
 		return next
 	}
+	if route.Static != nil && pool.hasDeputies() {
+		return s.serveStatic(w, r, x, nil) // a hot file would be answered without the rights of the pool's user
+	}
+	x.freeSlot() // the deputy's; it may be the pool's only one
 	slot, err := pool.Acquire(r.Context())
 	if err != nil {
 		s.failAcquire(w, r, x, err)
 		return ""
 	}
-	x.slot, x.queueWait = slot, slot.QueueWait
+	x.slot, x.queueWait = slot, x.queueWait+slot.QueueWait
 	defer x.freeSlot()
 	switch {
 	case route.Static != nil:
-		next, err := serveStatic(w, r, x, x.files, x.path, route.Static, s.hot)
-		if err != nil {
-			s.log.Warnw("static file failed", "uri", r.RequestURI, "error", err)
-		}
-		return escapePath(next)
+		return s.serveStatic(w, r, x, s.hot)
 	case route.Redirect != nil:
 		w.Header().Set("Location", expand(route.Redirect.To, r, x.path, true))
 		writeStatus(w, route.Redirect.Status)
 	case route.Respond != nil:
 		w.Header().Set("Content-Type", route.Respond.ContentType)
 		w.WriteHeader(route.Respond.Status)
+		x.freeSlot()
 		// A client that has gone does not miss it.
 		_, _ = w.Write([]byte(route.Respond.Body))
 	}
 	return ""
 }
 
-// freeSlot gives the slot of an event pool back, once: an answer that only has to be sent needs none.
+// serveStatic answers with a file.
+func (s *Server) serveStatic(w http.ResponseWriter, r *http.Request, x *exchange, hot *hotCache) (next string) {
+	next, err := serveStatic(w, r, x, x.files, x.path, x.route.Static, hot)
+	if err != nil && !x.deputy.excuse() {
+		s.log.Warnw("static file failed", "uri", r.RequestURI, "error", err)
+	}
+	return escapePath(next)
+}
+
+// freeSlot gives the request's slot back, once: an answer that only has to be sent needs none.
 func (x *exchange) freeSlot() {
-	if x != nil && x.slot != nil {
+	if x == nil {
+		return
+	}
+	x.deputy.release()
+	if x.slot != nil {
 		x.slot.Release(mpm.Done)
 		x.slot = nil
 	}
+}
+
+// dismiss ends the work of the deputy: the next step has other routes to look at.
+func (x *exchange) dismiss() {
+	x.deputy.release()
+	x.deputy = nil
 }
 
 // tryFiles looks for the first file of the route's list. It returns where to go on, "" for here, or a status to answer with.

@@ -43,7 +43,7 @@ func TestSpool(t *testing.T) {
 		{"a chunked body that is cut", io.MultiReader(strings.NewReader("a"), iotest.ErrReader(io.ErrUnexpectedEOF)), -1, "", io.ErrUnexpectedEOF, false},
 	}
 	dir := t.TempDir()
-	s := newSpool(dir)
+	s := newSpool(dir, 0, newTestLog())
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			b, err := s.read(row.body, row.length)
@@ -70,7 +70,7 @@ func TestSpool(t *testing.T) {
 }
 
 func TestSpoolFolder(t *testing.T) {
-	if _, err := newSpool("/no/such/folder").read(bytes.NewReader(make([]byte, spoolMemory+1)), -1); !errors.Is(err, errSpool) || bodyStatus(err) != 500 {
+	if _, err := newSpool("/no/such/folder", 0, newTestLog()).read(bytes.NewReader(make([]byte, spoolMemory+1)), -1); !errors.Is(err, errSpool) || bodyStatus(err) != 500 {
 		t.Errorf("without a folder: %v, status %d; want errSpool, 500", err, bodyStatus(err))
 	}
 }

@@ -25,17 +25,17 @@ const maxRanges = 200
 // serveStatic answers r with the file at path, which is decoded and clean ("/a/b"; a slash at the end asks for a directory).
 //
 // For a directory with one of opt's index files it answers nothing and returns that file's path: the caller routes it anew,
-// as an index may be a script. An error is for the log: the client has its answer.
+// as an index may be a script. An error is for the log: the client has its answer, unless it is errDeputy.
 //
 // Small files are kept in hot, if it is not nil, as the answer to what x was asked for.
-func serveStatic(w http.ResponseWriter, r *http.Request, x *exchange, f *Files, path string, opt *routes.Static, hot *hotCache) (redirect string, err error) {
+func serveStatic(w http.ResponseWriter, r *http.Request, x *exchange, f opener, path string, opt *routes.Static, hot *hotCache) (redirect string, err error) {
 	if isHidden(path) && !opt.DotFiles || isSource(path) {
 		writeStatus(w, http.StatusNotFound)
 		return "", nil
 	}
 	file, info, err := f.Open(path)
 	if errors.Is(err, ErrDirectory) {
-		return serveDirectory(w, r, f, path, opt.Index), nil
+		return serveDirectory(w, r, f, path, opt.Index)
 	}
 	if err != nil {
 		return "", refuse(w, path, err)
@@ -48,12 +48,14 @@ func serveStatic(w http.ResponseWriter, r *http.Request, x *exchange, f *Files, 
 // refuse tells the client that path can't be served. It returns what the log should have of it.
 func refuse(w http.ResponseWriter, path string, err error) error {
 	switch {
+	case errors.Is(err, errDeputy):
+		return err
 	case errors.Is(err, fs.ErrNotExist):
 		writeStatus(w, http.StatusNotFound)
 		return nil
 	case errors.Is(err, fs.ErrPermission):
 		writeStatus(w, http.StatusForbidden)
-		return fmt.Errorf("file %q: the front's user may not read it, it is no regular file, or a link leads out of the root", path)
+		return fmt.Errorf("file %q: the pool's user (on an event pool the front's) may not read it, it is no regular file, or a link leads out of the root", path)
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EAGAIN):
 		w.Header().Set("Retry-After", "1")
 		writeStatus(w, http.StatusServiceUnavailable)
@@ -64,19 +66,23 @@ func refuse(w http.ResponseWriter, path string, err error) error {
 }
 
 // serveDirectory looks for an index file. The methods are those of the index, so they are not looked at here.
-func serveDirectory(w http.ResponseWriter, r *http.Request, f *Files, path string, index []string) (redirect string) {
+func serveDirectory(w http.ResponseWriter, r *http.Request, f opener, path string, index []string) (redirect string, err error) {
 	if !strings.HasSuffix(path, "/") {
 		w.Header().Set("Location", directoryLocation(path, r.URL.RawQuery))
 		writeStatus(w, http.StatusMovedPermanently)
-		return ""
+		return "", nil
 	}
 	for _, name := range index {
-		if f.IsFile(path + name) {
-			return path + name
+		mode, err := f.Stat(path + name)
+		if errors.Is(err, errDeputy) {
+			return "", err
+		}
+		if err == nil && mode.IsRegular() {
+			return path + name, nil
 		}
 	}
 	writeStatus(w, http.StatusForbidden)
-	return ""
+	return "", nil
 }
 
 // directoryLocation adds the slash at the end. It encodes path anew and begins with one slash only: "//host/" would be

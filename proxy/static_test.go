@@ -160,7 +160,7 @@ func TestFilesOpen(t *testing.T) {
 		{"a pipe", "/fifo", fs.ErrPermission},
 		{"a socket", "/socket", fs.ErrPermission},
 	}
-	for kind, f := range map[string]*Files{"openat2": newFiles(t, root), "os.Root": fallbackFiles(t, root)} {
+	for kind, f := range map[string]opener{"openat2": newFiles(t, root), "os.Root": fallbackFiles(t, root), "a deputy": newGuarded(t, root)} {
 		for _, row := range rows {
 			t.Run(kind+": "+row.name, func(t *testing.T) {
 				file, info, err := f.Open(row.path)
@@ -197,7 +197,7 @@ func TestFilesStat(t *testing.T) {
 		{"a link out of the root", "/link-out", false, false, fs.ErrPermission},
 		{"nothing", "/nothing", false, false, fs.ErrNotExist},
 	}
-	for kind, f := range map[string]*Files{"openat2": newFiles(t, root), "os.Root": fallbackFiles(t, root)} {
+	for kind, f := range map[string]opener{"openat2": newFiles(t, root), "os.Root": fallbackFiles(t, root), "a deputy": newGuarded(t, root)} {
 		for _, row := range rows {
 			t.Run(kind+": "+row.name, func(t *testing.T) {
 				mode, err := f.Stat(row.path)
@@ -251,7 +251,7 @@ func TestAfterCloseNothingOpens(t *testing.T) {
 }
 
 // staticServer serves f with net/http. An internal redirect is shown as a header.
-func staticServer(t *testing.T, f *Files, opt *routes.Static) *httptest.Server {
+func staticServer(t *testing.T, f opener, opt *routes.Static) *httptest.Server {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		redirect, err := serveStatic(w, r, nil, f, r.URL.Path, opt, nil)
@@ -294,7 +294,8 @@ func ask(t *testing.T, s *httptest.Server, method, target string, fields ...stri
 }
 
 func TestServeStatic(t *testing.T) {
-	s := staticServer(t, newFiles(t, tree(t)), &routes.Static{Index: []string{"index.php", "index.html"}})
+	root, opt := tree(t), &routes.Static{Index: []string{"index.php", "index.html"}}
+	servers := map[string]*httptest.Server{"the front": staticServer(t, newFiles(t, root), opt), "a deputy": staticServer(t, newGuarded(t, root), opt)}
 	rows := []struct {
 		name, method, target string
 		status               int
@@ -339,17 +340,19 @@ func TestServeStatic(t *testing.T) {
 		{"a link to itself", "GET", "/loop", 404, "", "404 Not Found\n"},
 		{"a name of 256 bytes", "GET", "/" + strings.Repeat("a", 256), 404, "", "404 Not Found\n"},
 	}
-	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) {
-			res, body := ask(t, s, row.method, row.target)
-			got := body
-			if row.field != "" {
-				got = res.Header.Get(row.field)
-			}
-			if res.StatusCode != row.status || got != row.want {
-				t.Errorf("%s %.60s = %d, %s %q, want %d, %q", row.method, row.target, res.StatusCode, row.field, got, row.status, row.want)
-			}
-		})
+	for kind, s := range servers {
+		for _, row := range rows {
+			t.Run(kind+": "+row.name, func(t *testing.T) {
+				res, body := ask(t, s, row.method, row.target)
+				got := body
+				if row.field != "" {
+					got = res.Header.Get(row.field)
+				}
+				if res.StatusCode != row.status || got != row.want {
+					t.Errorf("%s %.60s = %d, %s %q, want %d, %q", row.method, row.target, res.StatusCode, row.field, got, row.status, row.want)
+				}
+			})
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package routes
 
 import (
 	"maps"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ var reservedEnv = map[string]string{
 	"LISTEN_FDS":            "it hands an HTTP application its socket.",
 	"LISTEN_PID":            "it hands an HTTP application its socket.",
 	"LISTEN_FDNAMES":        "it hands an HTTP application its socket.",
+	"FPM_SOCKETS":           "it hands php-fpm its sockets.",
 }
 
 // application reads the block that says what runs in the pool.
@@ -32,6 +34,7 @@ func (r *reader) application(s *section, p *readPool) {
 	if block := s.one("php"); block != nil {
 		r.phpNeedsPrefork(s, block, &p.Pool)
 		p.PHP = r.php(block, p.Name)
+		r.shareOPcache(s, block, &p.Pool)
 	}
 	if block := s.one("fastcgi"); block != nil {
 		p.FastCGI = r.fastCGI(block, &p.Pool)
@@ -74,6 +77,11 @@ func (r *reader) php(s *section, pool string) *PHP {
 		Command: []string{"php-cgi"},
 		INI:     get[map[string]string](s, "ini", nil),
 		Env:     r.variables(s, "env", reservedEnv),
+
+		ShareOPcache: get(s, "share_opcache", false),
+	}
+	if php.ShareOPcache {
+		php.Command = []string{phpFPM}
 	}
 	if s.has("command") {
 		php.Command = r.command(s)
@@ -83,6 +91,36 @@ func (r *reader) php(s *section, pool string) *PHP {
 		r.iniValue(s.keyAt("ini", name), name, php.INI[name])
 	}
 	return php
+}
+
+// phpFPM is the program whose processes share an OPcache.
+const phpFPM = "php-fpm"
+
+const (
+	// MaxForked is how many children one php-fpm has at most: so many sockets it can be told of.
+	MaxForked = 1024
+
+	// fpmFiles is what php-fpm opens for each child: its socket, and pipes for its output. fpmFilesBeside is for itself.
+	fpmFiles, fpmFilesBeside = 3, 64
+)
+
+// FPMFiles is how many files php-fpm has open for so many children.
+func FPMFiles(children int) int { return fpmFiles*children + fpmFilesBeside }
+
+// shareOPcache checks a pool whose children one php-fpm forks.
+func (r *reader) shareOPcache(s, php *section, p *Pool) {
+	if !p.PHP.ShareOPcache {
+		return
+	}
+	if len(p.PHP.Command) > 0 && strings.HasPrefix(filepath.Base(p.PHP.Command[0]), "php-cgi") {
+		r.errorf(php.at("command"), "Wrong command", "%q can't share an OPcache: each process of php-cgi has its own. With share_opcache the command is php-fpm, one process of which forks all children. Remove \"command\" or name php-fpm.", p.PHP.Command[0])
+	}
+	if p.MaxRequestWorkers > MaxForked {
+		r.errorf(s.at("max_request_workers"), "Too many children", "Pool %q may have %d children, but one php-fpm, which share_opcache needs, has at most %d. Lower max_request_workers, or make several pools.", p.Name, p.MaxRequestWorkers, MaxForked)
+	}
+	if n, least := p.Rlimit.NoFile, FPMFiles(p.MaxRequestWorkers); n != nil && *n < int64(least) {
+		r.errorf(s.one("rlimit").at("nofile"), "Contradiction", "The limit of %d open files also holds for the php-fpm that forks the children, and with share_opcache that needs %d for up to %d children. Raise \"nofile\", or lower max_request_workers.", *n, least, p.MaxRequestWorkers)
+	}
 }
 
 var iniName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]*$`)

@@ -21,7 +21,8 @@ type Gateway struct {
 	User        string        // the front's user; empty: the caller's
 	RuntimeDir  string        // admin socket and private child sockets; empty: chosen at start
 	StateDir    string        // certificates; empty: chosen at start
-	SpoolDir    string        // request bodies that do not fit in memory
+	SpoolDir    string        // bodies that do not fit in memory
+	SpoolLimit  int64         // bytes of all of them together; 0: none
 	GracePeriod time.Duration // how long a graceful stop waits for requests in progress
 	Log         Log
 	AccessLog   *AccessLog // nil: no access log
@@ -41,8 +42,10 @@ type Log struct {
 
 // AccessLog is where and how requests are logged.
 type AccessLog struct {
-	Path   string // "-" is standard output
-	Format string // common, combined, json, or a format string
+	Path    string // "-" is standard output
+	Format  string // common, combined, json, or a format string
+	MaxSize int64  // bytes, at which the file is put aside; 0: it grows
+	Keep    int    // files that were put aside
 }
 
 // MPM names a multi-processing module, the way a pool runs requests (Apache's word).
@@ -138,6 +141,8 @@ type PHP struct {
 	Command []string
 	INI     map[string]string // php.ini values, given as -d name=value
 	Env     map[string]string // added to the children's environment
+
+	ShareOPcache bool // the command is php-fpm, and one process of it forks all children
 }
 
 // FastCGI runs children of a program that accepts FastCGI connections on descriptor 0, as many at once as its pool has threads.
@@ -204,8 +209,10 @@ type Route struct {
 	Root           string // the site's unless the route has one
 	TryFiles       []string
 	MaxRequestBody int64 // bytes
+	Unbuffered     bool  // buffer = false: bodies are passed on as they come
 	Static         *Static
 	CGI            *CGI
+	Proxy          *Proxy
 	Redirect       *Redirect
 	Respond        *Respond
 	Line           string // "site.hcl:12", for messages
@@ -223,6 +230,18 @@ type CGI struct {
 	Root   string // scripts below it; the route's prefix is cut off the path
 	Script string // or one program for the whole route
 	Env    map[string]string
+}
+
+// Proxy passes requests on to HTTP servers that somebody else runs.
+type Proxy struct {
+	To []Upstream // in turn; when one takes no connection, the next
+}
+
+// Upstream is an HTTP server.
+type Upstream struct {
+	Network string // tcp or unix
+	Address string // "127.0.0.1:9000", "[::1]:9000", "app.internal:80", "/run/app.sock"
+	Base    string // goes before the path of each request; empty, or "/app"
 }
 
 // Redirect answers with a Location.

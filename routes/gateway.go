@@ -9,13 +9,18 @@ import (
 // The defaults of the gateway block.
 const (
 	defaultGracePeriod = 30 * time.Second
+	defaultLogsKept    = 5
 	defaultSpoolDir    = "/var/tmp" // not /tmp, which is often memory
 )
+
+// minLogSize is what the access log writes at once.
+const minLogSize = 64 << 10
 
 // gateway reads the gateway block; s may be nil.
 func (r *reader) gateway(s *section) Gateway {
 	g := Gateway{
 		SpoolDir:    defaultSpoolDir,
+		SpoolLimit:  get[int64](s, "spool_limit", 0),
 		GracePeriod: get(s, "grace_period", defaultGracePeriod),
 		Log:         Log{Level: "info", Format: "console"},
 	}
@@ -41,6 +46,15 @@ func (r *reader) accessLog(s *section) *AccessLog {
 	log := &AccessLog{Path: get(s, "path", "-"), Format: get(s, "format", "combined")}
 	if log.Path != "-" {
 		log.Path = r.pathOf(s, "path", gatewayKey("access_log"))
+	}
+	if s.has("max_size") {
+		log.MaxSize, log.Keep = get(s, "max_size", int64(0)), get(s, "keep", defaultLogsKept)
+	}
+	if s.has("max_size") && (log.Path == "-" || log.MaxSize < minLogSize) {
+		r.errorf(s.at("max_size"), "Wrong value", "\"max_size\" takes a \"path\" that is a file, and at least 64K: so much is written at once.")
+	}
+	if s.has("keep") && !s.has("max_size") {
+		r.errorf(s.at("keep"), "Missing attribute", "\"keep\" says how many files of \"max_size\" stay: add that, or leave both to logrotate and SIGUSR1.")
 	}
 	known := []string{"common", "combined", "json"}
 	if !slices.Contains(known, log.Format) && !strings.Contains(log.Format, "%") {

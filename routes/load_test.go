@@ -184,6 +184,11 @@ func TestSiteValues(t *testing.T) {
 		{"a certificate wins over the top-level mode", "tls {\nmode = \"internal\"\n}\n" + siteWith(`"a"`, `[":443"]`, "tls {\ncertificate = \"c.pem\"\nkey = \"/k.pem\"\n}", staticRoute), func(s *Site) any { return s.TLS }, TLS{"manual", "/etc/gateway/c.pem", "/k.pem", true}},
 		{"no redirect when asked", siteWith(`"localhost"`, `[":443"]`, "tls {\nredirect = false\n}", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "internal"}},
 		{"a redirect is 302", siteWith(`"a"`, `[":80"]`, "", "redirect {\nto = \"https://{host}{uri}\"\n}"), func(s *Site) any { return *s.Routes[0].Redirect }, Redirect{"https://{host}{uri}", 302}},
+		{"servers of a proxy", siteWith(`"a"`, `[":80"]`, "", `proxy {
+to = ["http://127.0.0.1:9000", "http://[::1]:9000/", "HTTP://App.internal/a%20b/", "unix:/run/app.sock"]
+}`), func(s *Site) any { return s.Routes[0].Proxy.To }, []Upstream{
+			{"tcp", "127.0.0.1:9000", ""}, {"tcp", "[::1]:9000", ""}, {"tcp", "App.internal:80", "/a b"}, {"unix", "/run/app.sock", ""},
+		}},
 		{"a response is plain text", siteWith(`"a"`, `[":80"]`, "", "respond {\nbody = \"a\\nb\"\n}"), func(s *Site) any { return *s.Routes[0].Respond }, Respond{200, "a\nb", "text/plain; charset=utf-8"}},
 	}
 	for _, row := range rows {

@@ -22,6 +22,7 @@ func (r *siteReader) route(s *section, site *Site, key string) Route {
 		Root:           site.Root,
 		TryFiles:       r.tryFiles(s),
 		MaxRequestBody: get(s, "max_request_body", site.MaxRequestBody),
+		Unbuffered:     !get(s, "buffer", true),
 		Line:           fmt.Sprintf("%s:%d", filepath.Base(l.at.Filename), l.at.Start.Line),
 	}
 	if s.has("root") {
@@ -36,6 +37,9 @@ func (r *siteReader) route(s *section, site *Site, key string) Route {
 	}
 	if block := s.one("cgi"); block != nil {
 		route.CGI = r.cgi(block, key)
+	}
+	if block := s.one("proxy"); block != nil {
+		route.Proxy = r.proxy(block)
 	}
 	if block := s.one("redirect"); block != nil {
 		route.Redirect = r.redirect(block)
@@ -237,6 +241,9 @@ func (r *siteReader) placement(s *section, route *Route) {
 	for _, second := range found[min(1, len(found)):] {
 		r.errorf(s.given[second], "Two handlers", "The route has %q already. A route has one handler; make a second route.", found[0])
 	}
+	if len(found) > 0 && slices.Contains([]string{"static", "redirect", "respond"}, found[0]) {
+		r.without(s, "buffer", strconv.Quote(found[0])+" waits for no application")
+	}
 	if !s.has("pool") {
 		return
 	}
@@ -283,8 +290,6 @@ func (r *siteReader) handlerMPM(s *section, handler string, pool *Pool) {
 	case later:
 	case handler == "cgi" && pool.MPM == Event:
 		r.errorf(s.at("pool"), "Unsuitable MPM", "CGI needs a process for each request, and pool %q (mpm = \"event\") has none. Name a pool with mpm = \"prefork\" or \"worker\".", pool.Name)
-	case (handler == "redirect" || handler == "respond") && pool.MPM != Event && pool.MPM != "":
-		r.errorf(s.at("pool"), "Unsuitable MPM", "%q needs no process: the front answers it. Name a pool with mpm = \"event\" in place of %q.", handler, pool.Name)
 	}
 }
 

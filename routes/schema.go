@@ -78,6 +78,7 @@ var gatewaySchema = &block{
 		{name: "runtime_dir", kind: text},
 		{name: "state_dir", kind: text},
 		{name: "spool_dir", kind: text},
+		{name: "spool_limit", kind: size, min: 1},
 		{name: "grace_period", kind: duration},
 	},
 	blocks: []*block{
@@ -88,9 +89,14 @@ var gatewaySchema = &block{
 		{name: "access_log", attrs: []attr{
 			{name: "path", kind: text},
 			{name: "format", kind: text},
+			{name: "max_size", kind: size},
+			{name: "keep", kind: number, min: 1, max: maxLogsKept},
 		}},
 	},
 }
+
+// maxLogsKept bounds how many files are renamed each time.
+const maxLogsKept = 1000
 
 const automaticTLS = "automatic certificates (ACME)"
 
@@ -158,8 +164,7 @@ var poolSchema = &block{
 			{name: "ini", kind: table},
 			{name: "env", kind: table},
 			{name: "thread_safe", kind: boolean},
-		}, later: []word{
-			{"share_opcache", "one OPcache for all children of a pool"},
+			{name: "share_opcache", kind: boolean},
 		}},
 		{name: "fastcgi", attrs: []attr{
 			{name: "command", kind: texts, required: true},
@@ -216,6 +221,7 @@ var routeSchema = &block{
 		{name: "root", kind: text},
 		{name: "try_files", kind: texts},
 		{name: "max_request_body", kind: size, min: 1},
+		{name: "buffer", kind: boolean},
 	},
 	blocks: []*block{
 		{name: "static", attrs: []attr{
@@ -237,11 +243,12 @@ var routeSchema = &block{
 			{name: "body", kind: text, freeform: true},
 			{name: "content_type", kind: text},
 		}},
+		{name: "proxy", attrs: []attr{
+			{name: "to", kind: texts, required: true},
+		}},
 	},
 	later: []word{
-		{"proxy", "the reverse proxy"},
 		{"fastcgi", "FastCGI servers that run elsewhere"},
-		{"buffer", "streaming without a spool"},
 		{"rewrite", "rewriting of paths"},
 		{"header", "changing headers"},
 		{"error_page", "error pages of your own"},

@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,7 +9,9 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 )
@@ -121,7 +124,7 @@ func (i *inspector) command(key string, command []string) {
 	if len(command) == 0 {
 		return
 	}
-	_, err := exec.LookPath(command[0])
+	_, err := LookPath(command[0])
 	switch {
 	case err == nil:
 	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist):
@@ -131,8 +134,33 @@ func (i *inspector) command(key string, command []string) {
 	}
 }
 
+// LookPath is exec.LookPath, but finds php-fpm also where distributions put it: in a folder for administrators, and with its version
+// behind the name. Of several it is the newest.
+func LookPath(command string) (string, error) {
+	path, err := exec.LookPath(command)
+	if err == nil || command != phpFPM {
+		return path, err
+	}
+	for _, folder := range append(filepath.SplitList(os.Getenv("PATH")), "/usr/local/sbin", "/usr/sbin") {
+		found, globErr := filepath.Glob(filepath.Join(folder, phpFPM+"[0-9]*"))
+		if globErr != nil {
+			continue // a folder whose name is a pattern
+		}
+		slices.SortFunc(found, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(b, a)) }) // 8.10 is above 8.9
+		for _, f := range append([]string{filepath.Join(folder, phpFPM)}, found...) {
+			if p, err := exec.LookPath(f); err == nil {
+				return p, nil
+			}
+		}
+	}
+	return "", err
+}
+
 // where says where a command was looked for.
 func where(command string) string {
+	if command == phpFPM {
+		return " in a folder of PATH or in /usr/sbin; Debian's package is named php-fpm"
+	}
 	if filepath.Base(command) == command {
 		return " in a folder of PATH"
 	}

@@ -121,3 +121,38 @@ func TestCheckSystemOfALiteral(t *testing.T) {
 		t.Errorf("CheckSystem of a literal:\n%s\nwant one error without a place", render(t, found))
 	}
 }
+
+func TestPHPFPMIsFoundByItsVersion(t *testing.T) {
+	for name, row := range map[string]struct {
+		installed []string // a dash before those that can't be run
+		command   string
+		want      string // empty: not found here
+	}{
+		"the plain name comes first":     {[]string{"php-fpm", "php-fpm8.2"}, "php-fpm", "php-fpm"},
+		"of several it is the newest":    {[]string{"php-fpm8.9", "php-fpm8.10", "php-fpm7.4"}, "php-fpm", "php-fpm8.10"},
+		"one that can't be run is not":   {[]string{"php-fpm8.2", "-php-fpm8.3"}, "php-fpm", "php-fpm8.2"},
+		"a tool for it is not one":       {[]string{"php-fpm-healthcheck"}, "php-fpm", ""},
+		"others have no version":         {[]string{"php-cgi8.2"}, "php-cgi", ""},
+		"a version that is named counts": {[]string{"php-fpm8.2", "php-fpm8.3"}, "php-fpm8.2", "php-fpm8.2"},
+	} {
+		folder := t.TempDir()
+		t.Setenv("PATH", folder)
+		for _, program := range row.installed {
+			program, broken := strings.CutPrefix(program, "-")
+			mode := os.FileMode(0o755)
+			if broken {
+				mode = 0o644
+			}
+			if err := os.WriteFile(filepath.Join(folder, program), nil, mode); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := LookPath(row.command)
+		if filepath.Dir(got) != folder { // it is of this machine
+			got = ""
+		}
+		if want := filepath.Join(folder, row.want); row.want != "" && got != want || row.want == "" && got != "" {
+			t.Errorf("%s: LookPath(%q) = %q, %v; want %q", name, row.command, got, err, row.want)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -53,6 +54,8 @@ type Certificates struct {
 	log       Log
 	cancel    context.CancelFunc // ends maintain
 	stopped   chan struct{}      // closed when maintain has ended
+
+	buffers sync.Pool // see Conn
 }
 
 // entry is a site with its current certificate.
@@ -244,7 +247,7 @@ func (c *Certificates) Server(address string, raw net.Conn) *Conn {
 	if !ok {
 		l = newListener()
 	}
-	return &Conn{stdtls.Server(raw, l.config)}
+	return &Conn{Conn: stdtls.Server(raw, l.config), buffers: &c.buffers}
 }
 
 // RootPEM returns the certificate of the local CA's root, which clients must trust; nil when no site is internal.

@@ -1,10 +1,12 @@
 package tls
 
 import (
+	"bytes"
 	"context"
 	stdtls "crypto/tls"
 	"errors"
 	"net/http"
+	"sync"
 )
 
 // Conn is the server's side of a TLS connection. It is a net.Conn; CloseWrite sends the close alert and keeps reading.
@@ -12,12 +14,27 @@ import (
 // Errors of the connection below come through Read untouched. One that is a net.Error with Temporary() == true, as a
 // parked connection returns it, leaves the Conn usable, in the middle of a record too; every other error, and every
 // error of Write or Handshake, is final. Read may return bytes together with an error: use the bytes first.
-type Conn struct{ *stdtls.Conn }
+type Conn struct {
+	*stdtls.Conn
+	buffers *sync.Pool    // of *bytes.Buffer; shared by all connections
+	lent    *bytes.Buffer // one of them, whose bytes the Conn has; nil: none
+}
+
+// Read implements net.Conn.
+func (c *Conn) Read(p []byte) (int, error) {
+	c.borrow()
+	return c.Conn.Read(p)
+}
+
+// Rest gives back the buffers of a connection that is about to be parked or closed: the last Read has returned the temporary
+// error, or there is no further one.
+func (c *Conn) Rest() { c.giveBack() }
 
 // Handshake must succeed before the first Read. When ctx ends it closes the connection and returns ctx's error.
 //
 // The error of a client that speaks plain HTTP has a method PlainHTTP, and says so: what it sent can be answered in plain text.
 func (c *Conn) Handshake(ctx context.Context) error {
+	c.borrow()
 	err := c.HandshakeContext(ctx)
 	var record stdtls.RecordHeaderError
 	if errors.As(err, &record) && record.Conn != nil && beginsRequest(record.RecordHeader[:]) {
@@ -95,4 +112,19 @@ func opensslName(suite uint16) string {
 		return "ECDHE-RSA-AES256-SHA"
 	}
 	return stdtls.CipherSuiteName(suite)
+}
+
+// Hello reports whether data, what a client has sent so far, is enough to begin a handshake with: its whole first record
+// (RFC 8446 §5.1), or something else, for the handshake to refuse.
+func Hello(data []byte) bool {
+	const (
+		header    = 5
+		handshake = 22 // a content type
+		maxRecord = 1 << 14
+	)
+	if len(data) < header {
+		return false
+	}
+	n := int(data[3])<<8 | int(data[4])
+	return data[0] != handshake || n > maxRecord || len(data) >= header+n
 }

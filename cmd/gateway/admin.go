@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"gateway/mpm"
+	"gateway/proxy"
 )
 
 // adminName is the admin socket's name in runtime_dir.
@@ -24,19 +25,28 @@ const adminName = "admin.sock"
 
 // Status is what `gateway status -json` prints.
 type statusReport struct {
-	Version       string           `json:"version"`
-	Generation    int              `json:"generation"`
-	UptimeSeconds float64          `json:"uptime_seconds"`
-	SupervisorPID int              `json:"supervisor_pid"`
-	FrontPID      int              `json:"front_pid"`
-	Connections   connectionCounts `json:"connections"`
-	Pools         []mpm.PoolStatus `json:"pools"`
+	Version       string            `json:"version"`
+	Generation    int               `json:"generation"`
+	UptimeSeconds float64           `json:"uptime_seconds"`
+	SupervisorPID int               `json:"supervisor_pid"`
+	FrontPID      int               `json:"front_pid"`
+	Goroutines    int               `json:"front_goroutines"`
+	Descriptors   int               `json:"front_descriptors"`
+	Connections   connectionCounts  `json:"connections"`
+	Cache         proxy.CacheStatus `json:"cache"`
+	AccessLog     accessLogCounts   `json:"access_log"`
+	Pools         []mpm.PoolStatus  `json:"pools"`
+}
+
+type accessLogCounts struct {
+	Dropped uint64 `json:"dropped"` // lines that the disk or the reader did not take
 }
 
 type connectionCounts struct {
-	Open   int64 `json:"open"`
-	Parked int64 `json:"parked"`
-	Active int64 `json:"active"`
+	Open   int64  `json:"open"`
+	Parked int64  `json:"parked"`
+	Active int64  `json:"active"`
+	Shed   uint64 `json:"handshakes_shed"` // TLS handshakes whose clients kept the front waiting when too many did
 }
 
 // ask sends one word to a running gateway and returns its whole answer.
@@ -97,23 +107,43 @@ func status(args []string) error {
 	if err != nil {
 		return err
 	}
-	if *asJSON {
-		_, err := os.Stdout.Write(answer)
-		return err
-	}
 	var s statusReport
 	if err := json.Unmarshal(answer, &s); err != nil {
 		return fmt.Errorf("status: %w", err)
 	}
-	s.print(os.Stdout)
-	return nil
+	if !*asJSON {
+		s.print(os.Stdout)
+	} else if _, err := os.Stdout.Write(answer); err != nil {
+		return err
+	}
+	return s.trouble()
+}
+
+// trouble is what scripts should know: that nobody serves, or which pools have no children because those can't start or keep failing.
+func (s *statusReport) trouble() error {
+	if s.FrontPID == 0 {
+		return errors.New("no front serves at the moment: the log tells why")
+	}
+	var all []error
+	for i := range s.Pools {
+		if p := &s.Pools[i]; p.Failing() {
+			all = append(all, fmt.Errorf("pool %q is %s: %s", p.Name, p.State, plain(p.Trouble)))
+		}
+	}
+	return errors.Join(all...)
 }
 
 // print shows the status the way Apache's mod_status does: a board with a letter for each place.
 func (s *statusReport) print(w io.Writer) {
 	fmt.Fprintf(w, "gateway %s, generation %d, up %s, supervisor %d, front %d\n", s.Version, s.Generation,
 		(time.Duration(s.UptimeSeconds) * time.Second).String(), s.SupervisorPID, s.FrontPID)
-	fmt.Fprintf(w, "connections: %d open, %d parked, %d active\n", s.Connections.Open, s.Connections.Parked, s.Connections.Active)
+	fmt.Fprintf(w, "connections: %d open, %d parked, %d active; the front has %d descriptors and %d goroutines\n",
+		s.Connections.Open, s.Connections.Parked, s.Connections.Active, s.Descriptors, s.Goroutines)
+	fmt.Fprintf(w, "hot files: %d (%.1f MB, and %d open), %d hits, %d misses, %d evictions\n", s.Cache.Entries-s.Cache.OpenFiles,
+		float64(s.Cache.Bytes)/(1<<20), s.Cache.OpenFiles, s.Cache.Hits, s.Cache.Misses, s.Cache.Evictions)
+	if n := s.AccessLog.Dropped; n > 0 {
+		fmt.Fprintf(w, "access log: %d lines dropped\n", n)
+	}
 	for i := range s.Pools {
 		printPool(w, &s.Pools[i])
 	}

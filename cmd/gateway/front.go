@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"time"
 
@@ -38,6 +39,8 @@ type front struct {
 	access *proxy.AccessLog // nil: none
 	certs  *tls.Certificates
 	engine *event.Engine
+
+	handshakes *proxy.Handshakes
 }
 
 func frontMain() int {
@@ -68,6 +71,7 @@ func frontMain() int {
 type handover struct {
 	setup     *setup
 	listeners []listener
+	parents   []child // of the pools' children: only what they write concerns the front
 	children  []child
 }
 
@@ -92,6 +96,8 @@ func receive(conn *ctl.Conn) (*handover, error) {
 		switch m.Kind {
 		case ctl.Listener:
 			h.listeners = append(h.listeners, listener{m.Address, files[0]})
+		case ctl.Parent:
+			h.parents = append(h.parents, child{m, files[0]})
 		case ctl.Child:
 			h.children = append(h.children, child{m, files[0]})
 		case ctl.Setup:
@@ -108,6 +114,7 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 		f.pools[c.Pools[i].Name] = f.newPool(c.Pools[i])
 	}
 	f.server = proxy.NewServer(c, f.pools, f.log)
+	f.handshakes = proxy.NewHandshakes(f.log)
 	var err error
 	if c.Gateway.AccessLog != nil {
 		if f.access, err = proxy.NewAccessLog(*c.Gateway.AccessLog, proxy.WithAccessLogWarning(f.log.Warnw)); err != nil {
@@ -122,6 +129,9 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	}
 	if f.engine, err = event.New(event.Options{Paused: paused, MaxConns: maxConns(c)}); err != nil {
 		return nil, err
+	}
+	for _, parent := range h.parents {
+		f.hear(parent)
 	}
 	for _, ch := range h.children {
 		f.adopt(ch)
@@ -211,7 +221,11 @@ func (f *front) listen(sockets []listener) error {
 		if i < 0 {
 			return fmt.Errorf("listener %s is not in the configuration", s.address)
 		}
-		if err := f.engine.Listen(s.file, event.Listener{Protocol: f.protocol(known[i]), Raw: known[i].TLS, Address: known[i].Key()}); err != nil {
+		l := event.Listener{Protocol: f.protocol(known[i]), Raw: known[i].TLS, Address: known[i].Key()}
+		if l.Raw {
+			l.HeadTimeout = proxy.HandshakeTimeout
+		}
+		if err := f.engine.Listen(s.file, l); err != nil {
 			return err
 		}
 	}
@@ -223,6 +237,7 @@ func (f *front) protocol(l routes.Listen) *proxy.HTTP {
 	if l.TLS {
 		server := func(raw net.Conn) proxy.Secure { return f.certs.Server(l.Key(), raw) }
 		h.Secure = func(c *event.Conn) *proxy.SecureConn { return proxy.NewSecureConn(c, server) }
+		h.Hello, h.Handshakes = tls.Hello, f.handshakes
 	}
 	return h
 }
@@ -264,10 +279,12 @@ func (f *front) run() int {
 		addresses = append(addresses, listenURL(l))
 	}
 	f.log.Infow("serving", "listen", addresses)
+	go thrift() // ends with the process
 	for {
 		m, files, err := f.ctl.Recv()
 		if errors.Is(err, ctl.ErrNoRoom) {
-			f.log.Errorw("message of the supervisor lost: raise the limit of open files (ulimit -n, LimitNOFILE)", "error", err)
+			f.log.Errorw("message of the supervisor came without its files: raise the limit of open files (ulimit -n, LimitNOFILE)", "message", m.Kind, "error", err)
+			f.doWithout(m)
 			continue
 		}
 		if err != nil {
@@ -275,6 +292,8 @@ func (f *front) run() int {
 			return exitFailed
 		}
 		switch m.Kind {
+		case ctl.Parent:
+			f.hear(child{m, files[0]})
 		case ctl.Child:
 			f.adopt(child{m, files[0]})
 		case ctl.Failed:
@@ -302,6 +321,22 @@ func (f *front) adopt(c child) {
 	f.pools[c.Pool].Started(c.Slot, c.PID, c.Socket, time.Duration(c.Seconds*float64(time.Second)))
 }
 
+// doWithout deals with a message that came without its files. A child whose output nobody reads would stand still one day.
+func (f *front) doWithout(m ctl.Message) {
+	if m.Kind == ctl.Child {
+		starter{f.ctl, f.setup.Generation}.Kill(m.Pool, m.Slot, m.PID)
+		f.pools[m.Pool].StartFailed(m.Slot, "the front had no descriptor free for its output")
+	}
+}
+
+// hear logs what the parent of a pool's children and these write.
+func (f *front) hear(parent child) {
+	go func() { // ends when all that inherited it have closed it
+		defer parent.output.Close()
+		proxy.LogParent(f.log, parent.Pool, parent.PID, parent.output, f.pools[parent.Pool].Said)
+	}()
+}
+
 func (f *front) reopen() {
 	if f.access == nil {
 		return
@@ -311,14 +346,28 @@ func (f *front) reopen() {
 	}
 }
 
+// descriptors counts what this process has open: 0 if that can't be seen.
+func descriptors() int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(entries) - 1 // the folder itself
+}
+
 func (f *front) answerStatus(conn *os.File) {
 	defer conn.Close()
 	s := statusReport{
 		Version: f.setup.Version, Generation: f.setup.Generation, UptimeSeconds: time.Since(f.setup.Started).Seconds(),
-		SupervisorPID: f.setup.SupervisorPID, FrontPID: os.Getpid(), Pools: []mpm.PoolStatus{},
+		SupervisorPID: f.setup.SupervisorPID, FrontPID: os.Getpid(), Goroutines: runtime.NumGoroutine(), Descriptors: descriptors(),
+		Pools: []mpm.PoolStatus{},
 	}
 	e := f.engine.Stats()
-	s.Connections = connectionCounts{Open: e.Open, Parked: e.Parked, Active: e.Active}
+	s.Connections = connectionCounts{Open: e.Open, Parked: e.Parked, Active: e.Active, Shed: f.handshakes.Shed()}
+	s.Cache = f.server.Cache()
+	if f.access != nil {
+		s.AccessLog.Dropped = f.access.Dropped()
+	}
 	for i := range f.setup.Config.Pools {
 		s.Pools = append(s.Pools, f.pools[f.setup.Config.Pools[i].Name].Status())
 	}

@@ -29,7 +29,7 @@ var verbs = []struct {
 	{"check", "FILE", "say what is wrong with a configuration; exit with 2 if anything is", check},
 	{"tune", "FILE", "measure the children of the pools and propose sizes that fit this machine", tune},
 	{"demo", "", "serve an example that needs no file, on 127.0.0.1", demo},
-	{"status", "[-json]", "show what a running gateway does", status},
+	{"status", "[-json]", "show what a running gateway does; exit with 1 if none answers or a pool can't have children", status},
 	{"stop", "", "stop a running gateway after its requests in progress", stop},
 	{"reload", "", "not yet: load the configuration again without losing a request", reload},
 	{"explain", "FILE URL", "not yet: say what would serve a request", explain},

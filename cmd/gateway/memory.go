@@ -87,39 +87,74 @@ func kibibytes(text []byte, name string) int64 {
 	return 0
 }
 
-// footprints is the memory of each session of processes by its leader's pid. A child leads a session, so what it has started
-// counts with it.
+// relation is where a process stands among others.
+type relation struct{ parent, session int }
+
+// footprints is the memory of each session of processes by its leader's pid, and of each branch of a session by the pid of the process
+// from which that descends, a child of the leader. What a child of a pool has started counts with it in both cases: it leads a session,
+// or was forked by the process that does.
 func footprints() (map[int]int64, error) {
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	paths, err := filepath.Glob("/proc/[0-9]*/stat")
 	if err != nil {
 		return nil, err
 	}
-	sizes := make(map[int]int64)
-	for _, path := range stats {
-		stat, err := os.ReadFile(path)
+	table := make(map[int]relation, len(paths))
+	for _, path := range paths {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		if err != nil {
-			continue // it has ended
+			continue
 		}
-		if leader := sessionOf(stat); leader > 0 {
-			sizes[leader] += footprint(filepath.Dir(path))
+		if stat, err := os.ReadFile(path); err == nil { // else it has ended
+			table[pid] = relationOf(stat)
+		}
+	}
+	sizes := make(map[int]int64)
+	for pid, r := range table {
+		if r.session == 0 {
+			continue
+		}
+		size := footprint(filepath.Join("/proc", strconv.Itoa(pid)))
+		sizes[r.session] += size
+		if top := branchOf(table, pid); top != 0 {
+			sizes[top] += size
 		}
 	}
 	return sizes, nil
 }
 
-// sessionOf finds the session in /proc/PID/stat (proc_pid_stat(5)); 0 if the text is not one.
-func sessionOf(stat []byte) int {
-	const session = 3 // counted from the state, behind the name, which may hold anything
+// branchOf finds the ancestor of a process, or itself, that is a child of its session's leader; 0 if there is none.
+func branchOf(table map[int]relation, pid int) int {
+	session := table[pid].session
+	for range len(table) { // which was not read at one moment
+		r := table[pid]
+		switch {
+		case r.session != session || pid == session || session == 0:
+			return 0
+		case r.parent == session:
+			return pid
+		}
+		pid = r.parent
+	}
+	return 0
+}
+
+// relationOf reads /proc/PID/stat (proc_pid_stat(5)); zero if the text is not one.
+func relationOf(stat []byte) relation {
+	const parent, session = 1, 3 // counted from the state, behind the name, which may hold anything
 	end := bytes.LastIndexByte(stat, ')')
 	fields := bytes.Fields(stat[end+1:])
 	if end < 0 || len(fields) <= session {
-		return 0
+		return relation{}
+	}
+	p, err := strconv.Atoi(string(fields[parent]))
+	if err != nil {
+		return relation{}
 	}
 	n, err := strconv.Atoi(string(fields[session]))
 	if err != nil {
-		return 0
+		return relation{}
 	}
-	return n
+	return relation{p, n}
 }
 
 // footprint is the proportional share (PSS) of a process's memory, in which what several share counts once, or its resident

@@ -55,17 +55,38 @@ func TestGroupPath(t *testing.T) {
 	}
 }
 
-func TestSessionOf(t *testing.T) {
-	for stat, want := range map[string]int{
-		"12 (php-cgi) S 1 12 11 0 -1": 11,
-		"12 (a) b (c)) S 1 12 13 0":   13,
-		"12 (cut off":                 0,
-		"12 (short) S 1":              0,
-		"12 (odd) S 1 2 x 4":          0,
-		"":                            0,
+func TestRelationOf(t *testing.T) {
+	for stat, want := range map[string]relation{
+		"12 (php-cgi) S 1 12 11 0 -1": {1, 11},
+		"12 (a) b (c)) S 2 12 13 0":   {2, 13},
+		"12 (cut off":                 {},
+		"12 (short) S 1":              {},
+		"12 (odd) S 1 2 x 4":          {},
+		"12 (odd) S x 2 3 4":          {},
+		"":                            {},
 	} {
-		if got := sessionOf([]byte(stat)); got != want {
-			t.Errorf("sessionOf(%q) = %d, want %d", stat, got, want)
+		if got := relationOf([]byte(stat)); got != want {
+			t.Errorf("relationOf(%q) = %+v, want %+v", stat, got, want)
+		}
+	}
+}
+
+func TestBranchOf(t *testing.T) {
+	table := map[int]relation{
+		10: {1, 10}, 11: {10, 10}, 12: {11, 10}, 13: {1, 10}, 14: {13, 10}, 15: {12, 15}, 16: {15, 15}, 17: {18, 10}, 18: {17, 10},
+	}
+	for name, row := range map[string]struct{ pid, want int }{
+		"a leader is of no branch":                      {10, 0},
+		"a child of the leader is one":                  {11, 11},
+		"what it has started is of it":                  {12, 11},
+		"what lost its parent is of none":               {14, 0},
+		"who left the session is of none there":         {15, 0},
+		"but has branches of its own":                   {16, 16},
+		"what was read while pids changed is of none":   {17, 0},
+		"what ended before it could be read is of none": {99, 0},
+	} {
+		if got := branchOf(table, row.pid); got != row.want {
+			t.Errorf("%s: branchOf(%d) = %d, want %d", name, row.pid, got, row.want)
 		}
 	}
 }

@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"gateway/mpm/supervise"
 	"gateway/proxy/wsgi"
@@ -48,6 +49,12 @@ func places(p *routes.Pool) int {
 func planProgram(plan *supervise.Pool, p *routes.Pool) {
 	plan.Dir = p.Dir
 	switch {
+	case p.PHP != nil && p.PHP.ShareOPcache:
+		plan.Path, plan.Args, plan.FPM = executable(p.PHP.Command[0]), fpmArgs(p.PHP), true
+		plan.Env = childEnv(p.EnvPass, p.PHP.Env)
+		if n := routes.FPMFiles(plan.Slots); p.Rlimit.NoFile == nil && n > usualFiles {
+			plan.Limits.Rlimits = append(plan.Limits.Rlimits, supervise.Rlimit{Name: "nofile", Resource: unix.RLIMIT_NOFILE, Value: uint64(n)}) //nolint:gosec // positive
+		}
 	case p.PHP != nil:
 		plan.Path, plan.Args = executable(p.PHP.Command[0]), phpArgs(p.PHP)
 		// The gateway recycles children itself; php-cgi's own count would race with the next request.
@@ -64,9 +71,20 @@ func planProgram(plan *supervise.Pool, p *routes.Pool) {
 		plan.Path, plan.Args, plan.Dir = executable(p.HTTP.Command[0]), p.HTTP.Command, p.HTTP.Dir
 		plan.Env, plan.OwnSocket = childEnv(p.EnvPass, p.HTTP.Env), true
 	default:
-		plan.Path, plan.Args = supervise.Self, []string{"gateway: child " + p.Name, childRole, strconv.Itoa(p.ThreadsPerChild)}
-		plan.Env = childEnv(p.EnvPass, nil, "GOMAXPROCS=2") // it waits for others most of the time
+		plan.Path, plan.Args = supervise.Self, []string{"gateway: child " + p.Name, childRole} // its duties follow
+		// It waits for others most of the time, and with one request at a time a second processor only costs wake-ups.
+		plan.Env = childEnv(p.EnvPass, nil, "GOMAXPROCS="+strconv.Itoa(min(max(p.ThreadsPerChild, 1), 2)))
 	}
+}
+
+// usualFiles is the limit of open files that processes start with.
+const usualFiles = 1024
+
+// fpmArgs are those of php-fpm. What PHP logs goes to its error stream alone: it would to both, as php-fpm hands that on.
+func fpmArgs(p *routes.PHP) []string {
+	quiet := *p
+	quiet.Command = append(slices.Clone(p.Command), "-d", "fastcgi.logging=0")
+	return phpArgs(&quiet)
 }
 
 func phpArgs(p *routes.PHP) []string {
@@ -80,11 +98,16 @@ func phpArgs(p *routes.PHP) []string {
 	return args
 }
 
-// executable is the absolute path of a command. One that is not found is kept: its pool is then quarantined with the reason.
+// executable is the absolute path of a command. One that can't be run is kept: its pool is then quarantined, and that path with
+// the kernel's error is the reason.
 func executable(command string) string {
-	path, err := exec.LookPath(command)
-	if err != nil {
-		return "/nonexistent/" + filepath.Base(command)
+	path, err := routes.LookPath(command)
+	switch {
+	case err == nil:
+	case strings.Contains(command, "/"):
+		path = command
+	default:
+		path = "/not-in-PATH/" + command
 	}
 	if path, err = filepath.Abs(path); err != nil {
 		return command

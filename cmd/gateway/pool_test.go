@@ -42,9 +42,10 @@ func TestPlannedPrograms(t *testing.T) {
 			slots:     1,
 			ownSocket: true,
 		},
-		"the gateway's own child is told its threads": {
+		"without an application the gateway is the program": {
 			pool:  routes.Pool{Name: "s", MPM: routes.Worker, ServerLimit: 2, ThreadsPerChild: 8},
-			args:  []string{"gateway: child s", childRole, "8"},
+			args:  []string{"gateway: child s", childRole},
+			env:   []string{"GOMAXPROCS=2"},
 			slots: 2,
 		},
 	} {
@@ -63,6 +64,36 @@ func TestPlannedPrograms(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAPoolWithOneOPcacheRunsPHPFPM(t *testing.T) {
+	for name, row := range map[string]struct {
+		workers int
+		rlimit  routes.Rlimit
+		nofile  uint64 // 0: none
+	}{
+		"a usual limit of open files is enough for some": {320, routes.Rlimit{}, 0},
+		"many need a higher one":                         {1024, routes.Rlimit{}, 3*1024 + 64},
+		"one that is given holds":                        {1024, routes.Rlimit{NoFile: new(int64(5000))}, 5000},
+	} {
+		p := routes.Pool{MPM: routes.Prefork, MaxRequestWorkers: row.workers, Rlimit: row.rlimit, PHP: &routes.PHP{
+			ShareOPcache: true, Command: []string{"sh", "-x"}, INI: map[string]string{"fastcgi.logging": "1"},
+		}}
+		got, err := planPool(&p, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := []string{"sh", "-x", "-d", "fastcgi.logging=0", "-d", "cgi.fix_pathinfo=1", "-d", "fastcgi.logging=1"}; !got.FPM || !slices.Equal(got.Args, want) {
+			t.Errorf("%s: planPool() = FPM %t, %q; want %q", name, got.FPM, got.Args, want)
+		}
+		var nofile uint64
+		for _, l := range got.Limits.Rlimits {
+			nofile = l.Value
+		}
+		if nofile != row.nofile || len(got.Limits.Rlimits) > 1 {
+			t.Errorf("%s: limits %v, want %d open files", name, got.Limits.Rlimits, row.nofile)
+		}
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"gateway/mpm/supervise"
+	"gateway/proxy"
 	"gateway/routes"
 )
 
@@ -150,6 +151,9 @@ func newPlan(c *routes.Config, adminSocket string) (*supervise.Plan, error) {
 		pool, err := planPool(&c.Pools[i], c.Gateway.User)
 		if err != nil {
 			return nil, err
+		}
+		if !c.Pools[i].HasApplication() {
+			pool.Args = append(pool.Args, dutyArgs(proxy.DutiesOf(c, &c.Pools[i]))...)
 		}
 		p.Pools = append(p.Pools, pool)
 	}

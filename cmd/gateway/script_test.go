@@ -25,6 +25,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"gateway/internal/gatewaytest"
+	"gateway/routes"
 )
 
 var updateScripts = flag.Bool("update", false, "rewrite what the scripts of testdata/script compare with")
@@ -113,13 +114,16 @@ func open(folder string) error {
 	})
 }
 
-// condition knows [root], [user:NAME], and [mounts]: whether a script may have mounts of its own. Programs are testscript's
-// own [exec:NAME].
+// condition knows [root], [user:NAME], [php-fpm], whose program's name has its version, and [mounts]: whether a script may have mounts of
+// its own. Other programs are testscript's own [exec:NAME].
 func condition(c string) (bool, error) {
 	name, isUser := strings.CutPrefix(c, "user:")
 	switch {
 	case c == "root":
 		return os.Geteuid() == 0, nil
+	case c == "php-fpm":
+		_, err := routes.LookPath(c)
+		return err == nil, nil
 	case c == "mounts":
 		return exec.Command("unshare", "--mount", "true").Run() == nil, nil
 	case isUser:

@@ -15,7 +15,30 @@ import (
 // findings are what is wrong with a configuration on this machine that only a start would show: rights of the front's user, and
 // certificates that can't be used.
 func findings(c *routes.Config) []string {
-	return append(unreachable(c), badCertificates(c)...)
+	return slices.Concat(unreachable(c), lockedOut(c), badCertificates(c))
+}
+
+// lockedOut lists the pools whose user can't get to what its children are to run, as with an interpreter in somebody's home.
+func lockedOut(c *routes.Config) []string {
+	var found []string
+	for i := range c.Pools {
+		if c.Pools[i].MPM == routes.Event {
+			continue
+		}
+		plan, err := planPool(&c.Pools[i], c.Gateway.User)
+		if err != nil || plan.Credential == nil {
+			continue // an unknown user is reported elsewhere; the caller's rights were tried
+		}
+		for _, path := range []string{plan.Path, plan.Dir} {
+			if path == supervise.Self {
+				continue // the kernel has it open
+			}
+			if at := obstacle(path, plan.Credential); at != "" {
+				found = append(found, fmt.Sprintf("pool %q: its user can't enter %s, and so can't use %s: run chmod o+x %s, or name another one", plan.Name, at, path, at))
+			}
+		}
+	}
+	return found
 }
 
 // unreachable lists the folders that the front's user can't enter.

@@ -293,6 +293,9 @@ func (m *measurement) sizes(c *routes.Config) []size {
 		s := &all[i]
 		s.share = int64(float64(m.forChildren()) * (float64(s.share) / float64(sum)))
 		s.children = int(max(1, s.share/s.sample.largest))
+		if s.pool.PHP != nil && s.pool.PHP.ShareOPcache {
+			s.children = min(s.children, routes.MaxForked)
+		}
 	}
 	return all
 }

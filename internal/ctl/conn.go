@@ -164,18 +164,19 @@ func rightsOf(files []*os.File) ([]byte, error) {
 }
 
 // Recv waits for the next message. The files are the caller's, closed on exec, and exactly as many as the kind has: others that
-// came along are closed. The error is io.EOF when the peer is gone; after any other error but
-// ErrNoRoom the peer is not to be trusted.
+// came along are closed. The error is io.EOF when the peer is gone; ErrNoRoom comes with the message, and without its files; after
+// any other error the peer is not to be trusted.
 func (c *Conn) Recv() (Message, []*os.File, error) {
 	n, oobn, flags, err := c.read()
 	if err != nil {
 		return Message{}, nil, err
 	}
-	files, err := filesOf(c.oob[:oobn])
-	if err == nil {
-		err = truncated(flags)
-	}
-	if err == nil && n == 0 {
+	files, err := FilesOf(c.oob[:oobn])
+	switch {
+	case err != nil:
+	case flags&unix.MSG_TRUNC != 0:
+		err = fmt.Errorf("ctl: message longer than %d bytes", MaxMessageBytes)
+	case n == 0:
 		err = io.EOF
 	}
 	var m Message
@@ -183,12 +184,17 @@ func (c *Conn) Recv() (Message, []*os.File, error) {
 	if err == nil {
 		m, want, err = decode(c.buf[:n], c.self.peer())
 	}
-	if err == nil && len(files) < want {
-		err = fmt.Errorf("ctl: %s: %d files, want %d", m.Kind, len(files), want)
+	switch {
+	case err != nil:
+		m = Message{}
+	case flags&unix.MSG_CTRUNC != 0:
+		err = ErrNoRoom
+	case len(files) < want:
+		m, err = Message{}, fmt.Errorf("ctl: %s: %d files, want %d", m.Kind, len(files), want)
 	}
 	if err != nil {
 		closeAll(files)
-		return Message{}, nil, err
+		return m, nil, err
 	}
 	closeAll(files[want:])
 	return m, files[:want:want], nil
@@ -223,21 +229,11 @@ func (s side) peer() side {
 	return supervisor
 }
 
-// ErrNoRoom says that a message came without its files, and is lost: no descriptor was free here. The peer is not to blame.
+// ErrNoRoom says that a message came without its files: no descriptor was free here. The peer is not to blame.
 var ErrNoRoom = errors.New("ctl: control data truncated: too many files, or no descriptor free")
 
-func truncated(flags int) error {
-	switch {
-	case flags&unix.MSG_TRUNC != 0:
-		return fmt.Errorf("ctl: message longer than %d bytes", MaxMessageBytes)
-	case flags&unix.MSG_CTRUNC != 0:
-		return ErrNoRoom
-	}
-	return nil
-}
-
-// filesOf returns every descriptor in the control data. With an error there are none.
-func filesOf(oob []byte) ([]*os.File, error) {
+// FilesOf returns every descriptor in the control data of a received message. With an error there are none.
+func FilesOf(oob []byte) ([]*os.File, error) {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
 		return nil, fmt.Errorf("ctl: control data: %w", err)

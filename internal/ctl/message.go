@@ -17,11 +17,12 @@ import (
 // Kind is what a message says.
 type Kind string
 
-// From the supervisor to the front. At start: one Listener each, one Child for each child that lives, then Setup.
+// From the supervisor to the front. At start: one Listener each, one Parent and one Child for each that lives, then Setup.
 const (
 	Listener Kind = "listener" // Address; file: the listening socket
 	Setup    Kind = "setup"    // file: the setup as a blob (see [NewBlob]); Generation
 	Child    Kind = "child"    // Pool, Slot, PID, Generation, Socket, Seconds (age); file: the read end of its standard error
+	Parent   Kind = "parent"   // Pool, PID: what forks the children of a pool; file: the read end of its and their output
 	Failed   Kind = "failed"   // Pool, Slot, Generation, Text: a child could not be started
 	Exited   Kind = "exited"   // Pool, Slot, PID, Generation, Status (a wait status), OOM
 	Status   Kind = "status"   // file: an admin connection that waits for the status as JSON
@@ -53,6 +54,12 @@ type Message struct {
 	Seconds    float64 `json:"seconds,omitempty"`
 	Text       string  `json:"text,omitempty"`
 }
+
+// What is told as the Status of a child whose end somebody else has seen: wait4 gives these only of processes that live.
+const (
+	Unseen   = 0x007f // nothing is known of it
+	Orphaned = 0x017f // the child had to end because its parent did, which was told of another one already
+)
 
 // What one message may hold.
 const (
@@ -112,6 +119,7 @@ var rules = [...]rule{
 	{Listener, supervisor, address, 1},
 	{Setup, supervisor, generation, 1},
 	{Child, supervisor, process | socket | seconds, 1},
+	{Parent, supervisor, pool | pid, 1},
 	{Failed, supervisor, place | text, 0},
 	{Exited, supervisor, process | status | oom, 0},
 	{Status, supervisor, 0, 1},

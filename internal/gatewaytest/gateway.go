@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -111,9 +112,11 @@ func (g *Gateway) waitReady() error {
 
 // Status is the part of `gateway status -json` that tests look at.
 type Status struct {
-	SupervisorPID int `json:"supervisor_pid"`
-	FrontPID      int `json:"front_pid"`
-	Pools         []Pool
+	SupervisorPID    int `json:"supervisor_pid"`
+	FrontPID         int `json:"front_pid"`
+	FrontGoroutines  int `json:"front_goroutines"`
+	FrontDescriptors int `json:"front_descriptors"`
+	Pools            []Pool
 }
 
 // Pool is one pool of a [Status].
@@ -133,14 +136,21 @@ type Child struct {
 	Request struct{ URI string } // zero when it has none
 }
 
-// Status asks the running gateway.
+// Status asks the running gateway at its admin socket, as `gateway status -json` does, at a hundredth of the cost.
 func (g *Gateway) Status() (Status, error) {
-	out, err := exec.Command(g.command.Binary, "status", "-json", "-socket", g.command.Socket).Output()
+	conn, err := net.Dial("unix", g.command.Socket)
 	if err != nil {
 		return Status{}, err
 	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(Patience)); err != nil {
+		return Status{}, err
+	}
+	if _, err := io.WriteString(conn, "status\n"); err != nil {
+		return Status{}, err
+	}
 	var s Status
-	err = json.Unmarshal(out, &s)
+	err = json.NewDecoder(conn).Decode(&s)
 	return s, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -14,6 +15,9 @@ import (
 
 // writeStall is how long a write waits for a client that takes nothing.
 const writeStall = 60 * time.Second
+
+// sendSlice is how much of a file is sent before other connections have their turn.
+const sendSlice = 1 << 20
 
 // Errors of a connection.
 var (
@@ -38,6 +42,7 @@ type Turn struct {
 	out      []byte
 	consumed int
 	keep     time.Duration
+	then     func(*Conn) bool
 }
 
 // Write appends to what is sent when the call returns.
@@ -51,6 +56,28 @@ func (t *Turn) Buffer() []byte { return t.out }
 
 // SetBuffer replaces what was written.
 func (t *Turn) SetBuffer(b []byte) { t.out = b }
+
+// SendFile sends what was written so far and then n bytes of a file from offset. It returns how many of these the socket took;
+// [Turn.Then] is for the rest. The file should be in memory: the loop waits for the disk otherwise.
+func (t *Turn) SendFile(fd int, offset, n int64) (sent int64) {
+	k, _ := send(int(t.entry.fd), t.out, unix.MSG_NOSIGNAL|unix.MSG_MORE) // an error comes again when the rest is sent
+	t.out = append(t.out[:0], t.out[k:]...)
+	for len(t.out) == 0 && sent < n {
+		k := sendfile(int(t.entry.fd), fd, &offset, n-sent)
+		if k == 0 {
+			break
+		}
+		sent += k
+	}
+	return sent
+}
+
+// Then has f called with the connection, once, by the goroutine that gets it with the verdict Detach. Serve is called after
+// that if f returns true; else the connection is closed.
+func (t *Turn) Then(f func(*Conn) bool) { t.then = f }
+
+// Loop is the number of the loop that calls.
+func (t *Turn) Loop() int { return t.loop.number }
 
 // Keep sets how long the connection may idle after this call. Without it the deadline stays.
 func (t *Turn) Keep(d time.Duration) { t.keep = d }
@@ -79,14 +106,18 @@ type Conn struct {
 	entry    *entry
 	index    uint32
 	listener *Listener
-	in       []byte // bytes the loop had read
-	pending  []byte // bytes the loop could not send
-	finish   bool   // close after pending
+	in       []byte           // bytes the loop had read
+	pending  []byte           // bytes the loop could not send
+	finish   bool             // close after pending
+	then     func(*Conn) bool // see [Turn.Then]
 	nonblock bool
+	keeping  bool   // see KeepUnsent
+	unsent   []byte // what was kept; capacity is used again
 	ended    bool
 	rwait    chan struct{} // capacity 1: flags have changed
 	wwait    chan struct{}
 	onGone   atomic.Pointer[func(half bool)]
+	watcher  Watcher // see Watch
 }
 
 func newConn() any { return &Conn{rwait: make(chan struct{}, 1), wwait: make(chan struct{}, 1)} }
@@ -95,7 +126,7 @@ func newConn() any { return &Conn{rwait: make(chan struct{}, 1), wwait: make(cha
 func (l *loop) detach(index uint32, en *entry, p *Listener, rest []byte, flags uint32) {
 	c := l.own(index, en, p, rest)
 	en.flag(flags)
-	go c.serve() // ends when the protocol's Serve does
+	l.executors.run(c)
 }
 
 // detachPending gives a connection with unsent output to a goroutine.
@@ -103,7 +134,7 @@ func (l *loop) detachPending(index uint32, en *entry, out, rest []byte, v Verdic
 	c := l.own(index, en, l.listener(en.listener), rest)
 	c.pending, c.finish = append([]byte(nil), out...), v == Finish || v == End
 	en.flag(flags)
-	go c.serve() // as above
+	l.executors.run(c)
 }
 
 func (l *loop) own(index uint32, en *entry, p *Listener, rest []byte) *Conn {
@@ -111,12 +142,22 @@ func (l *loop) own(index uint32, en *entry, p *Listener, rest []byte) *Conn {
 	c.loop, c.entry, c.index, c.listener = l, en, index, p
 	c.in = append(c.in[:0], rest...)
 	c.pending, c.finish, c.nonblock, c.ended = nil, false, false, false
+	c.then, l.turn.then = l.turn.then, nil
+	c.keeping, c.unsent, c.watcher = false, nil, nil
 	c.onGone.Store(nil)
 	ch, i := l.table.chunk(index), index%chunkSize
+	if ch.partial[i] == nil {
+		en.begun = l.engine.now()
+	}
 	ch.partial[i] = nil
 	ch.owner[i].Store(c)
-	en.deadline.Store(0)
+	if !p.Raw || ch.session[i] != nil {
+		en.deadline.Store(0)
+	}
 	en.set(stateOwned, flagPark|flagWritable)
+	if l.watch(index, en) != nil {
+		en.flag(flagGone) // nothing would ever wake its owner
+	}
 	l.engine.active.Add(1)
 	l.engine.done.Add(1)
 	return c
@@ -133,11 +174,13 @@ func (c *Conn) serve() {
 		c.onGone.Store(nil)
 		l.conns.Put(c)
 	}()
-	if len(c.pending) > 0 {
-		if _, err := c.Write(c.pending); err != nil {
-			return
-		}
-		c.pending = nil
+	_, err := c.Write(c.pending)
+	c.pending = nil
+	if err != nil {
+		c.Abort()
+	}
+	if c.then != nil && !c.then(c) || err != nil {
+		return
 	}
 	if c.finish {
 		c.Linger()
@@ -186,9 +229,24 @@ func (c *Conn) wait(ch chan struct{}, flags uint32) error {
 			c.entry.take(flags &^ flagHalf)
 			return nil
 		}
+		if c.watcher == nil {
+			<-ch
+			continue
+		}
+		c.watcher.Waits()
 		<-ch
+		c.watcher.Runs()
 	}
 }
+
+// Watcher is told when the goroutine that owns a connection begins to wait for the client, and when it goes on.
+type Watcher interface {
+	Waits()
+	Runs() // may wait for something else
+}
+
+// Watch has w told from now on; nil: nobody.
+func (c *Conn) Watch(w Watcher) { c.watcher = w }
 
 // Read reads what the client has sent. It waits until there is something, at most until the deadline.
 func (c *Conn) Read(p []byte) (int, error) {
@@ -200,23 +258,14 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for {
-		// Taken before the read: an edge that comes after it is seen by wait.
-		c.entry.take(flagReadable)
-		n, errno := read(int(c.entry.fd), p)
-		switch {
-		case n > 0:
-			if n == len(p) {
-				c.entry.flag(flagReadable)
+	// Without a flag nothing has come since a read that left nothing: there is no need to ask the kernel.
+	for empty := c.entry.state.Load()&flagPark == 0; ; empty = false {
+		if !empty {
+			if n, err := c.receive(p); n > 0 || err != nil {
+				return n, err
 			}
-			return n, nil
-		case errno == 0:
-			return 0, io.EOF
-		case errno != unix.EAGAIN:
-			return 0, &net.OpError{Op: "read", Net: "tcp", Err: errno}
-		case c.entry.state.Load()&flagGone != 0:
-			return 0, ErrGone
-		case c.nonblock:
+		}
+		if c.nonblock {
 			return 0, ErrWouldBlock
 		}
 		if err := c.wait(c.rwait, flagReadable|flagHalf); err != nil {
@@ -225,13 +274,32 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 }
 
+// receive reads what is there. It returns 0 and no error when that is nothing.
+func (c *Conn) receive(p []byte) (int, error) {
+	// Taken before the read: an edge that comes after it is seen by wait.
+	c.entry.take(flagReadable)
+	n, errno := read(int(c.entry.fd), p)
+	switch {
+	case n > 0:
+		if n == len(p) {
+			c.entry.flag(flagReadable)
+		}
+		return n, nil
+	case errno == 0:
+		return 0, io.EOF
+	case errno != unix.EAGAIN:
+		return 0, &net.OpError{Op: "read", Net: "tcp", Err: errno}
+	case c.entry.state.Load()&flagGone != 0:
+		return 0, ErrGone
+	}
+	return 0, nil
+}
+
 // SetNonblock makes Read return [ErrWouldBlock] instead of waiting.
 func (c *Conn) SetNonblock(on bool) { c.nonblock = on }
 
 // Write sends all of p. A client that takes nothing for a minute is given up.
-func (c *Conn) Write(p []byte) (int, error) {
-	return c.sendAll(len(p), func(done int) (int, unix.Errno) { return write(int(c.entry.fd), p[done:]) })
-}
+func (c *Conn) Write(p []byte) (int, error) { return c.Write2(p, nil) }
 
 // WriteMore is Write for bytes that others follow at once.
 func (c *Conn) WriteMore(p []byte) (int, error) {
@@ -242,12 +310,44 @@ func (c *Conn) WriteMore(p []byte) (int, error) {
 
 // Write2 sends a and b, in one call where the socket takes both.
 func (c *Conn) Write2(a, b []byte) (int, error) {
-	return c.sendAll(len(a)+len(b), func(done int) (int, unix.Errno) {
-		if done < len(a) {
-			return writev(int(c.entry.fd), a[done:], b)
+	if c.keeping && len(c.unsent) > 0 {
+		return c.keep(0, a, b), nil
+	}
+	done, err := c.sendAll(len(a)+len(b), func(done int) (int, unix.Errno) {
+		switch {
+		case done >= len(a):
+			return write(int(c.entry.fd), b[done-len(a):])
+		case len(b) == 0:
+			return write(int(c.entry.fd), a[done:])
 		}
-		return write(int(c.entry.fd), b[done-len(a):])
+		return writev(int(c.entry.fd), a[done:], b)
 	})
+	if err == nil && c.keeping {
+		done = c.keep(done, a, b)
+	}
+	return done, err
+}
+
+// KeepUnsent has Write and Write2 not wait for the client: what the socket does not take is kept, and goes out before whatever
+// is written once they wait again. The other ways to write must not be used meanwhile.
+func (c *Conn) KeepUnsent(on bool) { c.keeping = on }
+
+// Unsent reports whether something is kept. Somebody has to write again then, perhaps nothing, to have it sent.
+func (c *Conn) Unsent() bool { return len(c.unsent) > 0 }
+
+// keep takes what is left of a and b after the first done bytes, and returns the length of both.
+func (c *Conn) keep(done int, a, b []byte) int {
+	skipped := min(done, len(a))
+	c.unsent = append(append(c.unsent, a[skipped:]...), b[done-skipped:]...)
+	return len(a) + len(b)
+}
+
+// sendUnsent waits until the client has taken what was kept.
+func (c *Conn) sendUnsent() error {
+	p := c.unsent
+	c.unsent = c.unsent[:0]
+	_, err := c.Write(p)
+	return err
 }
 
 // SendFile sends n bytes of a file without copying them: from *offset, which it moves, or if that is nil from the file's own
@@ -261,7 +361,10 @@ func (c *Conn) SendFile(f *os.File, offset *int64, n int64) (int64, error) {
 	cerr := rc.Control(func(fd uintptr) {
 		sent, err = c.sendAll(int(n), func(done int) (int, unix.Errno) {
 			// Not raw: it waits for the disk when the file is not in memory.
-			k, e := unix.Sendfile(int(c.entry.fd), int(fd), offset, min(int(n)-done, 1<<20))
+			if done > 0 {
+				runtime.Gosched() // a fast client has its slice, the others theirs
+			}
+			k, e := unix.Sendfile(int(c.entry.fd), int(fd), offset, min(int(n)-done, sendSlice))
 			if errno, ok := e.(unix.Errno); ok {
 				return 0, errno
 			}
@@ -271,8 +374,13 @@ func (c *Conn) SendFile(f *os.File, offset *int64, n int64) (int64, error) {
 	return int64(sent), errors.Join(err, cerr)
 }
 
-// sendAll calls send until n bytes are gone or it returns 0 without an error.
+// sendAll calls send until n bytes are gone, it returns 0 without an error, or the socket takes no more and Write keeps the rest.
 func (c *Conn) sendAll(n int, send func(done int) (int, unix.Errno)) (done int, err error) {
+	if len(c.unsent) > 0 {
+		if err := c.sendUnsent(); err != nil {
+			return 0, err
+		}
+	}
 	stalled := false
 	for done < n {
 		if c.entry.state.Load()&flagGone != 0 {
@@ -282,6 +390,8 @@ func (c *Conn) sendAll(n int, send func(done int) (int, unix.Errno)) (done int, 
 		k, errno := send(done)
 		done += k
 		switch {
+		case errno == unix.EAGAIN && c.keeping:
+			return done, nil
 		case errno == unix.EAGAIN:
 			stalled = true
 			c.SetTimeout(writeStall)
@@ -375,8 +485,7 @@ func (c *Conn) drained() bool {
 // Linger closes the connection after the client has had time to read the answer: half now, the rest when the client closes
 // (RFC 9112 §9.6). The loop does the waiting.
 func (c *Conn) Linger() {
-	// It fails when the client has reset the connection: drain sees that.
-	_ = unix.Shutdown(int(c.entry.fd), unix.SHUT_WR)
+	shutdown(int(c.entry.fd))
 	c.ended = true
 	l, en := c.loop, c.entry
 	en.drained = 0
@@ -418,6 +527,14 @@ func (c *Conn) SetSession(v any) { c.loop.table.chunk(c.index).session[c.index%c
 // Requests counts the calls of it: the requests of the connection.
 func (c *Conn) Requests() int {
 	return c.entry.count()
+}
+
+// Loop is the number of the connection's loop.
+func (c *Conn) Loop() int { return c.loop.number }
+
+// Began is when the unread bytes that the goroutine has got began to come.
+func (c *Conn) Began() time.Time {
+	return c.loop.engine.start.Add(time.Duration(c.entry.begun-1) * time.Second)
 }
 
 // Draining reports whether the connection is to be closed after its request.

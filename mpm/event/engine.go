@@ -56,7 +56,7 @@ type Engine struct {
 	loops     []*loop
 	listeners atomic.Pointer[[]*Listener] // by index; replaced under mu when one is added
 	mu        sync.Mutex
-	next      uint32 // the loop that gets the next connection; accepting loop only
+	next      int // the loop whose turn it is to get a connection; accepting loop only
 	start     time.Time
 	max       int64 // connections
 	head      time.Duration
@@ -72,12 +72,17 @@ type Engine struct {
 // Listener is one listening socket of an engine.
 type Listener struct {
 	Protocol Protocol
-	Raw      bool     // do not read on the loop: TLS reads for itself
-	Address  string   // for the protocol and for messages
-	file     *os.File // keeps the descriptor open
-	fd       int
-	index    uint16
-	closed   bool // the first loop's
+	// Raw: a connection with a session is not read on the loop, for TLS reads for itself; before that it is, until the protocol
+	// detaches it.
+	Raw     bool
+	Address string // for the protocol and for messages
+	// HeadTimeout replaces that of the engine. On a raw listener it is the time, from accept, for everything up to the first
+	// [Conn.SetTimeout]; what the client sends does not extend it.
+	HeadTimeout time.Duration
+	file        *os.File // keeps the descriptor open
+	fd          int
+	index       uint16
+	closed      bool // the first loop's
 }
 
 func (p *Listener) close() error {
@@ -98,8 +103,8 @@ func New(o Options) (*Engine, error) {
 	}
 	e := &Engine{start: time.Now(), max: int64(o.MaxConns), head: o.HeadTimeout, paused: o.Paused}
 	e.listeners.Store(new([]*Listener))
-	for range o.Loops {
-		l, err := newLoop(e)
+	for i := range o.Loops {
+		l, err := newLoop(e, i)
 		if err != nil {
 			e.Close()
 			return nil, err
@@ -127,6 +132,9 @@ func (e *Engine) Listen(file *os.File, l Listener) error {
 	}
 	if err := unix.SetNonblock(l.fd, true); err != nil {
 		return fmt.Errorf("listen on %s: %w", l.Address, err)
+	}
+	if l.HeadTimeout <= 0 {
+		l.HeadTimeout = e.head
 	}
 	listeners := slices.Clone(*e.listeners.Load())
 	l.file, l.index = file, uint16(len(listeners))
@@ -168,6 +176,25 @@ func (e *Engine) Close() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// lead is how many connections more than another a loop may have before it gets no more of them.
+const lead = 16
+
+// deal returns the loop for a new connection: each in turn, so that short connections are shared out like lasting ones, but
+// not one that has clearly more than the emptiest. Accepting loop only.
+func (e *Engine) deal() *loop {
+	least := e.loops[0]
+	for _, l := range e.loops[1:] {
+		if l.open.Load() < least.open.Load() {
+			least = l
+		}
+	}
+	e.next = (e.next + 1) % len(e.loops)
+	if l := e.loops[e.next]; l.open.Load() < least.open.Load()+lead {
+		return l
+	}
+	return least
 }
 
 // Stats are counts at one instant.

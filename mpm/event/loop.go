@@ -31,6 +31,7 @@ const (
 // loop is one epoll instance and the goroutine that waits for it. Everything is owned by that goroutine, except where noted.
 type loop struct {
 	engine  *Engine
+	number  int
 	epfd    int
 	file    *os.File // epfd in Go's poller: an idle loop is a parked goroutine, which holds no thread
 	raw     syscall.RawConn
@@ -42,17 +43,18 @@ type loop struct {
 	paused  []*Listener
 	starved bool      // accepting has paused, and the table is not much emptier since
 	conns   sync.Pool // of *Conn; got by this loop only, see Conn.wake
+	executors
 
 	shedding atomic.Bool // the next tick is to close some idle connections
 
-	mu      sync.Mutex // guards what follows; of the table the free list and growth of the table
-	open    int
-	ticking bool // a tick is set. A later one must not replace it: connections that come and go would put it off for ever
-	woken   bool // a tick is wanted that has not begun
+	mu      sync.Mutex   // guards what follows; of the table the free list and growth of the table
+	open    atomic.Int32 // connections; the accepting loop reads it without mu
+	ticking bool         // a tick is set. A later one must not replace it: connections that come and go would put it off for ever
+	woken   bool         // a tick is wanted that has not begun
 	table   table
 }
 
-func newLoop(e *Engine) (*loop, error) {
+func newLoop(e *Engine, number int) (*loop, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("create an epoll instance: %w", err)
@@ -60,7 +62,7 @@ func newLoop(e *Engine) (*loop, error) {
 	if err := unix.SetNonblock(epfd, true); err != nil {
 		return nil, errors.Join(err, unix.Close(epfd))
 	}
-	l := &loop{engine: e, epfd: epfd, buf: make([]byte, partialSize+readSize), conns: sync.Pool{New: newConn}}
+	l := &loop{engine: e, number: number, epfd: epfd, buf: make([]byte, partialSize+readSize), conns: sync.Pool{New: newConn}, executors: newExecutors()}
 	l.file = os.NewFile(uintptr(epfd), "epoll")
 	if l.raw, err = l.file.SyscallConn(); err != nil {
 		return nil, errors.Join(err, l.file.Close())
@@ -86,6 +88,7 @@ func (l *loop) run() {
 			l.tick()
 		default:
 			l.abandon()
+			close(l.jobs)
 			return
 		}
 	}
@@ -190,9 +193,12 @@ func (l *loop) accept(p *Listener) (more bool) {
 		fd, errno := accept4(p.fd, &rsa)
 		switch errno {
 		case 0:
-			to := l.engine.loops[l.engine.next%uint32(len(l.engine.loops))]
-			l.engine.next++
-			to.add(fd, p, &rsa)
+			to := l.engine.deal()
+			if index, en := to.add(fd, p, &rsa); to == l && !p.Raw {
+				l.welcome(index, en)
+			} else if to.register(index, en) != nil {
+				to.release(index, en)
+			}
 		case unix.EAGAIN:
 			return false
 		case unix.EINTR, unix.ECONNABORTED:
@@ -225,7 +231,7 @@ func (l *loop) pause(p *Listener, err error) {
 // they had some time for it.
 func (l *loop) shed() {
 	oldest := ^uint32(0)
-	fresh := l.engine.after(l.engine.head - freshTime)
+	fresh := l.engine.now() - min(l.engine.now(), uint32(freshTime/time.Second))
 	l.parked(func(_ uint32, en *entry) {
 		if en.requests > 0 {
 			oldest = min(oldest, en.deadline.Load())
@@ -233,7 +239,7 @@ func (l *loop) shed() {
 	})
 	l.parked(func(index uint32, en *entry) {
 		d := en.deadline.Load()
-		if en.requests > 0 && d <= oldest || en.requests == 0 && oldest == ^uint32(0) && d <= fresh {
+		if en.requests > 0 && d <= oldest || en.requests == 0 && oldest == ^uint32(0) && en.born <= fresh {
 			l.release(index, en)
 		}
 	})
@@ -248,15 +254,15 @@ func (l *loop) parked(visit func(index uint32, en *entry)) {
 	})
 }
 
-// add makes a new connection an entry of this loop. It is called from the accepting loop.
-func (l *loop) add(fd int, p *Listener, rsa *unix.RawSockaddrAny) {
+// add makes a new connection an entry of this loop, which is to register it next. It is called from the accepting loop.
+func (l *loop) add(fd int, p *Listener, rsa *unix.RawSockaddrAny) (index uint32, en *entry) {
 	l.mu.Lock()
 	if len(l.table.free) == 0 {
 		l.table.grow()
 	}
-	index := l.table.free[len(l.table.free)-1]
+	index = l.table.free[len(l.table.free)-1]
 	l.table.free = l.table.free[:len(l.table.free)-1]
-	l.open++
+	l.open.Add(1)
 	if !l.ticking {
 		l.ticking = true
 		l.setTick(time.Now().Add(time.Second))
@@ -265,18 +271,41 @@ func (l *loop) add(fd int, p *Listener, rsa *unix.RawSockaddrAny) {
 	l.engine.open.Add(1)
 	l.engine.accepted.Add(1)
 
-	en := l.table.entry(index)
-	en.fd, en.listener, en.requests, en.drained, en.born = int32(fd), p.index, 0, 0, l.engine.now()
+	en = l.table.entry(index)
+	en.fd, en.listener, en.watched, en.requests, en.drained, en.born = int32(fd), p.index, true, 0, 0, l.engine.now()
 	en.setPeer(rsa)
-	en.deadline.Store(l.engine.after(l.engine.head))
+	en.deadline.Store(l.engine.after(p.HeadTimeout))
 	en.state.Store(stateParked)
+	return index, en
+}
+
+// welcome looks at once for the request of a new connection of the accepting loop: one that ends with its answer is never put
+// into epoll.
+func (l *loop) welcome(index uint32, en *entry) {
+	gen := en.gen.Load()
+	en.watched = false
+	l.readable(index, en, 0)
+	if en.gen.Load() == gen && en.state.Load()&stateMask == stateParked && l.watch(index, en) != nil {
+		l.release(index, en)
+	}
+}
+
+// watch registers a connection if that was not done yet.
+func (l *loop) watch(index uint32, en *entry) error {
+	if en.watched {
+		return nil
+	}
+	en.watched = true
+	return l.register(index, en)
+}
+
+// register has epoll tell of a connection, from now until it is closed; what is there already comes as an event, too.
+func (l *loop) register(index uint32, en *entry) error {
 	ev := unix.EpollEvent{
 		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
 		Fd:     int32(index), Pad: int32(en.gen.Load()),
 	}
-	if err := unix.EpollCtl(l.epfd, unix.EPOLL_CTL_ADD, fd, &ev); err != nil {
-		l.release(index, en)
-	}
+	return epollAdd(l.epfd, int(en.fd), &ev)
 }
 
 // release closes a connection and frees its place: the one place where a connection's descriptor is closed. The caller owns
@@ -289,11 +318,10 @@ func (l *loop) release(index uint32, en *entry) {
 	en.gen.Add(1)
 	en.deadline.Store(0)
 	en.state.Store(stateFree)
-	// Nothing can be done about an error of close(2), and the descriptor is gone in any case.
-	_ = unix.Close(fd)
+	closeSocket(fd)
 	l.mu.Lock()
 	l.table.free = append(l.table.free, index)
-	l.open--
+	l.open.Add(-1)
 	l.mu.Unlock()
 	l.engine.open.Add(-1)
 }
@@ -301,13 +329,13 @@ func (l *loop) release(index uint32, en *entry) {
 // readable reads what a parked connection has sent and shows it to the protocol. flags are those of the event.
 func (l *loop) readable(index uint32, en *entry, flags uint32) {
 	p := l.listener(en.listener)
-	if p.Raw {
+	ch, i := l.table.chunk(index), index%chunkSize
+	if p.Raw && ch.session[i] != nil {
 		l.detach(index, en, p, nil, flags)
 		return
 	}
 	// An event counts as read once a read was short; not if the client has closed, for then the end of file is still to come.
 	flags &^= flagReadable
-	ch, i := l.table.chunk(index), index%chunkSize
 	for {
 		kept := 0
 		if part := ch.partial[i]; part != nil {
@@ -362,7 +390,7 @@ func (l *loop) sent(index uint32, en *entry, v Verdict, rest []byte, flags uint3
 	}
 	n, errno := write(int(en.fd), out)
 	switch {
-	case errno != 0 && errno != unix.EAGAIN:
+	case errno != 0 && errno != unix.EAGAIN && l.turn.then == nil:
 		l.release(index, en)
 		return false
 	case n < len(out):
@@ -381,21 +409,32 @@ func (l *loop) keep(ch *chunk, i uint32, en *entry, rest []byte, first bool) {
 		ch.partial[i] = nil
 		return
 	}
-	kept := append([]byte(nil), rest...)
-	ch.partial[i] = &kept
-	head := uint32(l.engine.head / time.Second)
+	if part := ch.partial[i]; part != nil {
+		*part = append((*part)[:0], rest...)
+	} else {
+		kept := append([]byte(nil), rest...)
+		ch.partial[i] = &kept
+	}
 	if first {
 		en.begun = l.engine.now()
 	}
+	p := l.listener(en.listener)
+	if p.Raw {
+		return // the deadline of accept holds
+	}
+	head := uint32(p.HeadTimeout / time.Second)
 	// A slow but honest sender gets a second for every headRate bytes, up to one more timeout.
-	en.deadline.Store(en.begun + head + min(uint32(len(kept)/headRate), head))
+	en.deadline.Store(en.begun + head + min(uint32(len(rest)/headRate), head))
 }
 
 // linger half closes a connection and throws away what still comes in, so that a reset does not overtake the answer
 // (RFC 9112 §9.6).
 func (l *loop) linger(index uint32, en *entry) {
-	// It fails when the client has reset the connection: discard sees that.
-	_ = unix.Shutdown(int(en.fd), unix.SHUT_WR)
+	if l.watch(index, en) != nil {
+		l.release(index, en)
+		return
+	}
+	shutdown(int(en.fd))
 	en.drained = 0
 	en.deadline.Store(l.engine.after(lingerTime))
 	en.set(stateLinger, flagPark|flagWritable)
@@ -426,13 +465,12 @@ func drain(en *entry, buf []byte) (end bool) {
 // tick closes what is overdue and tries paused listeners again.
 func (l *loop) tick() {
 	l.mu.Lock()
-	open := l.open
 	l.woken = false
 	l.mu.Unlock()
 	if l.shedding.Swap(false) {
 		l.shed()
 	}
-	if open > 0 {
+	if l.open.Load() > 0 {
 		l.sweep()
 	}
 	l.resume()
@@ -444,7 +482,7 @@ func (l *loop) tick() {
 	switch {
 	case l.woken:
 		l.setTick(time.Now())
-	case l.open == 0 && len(l.paused) == 0:
+	case l.open.Load() == 0 && len(l.paused) == 0:
 		l.ticking = false
 		l.setTick(time.Time{})
 	default:

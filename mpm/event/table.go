@@ -41,6 +41,7 @@ type entry struct {
 	listener uint16
 	port     uint16
 	family   uint8 // 4, 6, or 0 for a unix socket
+	watched  bool  // epoll tells of it
 	addr     [16]byte
 }
 

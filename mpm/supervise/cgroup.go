@@ -258,15 +258,27 @@ func (g *groups) newChild(p *pool) (*childGroup, error) {
 	if p.group == "" {
 		return nil, nil
 	}
+	return g.newGroup(p, p.Cgroup.ChildMemoryMax)
+}
+
+// newParent makes that of the parent of the children of p. What these share is charged to it as well.
+func (g *groups) newParent(p *pool) (*childGroup, error) {
+	if p.group == "" {
+		return nil, nil
+	}
+	return g.newGroup(p, 0)
+}
+
+func (g *groups) newGroup(p *pool, memoryMax int64) (*childGroup, error) {
 	g.count++
 	path := filepath.Join(p.group, strconv.FormatUint(g.count, 10))
 	if err := os.Mkdir(path, 0o755); err != nil {
 		return nil, err
 	}
-	if limit := p.Cgroup.ChildMemoryMax; limit > 0 {
+	if memoryMax > 0 {
 		// Where the controller is missing, openGroups has said so.
-		writeGroup(path, "memory.max", strconv.FormatInt(limit, 10)) //nolint:errcheck // see above
-		writeGroup(path, "memory.oom.group", "1")                    //nolint:errcheck // see above
+		writeGroup(path, "memory.max", strconv.FormatInt(memoryMax, 10)) //nolint:errcheck // see above
+		writeGroup(path, "memory.oom.group", "1")                        //nolint:errcheck // see above
 	}
 	folder, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
@@ -274,6 +286,11 @@ func (g *groups) newChild(p *pool) (*childGroup, error) {
 		return nil, err
 	}
 	return &childGroup{path, folder}, nil
+}
+
+// take moves a process into the group that was forked elsewhere.
+func (c *childGroup) take(pid int) error {
+	return errors.Join(writeGroup(c.path, "cgroup.procs", strconv.Itoa(pid)), c.folder.Close())
 }
 
 // oomKills is how many processes of the group the kernel ended for want of memory.

@@ -18,6 +18,7 @@ import (
 type pool struct {
 	Pool
 	slots   map[int]*child
+	parent  *parent // of the children; nil: none runs
 	refusal limiter
 	group   string // folder of its control group; empty: none
 }
@@ -30,7 +31,9 @@ type child struct {
 	generation int
 	socket     string      // name in the socket folder
 	group      *childGroup // nil: none
-	output     *os.File    // read end of its standard output and error: for the fronts, never read here
+	output     *os.File    // read end of its standard output and error: for the fronts, never read here; nil: its parent has it
+
+	bereaved unix.WaitStatus // what is told of its end, since its parent has ended; 0: that has not
 }
 
 // message tells a front of c.
@@ -57,15 +60,33 @@ func (s *supervisor) startChild(m ctl.Message, now time.Time) {
 		s.refuse(m, err, now)
 		return
 	}
+	if p.FPM {
+		s.startForked(p, m, now)
+		return
+	}
 	c, err := s.forkChild(p, m.Slot, now)
 	if err != nil {
 		s.send(failed(m, err), nil, nil)
 		return
 	}
-	p.slots[c.slot] = c
-	s.children[c.pid] = c
 	s.warden.guard(c.pid)
-	s.send(c.message(s.folder, now), c.output, nil)
+	s.enter(c, now)
+}
+
+// enter puts a child that runs into the books and tells the front.
+func (s *supervisor) enter(c *child, now time.Time) {
+	c.pool.slots[c.slot] = c
+	s.children[c.pid] = c
+	s.announce(c, now)
+}
+
+// announce tells the front of a child.
+func (s *supervisor) announce(c *child, now time.Time) {
+	output := c.output
+	if output == nil {
+		output = s.null
+	}
+	s.send(c.message(s.folder, now), output, nil)
 }
 
 // admit checks a Start against the plan and what runs.
@@ -140,6 +161,10 @@ func (s *supervisor) unmakeChild(c *child) error {
 	if c.group != nil {
 		s.groups.bury(c.group)
 	}
+	if c.held != nil { // its socket is that of the place
+		c.held.close()
+		return nil
+	}
 	var err error
 	if c.pool.OwnSocket {
 		err = s.folder.removeOwn(c.socket, ownerOf(c.pool.Credential))
@@ -148,23 +173,32 @@ func (s *supervisor) unmakeChild(c *child) error {
 }
 
 func (s *supervisor) forkWithOutput(c *child, listener int) error {
-	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
-		return fmt.Errorf("pipe: %w", err)
-	}
-	defer unix.Close(pipe[1])                                    //nolint:errcheck // the child has it
-	c.output = os.NewFile(uintptr(pipe[0]), "output of a child") // blocking still: so the runtime's poller does not get it
-	err := unix.SetNonblock(pipe[0], true)                       // for the front's poller; the child's end stays blocking
-	if err == nil {
-		c.pid, err = s.start(c, uintptr(listener), uintptr(pipe[1]))
-	}
+	output, end, err := outputPipe()
 	if err != nil {
-		return errors.Join(err, c.output.Close())
+		return err
+	}
+	defer unix.Close(end) //nolint:errcheck // the child has it
+	c.output = output
+	if c.pid, err = s.start(c, uintptr(listener), uintptr(end)); err != nil {
+		return errors.Join(err, output.Close())
 	}
 	return nil
 }
 
-// start forks c, by way of a launcher if its pool needs one.
+// outputPipe makes the pipe of a process's output: our end, and the process's.
+func outputPipe() (output *os.File, end int, err error) {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return nil, -1, fmt.Errorf("pipe: %w", err)
+	}
+	output = os.NewFile(uintptr(pipe[0]), "output of a child") // blocking still: so the runtime's poller does not get it
+	if err := unix.SetNonblock(pipe[0], true); err != nil {    // for the front's poller; the process's end stays blocking
+		return nil, -1, errors.Join(fmt.Errorf("pipe: %w", err), output.Close(), unix.Close(pipe[1]))
+	}
+	return output, pipe[1], nil
+}
+
+// start forks c.
 func (s *supervisor) start(c *child, listener, output uintptr) (pid int, err error) {
 	p := c.pool
 	i := image{
@@ -179,9 +213,14 @@ func (s *supervisor) start(c *child, listener, output uintptr) (pid int, err err
 		folder := s.folder.ownFolderOf(c.socket, ownerOf(p.Credential))
 		i.args, i.env = withSocket(p, filepath.Join(folder, filepath.Base(ctl.OwnSocket(c.socket))))
 	}
-	if c.group != nil {
-		i.cgroup = c.group.folder
-		defer closeFile(c.group.folder)
+	return s.spawn(i, p, c.group)
+}
+
+// spawn starts an image for a pool, in a control group unless that is nil, and by way of a launcher if the pool needs one.
+func (s *supervisor) spawn(i image, p *pool, group *childGroup) (pid int, err error) {
+	if group != nil {
+		i.cgroup = group.folder
+		defer closeFile(group.folder)
 	}
 	if p.launched() {
 		var order *os.File

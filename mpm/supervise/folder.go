@@ -204,6 +204,20 @@ func (d *socketFolder) bind(fd int, name string, waiting int) error {
 	return nil
 }
 
+// knock connects to a socket and hangs up. One with no room for another connection needs no knock.
+func (d *socketFolder) knock(name string) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("/proc/self/fd/%d/%s", d.dir.Fd(), name)})
+	if errors.Is(err, unix.EAGAIN) {
+		return nil
+	}
+	return named("connect to", filepath.Join(d.path, name), err)
+}
+
 // ownFolderOf names the folder in which the program of user o finds, or makes, the socket beside the one of this name.
 func (d *socketFolder) ownFolderOf(name string, o owner) string {
 	folder := filepath.Dir(ctl.OwnSocket(name))

@@ -96,8 +96,11 @@ func (s *supervisor) handOver(now time.Time) {
 	for _, l := range s.sockets {
 		s.send(ctl.Message{Kind: ctl.Listener, Address: l.address}, l.file, nil)
 	}
+	for _, p := range s.parents {
+		s.introduce(p)
+	}
 	for _, c := range s.children {
-		s.send(c.message(s.folder, now), c.output, nil)
+		s.announce(c, now)
 	}
 	s.send(ctl.Message{Kind: ctl.Setup, Generation: s.plan.Generation}, s.setup, nil)
 }

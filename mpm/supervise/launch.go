@@ -159,6 +159,9 @@ func (s *supervisor) launcher(i image, p *pool) (image, *os.File, error) {
 		return image{}, nil, explainFork(i, errors.Unwrap(err)) // as without a launcher, which could only end and say so
 	}
 	limits := p.Limits
+	if p.FPM {
+		limits = p.parentLimits()
+	}
 	if p.OwnSocket && limits.Umask == nil && ownerOf(p.Credential) != s.folder.owner {
 		limits.Umask = new(ownSocketUmask)
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gateway/internal/ctl"
 )
 
 // oomScore is added to the supervisor's own oom_score_adj for children: when memory is short, one of them goes first.
@@ -79,7 +81,10 @@ func (s *supervisor) endedByOOM(c *child, status unix.WaitStatus, now time.Time)
 	if c.group != nil && c.group.oomKills() > 0 {
 		return true
 	}
-	return status.Signaled() && status.Signal() == unix.SIGKILL && !c.killed && s.ooms.claim(now)
+	if c.killed || status != ctl.Unseen && (!status.Signaled() || status.Signal() != unix.SIGKILL) {
+		return false
+	}
+	return s.ooms.claim(now)
 }
 
 // countIn reads one number of a file that has lines of a name and a number; 0 when there is none.

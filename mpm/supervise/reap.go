@@ -13,37 +13,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a process that we started and did not reap yet. Only such a one may be signalled: until then the
-// kernel keeps its pid, and that of its group, for it.
+// process is a process that we started and did not reap yet. Only such a one may be signalled by its pid: until then the
+// kernel keeps that, and that of its group, for it.
 type process struct {
 	pid     int
 	started time.Time
 	climb   climb
 	killed  bool // we have sent SIGKILL
+	quits   bool // it is php-fpm, which finishes what it does at SIGQUIT, and at SIGTERM nothing
+
+	held *held // how one is held that is not our own child; nil: it is
 }
 
 func (p *process) signal(r rung) {
-	target := p.pid
-	if r.group {
-		target = -p.pid
+	if p.quits && r.signal == syscall.SIGTERM && !r.group {
+		r.signal = syscall.SIGQUIT
 	}
 	if r.signal == syscall.SIGKILL {
 		p.killed = true
+	}
+	if p.held != nil {
+		p.held.signal(r)
+		return
+	}
+	target := p.pid
+	if r.group {
+		target = -p.pid
 	}
 	unix.Kill(target, r.signal) //nolint:errcheck // ESRCH: it is a zombie already; EPERM can't be: it is a child
 }
 
 // reap buries everybody who died, the orphans that we inherited too.
 func (s *supervisor) reap(now time.Time) {
-	for {
-		z, ok := nextZombie()
-		if !ok {
-			return
-		}
-		c := s.children[z.pid]
+	for z, ok := nextZombie(); ok; z, ok = nextZombie() {
+		c, par := s.children[z.pid], s.parents[z.pid]
 		f := s.front
 		switch {
-		case c != nil:
+		case par != nil:
+			par.endGroup()
+			s.buryParent(par, wait(z.pid), now)
+		case c != nil && c.held == nil:
 			if z.endGroup(&c.process) && c.group != nil {
 				c.group.kill()
 			}
@@ -58,6 +67,7 @@ func (s *supervisor) reap(now time.Time) {
 			s.groups.sweep() // what kept a group busy may have been this one
 		}
 	}
+	s.reapForked(now)
 }
 
 // zombie is a process that died and still holds its pid.
@@ -135,7 +145,7 @@ func (s *supervisor) killOrphans() bool {
 	found := false
 	for _, n := range names {
 		pid, err := strconv.Atoi(n.Name())
-		if err != nil || s.children[pid] != nil || pid == s.warden.pid || parentOf(pid) != os.Getpid() {
+		if err != nil || s.children[pid] != nil || s.parents[pid] != nil || pid == s.warden.pid || parentOf(pid) != os.Getpid() {
 			continue
 		}
 		found = true

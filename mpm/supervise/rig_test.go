@@ -77,6 +77,7 @@ type setting struct {
 	Plan         Plan
 	ReadyTimeout time.Duration
 	Heartbeat    time.Duration
+	FPMIdle      time.Duration
 	Ladder       []time.Duration // the TERMs, then the KILL; nil: as in production
 }
 
@@ -93,6 +94,9 @@ func supervisorRole() int {
 	}
 	if set.Heartbeat > 0 {
 		s.heartbeat = set.Heartbeat
+	}
+	if set.FPMIdle > 0 {
+		s.fpmIdle = set.FPMIdle
 	}
 	if set.Ladder != nil {
 		s.stopLadder = func() []rung { return shortLadder(set.Ladder) }
@@ -244,7 +248,7 @@ func (r *relay) listen() int {
 			}
 		case ctl.Listener:
 			go r.serve(files[0])
-		case ctl.Child:
+		case ctl.Child, ctl.Parent:
 			go r.follow(m.PID, files[0])
 		case ctl.Status:
 			fmt.Fprintf(files[0], "{\"front_pid\":%d}\n", os.Getpid())

@@ -32,6 +32,7 @@ type supervisor struct {
 	stopLadder   func() []rung
 	readyTimeout time.Duration
 	heartbeat    time.Duration
+	fpmIdle      time.Duration
 	clock        func() time.Time
 
 	// Made by prepare, which appends to undo how to unmake it.
@@ -59,6 +60,7 @@ type supervisor struct {
 	restartAt   time.Time
 	pools       map[string]*pool
 	children    map[int]*child // by pid
+	parents     map[int]*parent
 	warden      warden
 	ooms        oomWatch
 	refusal     limiter // for pools that do not exist
@@ -84,6 +86,7 @@ func newSupervisor(p Plan, log Logger) *supervisor {
 		stopLadder:   stopLadder,
 		readyTimeout: readyTimeout,
 		heartbeat:    heartbeatPeriod,
+		fpmIdle:      fpmIdle,
 		clock:        time.Now,
 		signals:      make(chan os.Signal, 8),
 		deaths:       make(chan os.Signal, 1),
@@ -92,6 +95,7 @@ func newSupervisor(p Plan, log Logger) *supervisor {
 		ooms:         newOOMWatch(),
 		pools:        make(map[string]*pool, len(p.Pools)),
 		children:     make(map[int]*child),
+		parents:      make(map[int]*parent),
 	}
 	for _, pl := range p.Pools {
 		s.pools[pl.Name] = &pool{Pool: pl, slots: make(map[int]*child)}
@@ -282,6 +286,7 @@ func (s *supervisor) loop() {
 		next := s.advance(s.clock())
 		if s.stop.phase == finished {
 			s.abandonFront()
+			s.abandonForked()
 			return
 		}
 		if next.IsZero() {
@@ -321,6 +326,9 @@ func (s *supervisor) advance(now time.Time) time.Time {
 	}
 	for _, c := range s.children {
 		c.advance(now, &next)
+	}
+	for _, p := range s.parents {
+		s.parentDue(p, now, &next)
 	}
 	return next.Time
 }

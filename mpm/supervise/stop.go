@@ -83,6 +83,9 @@ func (s *supervisor) endAll(now time.Time, f force) {
 	for _, c := range s.children {
 		c.climb.begin(now, f, ladder())
 	}
+	for _, p := range s.parents {
+		p.climb.begin(now, f, ladder())
+	}
 }
 
 // stopDue goes on with the stop as far as it can.
@@ -125,12 +128,15 @@ func (s *supervisor) lastForce() force {
 }
 
 func (s *supervisor) endDue(now time.Time, next *soonest) {
-	if len(s.children) > 0 && now.Before(s.stop.giveUp) {
+	if len(s.children)+len(s.parents) > 0 && now.Before(s.stop.giveUp) {
 		next.add(s.stop.giveUp)
 		return
 	}
 	for pid, c := range s.children {
 		s.log.Errorw("child does not end after SIGKILL: leaving it", "pool", c.pool.Name, "pid", pid)
+	}
+	for pid, p := range s.parents {
+		s.log.Errorw("parent of a pool's children does not end after SIGKILL: leaving it", "pool", p.pool.Name, "pid", pid)
 	}
 	s.stop.phase, s.stop.giveUp = sweeping, now.Add(sweepTimeout)
 }

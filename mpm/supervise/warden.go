@@ -73,7 +73,12 @@ func (s *supervisor) startWarden(now time.Time) error {
 	if s.front != nil {
 		w.guard(s.front.pid)
 	}
-	for pid := range s.children {
+	for pid, c := range s.children {
+		if c.held == nil { // else its parent leads the session
+			w.guard(pid)
+		}
+	}
+	for pid := range s.parents {
 		w.guard(pid)
 	}
 	return nil

@@ -185,7 +185,7 @@ func (w *watch) end() (killed int) {
 	for deadline := time.Now().Add(endTimeout); quiet < 2 && time.Now().Before(deadline); time.Sleep(endPause) {
 		quiet++
 		for _, m := range w.members(census()) {
-			if m.kill() {
+			if m.send(unix.SIGKILL) {
 				seen[m.pid], quiet = true, 0
 			}
 		}
@@ -193,15 +193,15 @@ func (w *watch) end() (killed int) {
 	return len(seen)
 }
 
-// kill reports whether there was somebody to kill. The descriptor makes sure that it is still the one that was looked at.
-func (m member) kill() bool {
+// send reports whether there was somebody to signal. The descriptor makes sure that it is still the one that was looked at.
+func (m member) send(sig syscall.Signal) bool {
 	fields := statFields(m.pid)
 	if len(fields) == 0 || fields[0] == "Z" || fields[0] == "X" {
 		return false
 	}
 	fd, err := unix.PidfdOpen(m.pid, 0)
 	if errors.Is(err, unix.ENOSYS) { // Linux before 5.3
-		return unix.Kill(m.pid, unix.SIGKILL) == nil
+		return unix.Kill(m.pid, sig) == nil
 	}
 	if err != nil {
 		return false
@@ -210,5 +210,5 @@ func (m member) kill() bool {
 	if session, err := unix.Getsid(m.pid); err != nil || session != m.session {
 		return false
 	}
-	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0) == nil
+	return unix.PidfdSendSignal(fd, sig, nil, 0) == nil
 }

@@ -148,28 +148,40 @@ func (r *Response) start(body io.Reader, bodyLen int64) {
 // send writes what stands in conn.out, then the body as STDIN records. A body that ends short is not finished with the empty
 // record that means its end: php-cgi would wait for the rest for ever, and take the next request for it.
 func (r *Response) send(body io.Reader, left int64) {
+	beside := r.done != nil   // a body that is written beside the reading, as it comes
+	if beside && !r.write() { // php-cgi waits only 5 s for the first byte
+		return
+	}
 	c := r.conn
-	for last := false; !last; c.out = c.out[:0] {
-		n := int(min(left, stdinChunk))
-		left -= int64(n)
-		last = left == 0
-		out, err := appendStdin(c.out, body, n, last)
-		c.out = out
-		if err != nil {
+	for left > 0 {
+		n, err := 0, error(nil)
+		if c.out, n, err = appendStdin(c.out, body, left); err != nil {
 			r.sendErr = fmt.Errorf("%w: %w", ErrBody, err)
-			if r.done != nil {
+			if beside {
 				_ = c.Close() // wakes the reader
 			}
 			return
 		}
-		m, err := c.nc.Write(out)
-		r.sent += int64(m)
-		if err != nil {
-			r.sendErr = err
-			r.writeFailed(err)
+		left -= int64(n)
+		if beside && left > 0 && !r.write() {
 			return
 		}
 	}
+	c.out = appendHeader(c.out, kindStdin, requestID, 0, 0)
+	r.write()
+}
+
+// write sends what stands in conn.out. It reports whether that was possible.
+func (r *Response) write() bool {
+	c := r.conn
+	n, err := c.nc.Write(c.out)
+	c.out = c.out[:0]
+	r.sent += int64(n)
+	if err != nil {
+		r.sendErr = err
+		r.writeFailed(err)
+	}
+	return err == nil
 }
 
 // writeFailed ends the use of the connection. If the application hung up, what it said before can still be read.
@@ -181,21 +193,16 @@ func (r *Response) writeFailed(err error) {
 	}
 }
 
-// appendStdin appends n bytes of the body as one record, and the empty one after the last.
-func appendStdin(dst []byte, body io.Reader, n int, last bool) ([]byte, error) {
-	if n > 0 {
-		dst = slices.Grow(dst, 2*headerSize+n)
-		dst = appendHeader(dst, kindStdin, requestID, n, 0)
-		m, err := io.ReadFull(body, dst[len(dst):len(dst)+n])
-		dst = dst[:len(dst)+m]
-		if err != nil {
-			return dst, unexpected(err)
-		}
+// appendStdin appends one record of the body, of which left bytes are to come: as much as there is without waiting for more.
+func appendStdin(dst []byte, body io.Reader, left int64) (out []byte, n int, err error) {
+	size := int(min(left, stdinChunk))
+	dst = slices.Grow(dst, 2*headerSize+size)
+	begin := len(dst) + headerSize
+	if n, err = io.ReadAtLeast(body, dst[begin:begin+size], 1); err != nil {
+		return dst, 0, unexpected(err)
 	}
-	if last {
-		dst = appendHeader(dst, kindStdin, requestID, 0, 0)
-	}
-	return dst, nil
+	dst = appendHeader(dst, kindStdin, requestID, n, 0)
+	return dst[:len(dst)+n], n, nil
 }
 
 // await waits for the first byte, unless the request already failed in a way that no answer can follow.

@@ -4,13 +4,19 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"os"
+	"syscall"
 )
 
 // stdoutBuffer is how much STDOUT is gathered into one record, and one write.
 const stdoutBuffer = 32 << 10
 
-var errFinished = errors.New("fcgi: write after the handler returned")
+var (
+	errFinished = errors.New("fcgi: write after the handler returned")
+	errNotUnix  = errors.New("fcgi: only a unix socket passes a descriptor")
+)
 
 // Request is one request as the handler of a [Server] sees it. Nothing of it may be used after the handler has returned.
 type Request struct {
@@ -22,6 +28,9 @@ type Request struct {
 	Stderr io.Writer // each Write is sent at once
 	// AppStatus is the exit status to give. The handler sets it before it returns.
 	AppStatus uint32
+	// File is a descriptor that the peer gets with the end of the response (SCM_RIGHTS), on a unix socket; nil: none. The handler
+	// sets it before it returns. It is closed then.
+	File *os.File
 
 	conn    *conn
 	id      uint16
@@ -73,7 +82,15 @@ func (r *Request) end() bool {
 	if r.err == nil {
 		c.out = appendHeader(sealStdout(c.out, r.id), kindStdout, r.id, 0, 0)
 		c.out = appendEnd(c.out, r.id, r.AppStatus, requestComplete)
-		_ = r.writeOut() // sets r.err
+		n, err := r.passFile(c.out)
+		if n < len(c.out) && err == nil {
+			_, err = c.nc.Write(c.out[n:])
+		}
+		c.out = c.out[:0]
+		_ = r.wrote(err) // sets r.err
+	}
+	if r.File != nil {
+		_ = r.File.Close() // the peer has another one
 	}
 	complete := r.err == nil
 	r.err = errFinished
@@ -85,6 +102,24 @@ func (r *Request) endBody(err error) {
 	if r.bodyIn != nil {
 		_ = r.bodyIn.CloseWithError(err)
 	}
+}
+
+// passFile sends r.File beside b, of which the kernel may take a part only. Without a File it does nothing.
+func (r *Request) passFile(b []byte) (n int, err error) {
+	if r.File == nil {
+		return 0, nil
+	}
+	socket, ok := r.conn.nc.(*net.UnixConn)
+	if !ok {
+		return 0, errNotUnix
+	}
+	file, err := r.File.SyscallConn() // File.Fd would make the open file blocking, for the peer too
+	if err != nil {
+		return 0, err
+	}
+	var sent error
+	err = file.Control(func(fd uintptr) { n, _, sent = socket.WriteMsgUnix(b, syscall.UnixRights(int(fd)), nil) })
+	return n, errors.Join(err, sent)
 }
 
 // writeOut writes conn.out. The caller holds conn.wmu.

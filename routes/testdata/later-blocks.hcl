@@ -6,9 +6,9 @@ site "example.com" {
   root   = "/srv/www"
   route "/api/*" {
     pool = "edge"
-    proxy {
-      to = ["http://127.0.0.1:9000"]
+    fastcgi {
+      to = "127.0.0.1:9000"
     }
-    buffer = false
+    rewrite = true
   }
 }

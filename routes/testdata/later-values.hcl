@@ -1,7 +1,7 @@
 pool "php" {
   mpm = "prefork"
   php {
-    share_opcache = true
+    command = ["php-cgi"]
   }
 }
 site "example.com" {

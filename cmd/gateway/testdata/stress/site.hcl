@@ -1,4 +1,5 @@
-# The pools of the stress tests. Each is empty when nobody wants anything, so that nothing of it may be left.
+# The pools of the stress tests. When nobody wants anything each is empty, or has a number of children that is known, so that nothing
+# else may be left.
 
 gateway {
   runtime_dir  = env("RUNTIME")
@@ -54,8 +55,18 @@ pool "small" {
     length = 20
   }
   fastcgi {
-    command = ["python3", "-I", "-S", "program.py"]
+    command = [env("QUICK")]
     env     = { MARKS = env("MARKS") }
+  }
+}
+
+pool "other" {
+  mpm                 = "prefork"
+  spawn               = "ondemand"
+  idle_timeout        = "1s"
+  max_request_workers = 2
+  fastcgi {
+    command = [env("QUICK")]
   }
 }
 
@@ -63,14 +74,44 @@ pool "crowd" {
   mpm                 = "prefork"
   spawn               = "ondemand"
   idle_timeout        = "1s"
-  max_request_workers = 100
+  max_request_workers = 200
   fastcgi {
-    command = ["python3", "-I", "-S", "program.py"]
+    command = [env("QUICK")]
     env     = { MARKS = env("MARKS") }
   }
 }
 
+# Each child too many leaves after another second.
+pool "spare" {
+  mpm                 = "prefork"
+  start_servers       = 2
+  min_spare_servers   = 1
+  max_spare_servers   = 2
+  max_request_workers = 8
+  fastcgi {
+    command = [env("QUICK")]
+    env     = { MARKS = env("MARKS") }
+  }
+}
+
+pool "scripts" {
+  mpm                 = "prefork"
+  spawn               = "static"
+  max_request_workers = 1
+}
+
 pool "once" {
+  mpm                    = "prefork"
+  spawn                  = "ondemand"
+  idle_timeout           = "1s"
+  max_request_workers    = 6
+  max_requests_per_child = 1
+  fastcgi {
+    command = [env("QUICK")]
+  }
+}
+
+pool "php" {
   mpm                    = "prefork"
   spawn                  = "ondemand"
   idle_timeout           = "1s"
@@ -97,11 +138,26 @@ site "localhost" {
   route "/small/*" {
     pool = "small"
   }
+  route "/other/*" {
+    pool = "other"
+  }
   route "/crowd/*" {
     pool = "crowd"
   }
-  route "*.php" {
+  route "/spare/*" {
+    pool = "spare"
+  }
+  route "/cgi-bin/*" {
+    pool = "scripts"
+    cgi {
+      root = "cgi-bin"
+    }
+  }
+  route "/once/*" {
     pool = "once"
+  }
+  route "*.php" {
+    pool = "php"
   }
   route "/*" {
     pool = "edge"

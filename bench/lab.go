@@ -1,0 +1,206 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"embed"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"text/template"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+//go:embed conf
+var templates embed.FS
+
+// lab is a folder with what the servers serve, their configurations and logs, and the processes that were started there.
+type lab struct {
+	dir     string
+	cpu     int // where the servers run
+	started []*started
+}
+
+// started is a process of a lab.
+type started struct {
+	pid   int
+	ended chan struct{} // closed once it was reaped
+}
+
+const (
+	hello      = "hello world\n"
+	wsgiScript = "def application(environ, start_response):\n    start_response('200 OK', [('Content-Type', 'text/plain')])\n    return [b'hello world\\n']\n"
+)
+
+// newLab makes the folder. The processes that the servers leave behind become this one's children, so that close finds them.
+func newLab(cpu int) (*lab, error) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "gateway-bench-")
+	if err != nil {
+		return nil, err
+	}
+	l := &lab{dir: dir, cpu: cpu}
+	if err := l.fill(); err != nil {
+		return nil, errors.Join(err, l.close())
+	}
+	return l, nil
+}
+
+func (l *lab) path(name string) string { return filepath.Join(l.dir, name) }
+
+// fill writes the content. The servers' user can read all but the key.
+func (l *lab) fill() error {
+	err := os.Chmod(l.dir, 0o755)
+	for name, mode := range map[string]os.FileMode{"www": 0o755, "cgi": 0o755, "app": 0o755, "log": 0o777 | os.ModeSticky, "tmp": 0o777 | os.ModeSticky} {
+		err = errors.Join(err, os.Mkdir(l.path(name), 0o755), os.Chmod(l.path(name), mode))
+	}
+	for _, f := range []struct {
+		name, text string
+		mode       os.FileMode
+	}{
+		{"www/1k.html", filler(1 << 10), 0o644},
+		{"www/10k.css", filler(10 << 10), 0o644},
+		{"www/100k.jpg", filler(100 << 10), 0o644},
+		{"www/hello.php", "<?php header('Content-Type: text/plain'); echo \"hello world\\n\";\n", 0o644},
+		{"cgi/hello", "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\nhello world\\n'\n", 0o755},
+		{"app/hello.py", wsgiScript, 0o644},
+		{"mime.types", "text/html html\ntext/css css\nimage/jpeg jpg\n", 0o644},
+	} {
+		err = errors.Join(err, os.WriteFile(l.path(f.name), []byte(f.text), f.mode))
+	}
+	return errors.Join(err, l.certify())
+}
+
+// filler is n bytes that are not all the same.
+func filler(n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte('a' + i*i%26)
+	}
+	return string(b)
+}
+
+// certify writes tls.crt and tls.key.
+func (l *lab) certify() error {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+	}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		os.WriteFile(l.path("tls.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}), 0o644),
+		os.WriteFile(l.path("tls.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600))
+}
+
+// configure writes a configuration: the template of that name, filled with facts. It returns its path.
+func (l *lab) configure(name, template string, facts any) (string, error) {
+	path := l.path(name)
+	f, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	return path, errors.Join(render(f, template, facts), f.Close())
+}
+
+func render(f *os.File, name string, facts any) error {
+	t, err := template.ParseFS(templates, "conf/"+name)
+	if err != nil {
+		return err
+	}
+	return t.Execute(f, facts)
+}
+
+// start runs a server. It leads a session, so an interrupt at the terminal does not reach it, and ends when this process is killed.
+func (l *lab) start(argv ...string) (pid int, err error) {
+	log, err := os.Create(l.path(fmt.Sprintf("log/%s-%d", filepath.Base(argv[0]), len(l.started))))
+	if err != nil {
+		return 0, err
+	}
+	defer log.Close() // the process has its own
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = l.dir, log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
+	if err := pinned(l.cpu, cmd.Start); err != nil {
+		return 0, err
+	}
+	s := &started{pid: cmd.Process.Pid, ended: make(chan struct{})}
+	l.started = append(l.started, s)
+	go func() { // ends with the process
+		defer close(s.ended)
+		_ = cmd.Wait() // how it ends is in its log
+	}()
+	return s.pid, nil
+}
+
+// ladder is how long servers have for an orderly end.
+const ladder = 5 * time.Second
+
+// close ends the servers and everything that descends from them, and removes the folder.
+func (l *lab) close() error {
+	for _, s := range l.started {
+		s.terminate()
+	}
+	patience := time.After(ladder)
+	for _, s := range l.started {
+		select {
+		case <-s.ended:
+		case <-patience:
+			patience = time.After(0) // the others had as much
+		}
+	}
+	return errors.Join(l.bury(), os.RemoveAll(l.dir))
+}
+
+// terminate spares a pid that was reaped: it may be a stranger's by now.
+func (s *started) terminate() {
+	select {
+	case <-s.ended:
+	default:
+		_ = unix.Kill(s.pid, unix.SIGTERM) // it may have ended just now
+	}
+}
+
+// bury kills descendants of this process until none is left but those that only their parent can reap.
+func (l *lab) bury() error {
+	for {
+		all, err := processes()
+		if err != nil {
+			return err
+		}
+		alive := false
+		for pid, p := range all {
+			if pid != os.Getpid() && !p.dead && descends(all, pid, []int{os.Getpid()}) {
+				alive = true
+				_ = unix.Kill(pid, unix.SIGKILL) // it may have ended just now
+			}
+		}
+		if !alive {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}

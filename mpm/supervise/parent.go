@@ -1,0 +1,331 @@
+package supervise
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"gateway/internal/ctl"
+)
+
+const (
+	// maxForked is how many children one parent has at most: so many sockets it can be told of in one environment variable.
+	maxForked = 1024
+
+	// forkTimeout is how long a parent may take to fork a child, its own start included.
+	forkTimeout = 30 * time.Second
+
+	// forkLook is how often to look for a child that is to come.
+	forkLook = 2 * time.Millisecond
+)
+
+// parent is the process that forks the children of a pool, so that they share what it has made: php-fpm's master, and the OPcache.
+// Each place of the pool has a socket, and the parent forks a child when somebody connects to one that has none. Owned by the loop.
+type parent struct {
+	process
+	pool    *pool
+	output  *os.File // read end of what it and its children write: for the fronts, never read here
+	group   *childGroup
+	places  []place
+	coming  map[int]time.Time // places whose child was asked for, and when it is too late for that
+	knockAt time.Time
+}
+
+// place is where a parent has a child at most.
+type place struct {
+	socket   string // name in the socket folder
+	listener int    // never accepted from here
+}
+
+// startForked does what a Start asks: the answer follows when the child is there. One that a front has asked for before it died is
+// still to come.
+func (s *supervisor) startForked(p *pool, m ctl.Message, now time.Time) {
+	if p.parent == nil {
+		if err := s.startParent(p, now); err != nil {
+			s.send(failed(m, err), nil, nil)
+			return
+		}
+	}
+	if _, comes := p.parent.coming[m.Slot]; comes {
+		return
+	}
+	if err := s.folder.knock(p.parent.places[m.Slot].socket); err != nil {
+		s.send(failed(m, err), nil, nil)
+		return
+	}
+	p.parent.coming[m.Slot] = now.Add(forkTimeout)
+}
+
+// startParent starts the parent of a pool's children, which has none yet.
+func (s *supervisor) startParent(p *pool, now time.Time) error {
+	par := &parent{process: process{started: now, quits: true}, pool: p, coming: map[int]time.Time{}, knockAt: now.Add(s.fpmIdle / 3)}
+	if err := s.forkParent(par); err != nil {
+		return errors.Join(err, s.unmakeParent(par))
+	}
+	p.parent = par
+	s.parents[par.pid] = par
+	s.warden.guard(par.pid)
+	s.introduce(par)
+	return nil
+}
+
+func (s *supervisor) forkParent(par *parent) error {
+	paths, err := s.openPlaces(par)
+	if err != nil {
+		return err
+	}
+	if par.group, err = s.groups.newParent(par.pool); err != nil {
+		return fmt.Errorf("control group: %w", err)
+	}
+	var end int
+	if par.output, end, err = outputPipe(); err != nil {
+		return err
+	}
+	defer unix.Close(end) //nolint:errcheck // the parent has it
+	config, err := ctl.NewBlob(fpmConfig(&par.pool.Pool, paths, s.fpmIdle))
+	if err != nil {
+		return err
+	}
+	defer closeFile(config)
+	i := fpmImage(&par.pool.Pool, paths)
+	if i.files, err = s.filesOf(par, end, config); err != nil {
+		return err
+	}
+	par.pid, err = s.spawn(i, par.pool, par.group)
+	return err
+}
+
+// openPlaces makes the sockets of all places and returns their paths.
+func (s *supervisor) openPlaces(par *parent) (paths []string, err error) {
+	for range par.pool.Slots {
+		listener, name, err := s.folder.listen(par.pool)
+		if err != nil {
+			return nil, err
+		}
+		par.places = append(par.places, place{name, listener})
+		paths = append(paths, socketPath(s.folder.runtime.Name(), name))
+	}
+	return paths, nil
+}
+
+// filesOf are the descriptors of a parent: an empty input, its output twice, the sockets, the configuration.
+func (s *supervisor) filesOf(par *parent, output int, config *os.File) ([]uintptr, error) {
+	null, err := ctl.Descriptor(s.null)
+	if err != nil {
+		return nil, err
+	}
+	blob, err := ctl.Descriptor(config)
+	if err != nil {
+		return nil, err
+	}
+	files := []uintptr{uintptr(null), uintptr(output), uintptr(output)}
+	for _, p := range par.places {
+		files = append(files, uintptr(p.listener))
+	}
+	return append(files, uintptr(blob)), nil
+}
+
+// unmakeParent removes what was made for a parent, when it never ran or was reaped.
+func (s *supervisor) unmakeParent(par *parent) error {
+	var errs []error
+	for _, p := range par.places {
+		unix.Close(p.listener)                                              //nolint:errcheck // a socket
+		if err := s.folder.remove(p.socket); !errors.Is(err, unix.ENOENT) { // php-fpm removes what it can
+			errs = append(errs, err)
+		}
+	}
+	if par.group != nil {
+		s.groups.bury(par.group)
+	}
+	closeFile(par.output)
+	return errors.Join(errs...)
+}
+
+// introduce gives the front the output of a parent: a duplicate, because the parent may end before the message leaves.
+func (s *supervisor) introduce(par *parent) {
+	fd, err := ctl.Descriptor(par.output)
+	if err == nil {
+		fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	}
+	if err != nil {
+		s.log.Errorw("output of a pool's parent is not logged", "pool", par.pool.Name, "pid", par.pid, "error", err)
+		return
+	}
+	output := os.NewFile(uintptr(fd), par.output.Name())
+	s.send(ctl.Message{Kind: ctl.Parent, Pool: par.pool.Name, PID: par.pid}, output, output)
+}
+
+// parentDue does what is due for a parent and its children that are to come.
+func (s *supervisor) parentDue(par *parent, now time.Time, next *soonest) {
+	par.advance(now, next)
+	s.welcome(par, now)
+	for slot, late := range par.coming {
+		if !now.Before(late) {
+			s.giveUp(par, slot, fmt.Errorf("php-fpm %d: no child after %v", par.pid, forkTimeout))
+		}
+	}
+	if len(par.coming) > 0 {
+		next.add(now.Add(forkLook))
+	}
+	s.knock(par, now, next)
+}
+
+// welcome finds the children that were asked for.
+func (s *supervisor) welcome(par *parent, now time.Time) {
+	if len(par.coming) == 0 {
+		return
+	}
+	for _, pid := range forkedBy(par.pid) {
+		if s.children[pid] != nil {
+			continue
+		}
+		slot, ok := placeOf(pid)
+		if _, comes := par.coming[slot]; !ok || !comes {
+			continue
+		}
+		c, err := s.adopt(par, slot, pid, now)
+		switch {
+		case err == nil:
+			delete(par.coming, slot)
+			s.enter(c, now)
+		case !errors.Is(err, unix.ESRCH): // else it has ended already, and its parent forks another one
+			s.giveUp(par, slot, err)
+		}
+	}
+}
+
+// adopt makes what a parent has forked a child of the pool.
+func (s *supervisor) adopt(par *parent, slot, pid int, now time.Time) (*child, error) {
+	f, err := hold(par, slot, pid)
+	if err != nil {
+		return nil, err
+	}
+	c := &child{
+		process: process{pid: pid, started: now, quits: true, held: f},
+		pool:    par.pool, slot: slot, generation: s.plan.Generation, socket: par.places[slot].socket,
+	}
+	err = s.openChildGroup(c)
+	if err == nil && c.group != nil {
+		err = c.group.take(pid)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.unmakeChild(c))
+	}
+	exposeToOOM(pid)
+	s.readers.Go(func() { f.await(s.deaths) }) // ends with the child, or when f is closed
+	return c, nil
+}
+
+// giveUp answers for a child that does not come.
+func (s *supervisor) giveUp(par *parent, slot int, err error) {
+	delete(par.coming, slot)
+	s.send(failed(ctl.Message{Pool: par.pool.Name, Slot: slot, Generation: s.plan.Generation}, err), nil, nil)
+}
+
+// knock keeps the children that were asked for from being ended by their parent, which ends those to which nobody connects.
+func (s *supervisor) knock(par *parent, now time.Time, next *soonest) {
+	if len(par.pool.slots) == 0 {
+		return
+	}
+	if !now.Before(par.knockAt) {
+		par.knockAt = now.Add(s.fpmIdle / 3)
+		for slot := range par.pool.slots {
+			if p := par.places[slot]; !readable(p.listener) { // else one waits already
+				s.folder.knock(p.socket) //nolint:errcheck // the next one is as good
+			}
+		}
+	}
+	next.add(par.knockAt)
+}
+
+// forkedBy lists the processes that a process of one thread has forked.
+func forkedBy(pid int) []int {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+	if err != nil {
+		return nil
+	}
+	var pids []int
+	for _, f := range strings.Fields(string(b)) {
+		if n, err := strconv.Atoi(f); err == nil {
+			pids = append(pids, n)
+		}
+	}
+	return pids
+}
+
+// reapForked buries the children that have ended, which their parents reap.
+func (s *supervisor) reapForked(now time.Time) {
+	for _, c := range s.children {
+		if c.held == nil || !c.held.ended() {
+			continue
+		}
+		status := c.fate()
+		if status != peaceful {
+			c.held.family.signal(syscall.SIGKILL)
+			if c.group != nil {
+				c.group.kill()
+			}
+		}
+		s.buryChild(c, status, now)
+	}
+}
+
+// peaceful is the status of a child that left when it was asked to.
+const peaceful unix.WaitStatus = 0
+
+// fate is what is known of the end of a child that somebody else has reaped: what we have done to it.
+func (c *child) fate() unix.WaitStatus {
+	switch {
+	case c.bereaved != 0:
+		return c.bereaved
+	case c.killed:
+		return unix.WaitStatus(syscall.SIGKILL)
+	case c.climb.force >= killing:
+		return unix.WaitStatus(syscall.SIGTERM)
+	case c.climb.force == stopping:
+		return peaceful
+	}
+	return ctl.Unseen
+}
+
+// endGroup kills all children of a parent that died, and what they have started.
+func (par *parent) endGroup() {
+	unix.Kill(-par.pid, syscall.SIGKILL) //nolint:errcheck // ESRCH: nobody is left
+}
+
+// buryParent forgets a parent that was reaped. The next Start starts another one.
+func (s *supervisor) buryParent(par *parent, status unix.WaitStatus, now time.Time) {
+	delete(s.parents, par.pid)
+	par.pool.parent = nil
+	s.warden.release(par.pid)
+	if s.stop.phase == running {
+		s.log.Errorw("parent of a pool's children exited, and they with it: the next one that starts gets another parent",
+			"pool", par.pool.Name, "pid", par.pid, "reason", describe(status), "children", len(par.pool.slots))
+	}
+	if err := s.unmakeParent(par); err != nil {
+		s.log.Warnw("sockets of a pool not removed", "pool", par.pool.Name, "error", err)
+	}
+	for slot := range par.coming {
+		s.giveUp(par, slot, fmt.Errorf("php-fpm %d: %s", par.pid, describe(status)))
+	}
+	fate := unix.WaitStatus(ctl.Unseen) // of the first: one failure is to count as one
+	for _, c := range par.pool.slots {
+		c.killed, c.bereaved = true, fate
+		fate = ctl.Orphaned
+	}
+}
+
+// abandonForked ends the goroutines of children that could not be ended.
+func (s *supervisor) abandonForked() {
+	for _, c := range s.children {
+		if c.held != nil {
+			c.held.close()
+		}
+	}
+}

@@ -1,0 +1,476 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httptrace"
+	"net/textproto"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"gateway/mpm"
+	"gateway/routes"
+)
+
+// proxyGate is an engine whose every route leads to the servers, through an event pool.
+type proxyGate struct {
+	addr string
+	pool *mpm.Pool
+	log  *testLog
+}
+
+func newProxyGate(t testing.TB, cfg routes.Pool, to ...routes.Upstream) *proxyGate {
+	t.Helper()
+	cfg.Name, cfg.MPM, cfg.MaxRequestWorkers = "edge", routes.Event, max(cfg.MaxRequestWorkers, 10)
+	site := routes.Site{Names: []string{"legacy.example"}, Listen: []routes.Listen{{Network: "tcp", Address: ":0"}}, TLS: routes.TLS{Mode: "off"}}
+	site.KeepAliveTimeout = time.Minute
+	site.Routes = []routes.Route{{
+		Pattern: routes.Pattern{Kind: routes.Prefix, Text: "/"}, Pool: "edge", MaxRequestBody: 8 << 20, Proxy: &routes.Proxy{To: to},
+	}}
+	g := &proxyGate{log: newTestLog()}
+	g.pool = mpm.NewPool(cfg, nil, mpm.WithLogger(g.log))
+	c := &routes.Config{Gateway: routes.Gateway{SpoolDir: t.TempDir()}, Pools: []routes.Pool{cfg}, Sites: []routes.Site{site}}
+	s := NewServer(c, map[string]*mpm.Pool{"edge": g.pool}, g.log)
+	t.Cleanup(func() {
+		g.pool.Close()
+		s.Close()
+	})
+	g.addr = serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+		exchangeOf(r).listener = "tcp :0"
+		s.ServeHTTP(w, r)
+	})
+	return g
+}
+
+func (g *proxyGate) ask(t testing.TB, r *http.Request) (*http.Response, string, error) {
+	t.Helper()
+	transport := &http.Transport{DisableCompression: true}
+	defer transport.CloseIdleConnections()
+	resp, err := transport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	return resp, string(body), err
+}
+
+func (g *proxyGate) request(t testing.TB, method, target string, body io.Reader) *http.Request {
+	t.Helper()
+	r, err := http.NewRequestWithContext(t.Context(), method, "http://"+g.addr+target, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// free returns once no request holds a slot.
+func (g *proxyGate) free(t testing.TB) {
+	t.Helper()
+	if err := g.pool.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func serverOf(s *httptest.Server) routes.Upstream {
+	return routes.Upstream{Network: "tcp", Address: s.Listener.Addr().String()}
+}
+
+// scripted is a server that reads one request head on each connection and then does as told.
+func scripted(t testing.TB, answer func(net.Conn)) routes.Upstream {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if r, err := http.ReadRequest(bufio.NewReader(nc)); err == nil {
+				_, _ = io.Copy(io.Discard, r.Body)
+				answer(nc)
+			}
+			nc.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-done
+	})
+	return routes.Upstream{Network: "tcp", Address: l.Addr().String()}
+}
+
+func TestProxyRequests(t *testing.T) {
+	got := make(chan *http.Request, 1)
+	bodies := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		bodies <- string(b)
+		got <- r
+	}))
+	defer server.Close()
+	based := serverOf(server)
+	based.Base = "/a b"
+	plain, below := newProxyGate(t, routes.Pool{}, serverOf(server)), newProxyGate(t, routes.Pool{}, based)
+	large := strings.Repeat("0123456789abcdef", 200<<10/16)
+	for _, row := range []struct {
+		name    string
+		gate    *proxyGate
+		request string
+		uri     string
+		body    string
+		fields  map[string]string
+	}{
+		{"host, query and the spelling of the path stay", plain, "GET /a%20b/%41?q=%20&r HTTP/1.1\r\nHost: legacy.example:81\r\n\r\n", "/a%20b/%41?q=%20&r", "",
+			map[string]string{"Host": "legacy.example:81", "X-Forwarded-Host": "legacy.example:81", "X-Forwarded-Proto": "http", "X-Forwarded-For": "127.0.0.1"}},
+		{"a path with dots is resolved", plain, "GET /a/../b/./c HTTP/1.1\r\nHost: x\r\n\r\n", "/b/c", "", nil},
+		{"a base goes before the path", below, "GET /c%20d?e HTTP/1.1\r\nHost: x\r\n\r\n", "/a%20b/c%20d?e", "", nil},
+		{"what a client says of itself is replaced", plain,
+			"GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: evil\r\nForwarded: for=6.6.6.6\r\n\r\n", "/", "",
+			map[string]string{"X-Forwarded-For": "127.0.0.1", "X-Forwarded-Proto": "http", "X-Forwarded-Host": "x", "Forwarded": ""}},
+		{"fields of the connection end here", plain,
+			"GET / HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, X-Private\r\nX-Private: 1\r\nKeep-Alive: 1\r\nProxy-Connection: 1\r\nTe: gzip\r\nUpgrade: h2c\r\nX-Kept: 1\r\n\r\n", "/", "",
+			map[string]string{"X-Private": "", "Keep-Alive": "", "Proxy-Connection": "", "Te": "", "Upgrade": "", "Connection": "", "X-Kept": "1"}},
+		{"a client that takes trailers is known to", plain, "GET / HTTP/1.1\r\nHost: x\r\nTe: trailers, gzip\r\nConnection: te\r\n\r\n", "/", "", map[string]string{"Te": "trailers"}},
+		{"a chunked body gets a length", plain, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "/", "abcde",
+			map[string]string{"Content-Length": "5", "Transfer-Encoding": ""}},
+		{"a large body is whole", plain, fmt.Sprintf("PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(large), large), "/", large, nil},
+		{"nothing is said of a client without a name", plain, "GET / HTTP/1.0\r\n\r\n", "/", "", map[string]string{"User-Agent": "", "Accept-Encoding": "", "Host": "legacy.example"}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if answer := raw(t, row.gate.addr, row.request, true); !strings.HasPrefix(answer, "HTTP/1.1 200 OK\r\n") {
+				t.Fatalf("the answer is %.300q", answer)
+			}
+			body, r := <-bodies, <-got
+			if r.RequestURI != row.uri || body != row.body {
+				t.Errorf("the server got %q and %d bytes, want %q and %d", r.RequestURI, len(body), row.uri, len(row.body))
+			}
+			r.Header.Set("Host", r.Host)
+			if r.Header.Get("Transfer-Encoding") == "" {
+				r.Header.Set("Transfer-Encoding", strings.Join(r.TransferEncoding, ","))
+			}
+			for name, want := range row.fields {
+				if got := r.Header.Get(name); got != want {
+					t.Errorf("%s is %q, want %q", name, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestProxyResponses(t *testing.T) {
+	say := func(text string) func(net.Conn) {
+		return func(nc net.Conn) { _, _ = io.WriteString(nc, text) }
+	}
+	// hold writes and then waits for the gateway to give up.
+	hold := func(text string) func(net.Conn) {
+		return func(nc net.Conn) {
+			_, _ = io.WriteString(nc, text)
+			_, _ = io.Copy(io.Discard, nc)
+		}
+	}
+	for _, row := range []struct {
+		name    string
+		answer  func(net.Conn)
+		timeout time.Duration
+		status  int
+		body    string
+		cut     bool
+		logged  string
+	}{
+		{"a body up to the end of the connection is whole", say("HTTP/1.0 200 OK\r\n\r\nabc"), 0, 200, "abc", false, ""},
+		{"fields of the connection end here", say("HTTP/1.1 200 OK\r\nConnection: X-Private\r\nX-Private: 1\r\nKeep-Alive: 1\r\nContent-Length: 3\r\n\r\nabc"), 0, 200, "abc", false, ""},
+		{"an early hint comes before the answer", say("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"), 0, 200, "abc", false, ""},
+		{"no HTTP", say("SSH-2.0-OpenSSH\r\n"), 0, 502, "502 Bad Gateway\n", false, "malformed HTTP"},
+		{"no answer", say(""), 0, 502, "502 Bad Gateway\n", false, "no HTTP response"},
+		{"half a head", say("HTTP/1.1 200 OK\r\nA: b"), 0, 502, "502 Bad Gateway\n", false, "unexpected EOF"},
+		{"two lengths", say("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"), 0, 502, "502 Bad Gateway\n", false, "Content-Length"},
+		{"a head without end", say("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("a", maxAnswerHead) + "\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "no HTTP response"},
+		{"an upgrade that nobody asked for", say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "has not asked for"},
+		{"a body that is cut", say("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("a", 80000)), 0, 200, "", true, "cut off"},
+		{"chunks that are cut", say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Accel-Buffering: no\r\n\r\n3\r\nabc\r\n"), 0, 200, "abc", true, "cut off"},
+		{"no answer in time", hold(""), 100 * time.Millisecond, 504, "504 Gateway Timeout\n", false, "request_timeout"},
+		{"no rest in time", hold("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("a", 80000)), 100 * time.Millisecond, 200, "", true, "request_timeout"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			g := newProxyGate(t, routes.Pool{RequestTimeout: row.timeout}, scripted(t, row.answer))
+			resp, body, err := g.ask(t, g.request(t, "GET", "/", nil))
+			if resp.StatusCode != row.status || (err != nil) != row.cut || row.body != "" && body != row.body {
+				t.Errorf("the client got %d, %.40q, %v; want %d, %.40q, cut %t", resp.StatusCode, body, err, row.status, row.body, row.cut)
+			}
+			for _, name := range []string{"X-Private", "Keep-Alive", "X-Accel-Buffering"} {
+				if got := resp.Header.Get(name); got != "" {
+					t.Errorf("%s is %q, want none", name, got)
+				}
+			}
+			g.free(t)
+			if log := g.log.text(); !strings.Contains(log, row.logged) {
+				t.Errorf("the log lacks %q:\n%s", row.logged, log)
+			}
+		})
+	}
+}
+
+// TestProxyEarlyAnswers: informational responses and trailers go on to a client that can take them.
+func TestProxyEarlyAnswers(t *testing.T) {
+	g := newProxyGate(t, routes.Pool{}, scripted(t, func(nc net.Conn) {
+		_, _ = io.WriteString(nc, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nConnection: X-Hop\r\nX-Hop: 1\r\n\r\n"+
+			"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n3\r\nabc\r\n0\r\nX-Sum: 7\r\nX-Late: 8\r\nSet-Cookie: a=b\r\n\r\n")
+	}))
+	var early []string
+	trace := &httptrace.ClientTrace{Got1xxResponse: func(status int, fields textproto.MIMEHeader) error {
+		early = append(early, fmt.Sprint(status, fields))
+		return nil
+	}}
+	r := g.request(t, "GET", "/", nil)
+	resp, body, err := g.ask(t, r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
+	if got, want := strings.Join(early, " "), "100map[] 103map[Link:[</a>]]"; strings.ReplaceAll(got, " map", "map") != want {
+		t.Errorf("early answers are %q, want %q", got, want)
+	}
+	if err != nil || body != "abc" || resp.Header.Get("Link") != "" {
+		t.Errorf("the answer is %q, %v, %v", body, err, resp.Header)
+	}
+	if want := "map[X-Late:[8] X-Sum:[7]]"; fmt.Sprint(resp.Trailer) != want {
+		t.Errorf("the trailer is %v, want %s", resp.Trailer, want)
+	}
+	old := raw(t, g.addr, "GET / HTTP/1.0\r\n\r\n", false)
+	if !strings.HasPrefix(old, "HTTP/1.1 200 OK\r\n") || !strings.HasSuffix(old, "\r\n\r\nabc") || strings.Contains(old, "railer") {
+		t.Errorf("an HTTP/1.0 client gets %q", old)
+	}
+}
+
+func TestProxyTurns(t *testing.T) {
+	name := func(name string) *httptest.Server {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) }))
+		t.Cleanup(s.Close)
+		return s
+	}
+	a, b, gone := name("a"), name("b"), name("gone")
+	gone.Close()
+	ask := func(t *testing.T, g *proxyGate, times int) string {
+		var got strings.Builder
+		for range times {
+			resp, body, err := g.ask(t, g.request(t, "POST", "/", strings.NewReader("once")))
+			if err != nil || resp.StatusCode != 200 {
+				body = fmt.Sprint(resp.StatusCode)
+			}
+			got.WriteString(body)
+		}
+		return got.String()
+	}
+	t.Run("servers take turns", func(t *testing.T) {
+		if got := ask(t, newProxyGate(t, routes.Pool{}, serverOf(a), serverOf(b)), 4); got != "baba" {
+			t.Errorf("they answer %q, want baba", got)
+		}
+	})
+	t.Run("one that takes no connection is passed over", func(t *testing.T) {
+		g := newProxyGate(t, routes.Pool{}, serverOf(a), serverOf(gone))
+		if got := ask(t, g, 4); got != "aaaa" {
+			t.Errorf("they answer %q, want aaaa", got)
+		}
+		if got := strings.Count(g.log.text(), "is passed over"); got != 1 {
+			t.Errorf("that is logged %d times, want once:\n%s", got, g.log.text())
+		}
+	})
+	t.Run("none takes a connection", func(t *testing.T) {
+		g := newProxyGate(t, routes.Pool{}, serverOf(gone))
+		if got := ask(t, g, 1); got != "502" {
+			t.Errorf("the answer is %q, want 502", got)
+		}
+		if log := g.log.text(); !strings.Contains(log, serverOf(gone).Address+": the application takes no connection: dial tcp") {
+			t.Errorf("the log does not tell which server refused:\n%s", log)
+		}
+	})
+	t.Run("a unix socket", func(t *testing.T) {
+		l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := httptest.NewUnstartedServer(a.Config.Handler)
+		s.Listener = l
+		s.Start()
+		defer s.Close()
+		if got := ask(t, newProxyGate(t, routes.Pool{}, routes.Upstream{Network: "unix", Address: l.Addr().String()}), 2); got != "aa" {
+			t.Errorf("it answers %q, want aa", got)
+		}
+	})
+}
+
+// longLived is a server of conversations ("/echo") and event streams, which go on as its channel says.
+func longLived(t testing.TB) (s *httptest.Server, goOn chan<- string, left <-chan struct{}) {
+	t.Helper()
+	events, ended := make(chan string), make(chan struct{}, 10)
+	s = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { ended <- struct{}{} }()
+		switch r.URL.Path {
+		case "/slow":
+			_, _ = io.Copy(io.Discard, r.Body) // the end of the client shows behind it
+			<-r.Context().Done()
+		case "/events":
+			w.Header().Set("Content-Type", "text/event-stream")
+			for {
+				_ = http.NewResponseController(w).Flush() // the loop ends with the client
+				select {
+				case <-r.Context().Done():
+					return
+				case e := <-events:
+					fmt.Fprintf(w, "data: %s\n\n", e)
+				}
+			}
+		case "/echo":
+			nc, rw, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer nc.Close()
+			fmt.Fprintf(nc, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\nSec-WebSocket-Accept: yes\r\n\r\nwelcome", r.Header.Get("Upgrade"))
+			_, _ = io.Copy(nc, rw)
+		}
+	}))
+	t.Cleanup(s.Close)
+	return s, events, ended
+}
+
+// outlive returns when a request that came now has run into request_timeout.
+func (g *proxyGate) outlive(t testing.TB) {
+	t.Helper()
+	if resp, _, err := g.ask(t, g.request(t, "GET", "/slow", nil)); err != nil || resp.StatusCode != 504 {
+		t.Errorf("a slow request gave %d, %v, want 504", resp.StatusCode, err)
+	}
+}
+
+func TestProxyConversation(t *testing.T) {
+	s, _, left := longLived(t)
+	g := newProxyGate(t, routes.Pool{RequestTimeout: 300 * time.Millisecond}, serverOf(s))
+	nc, err := net.Dial("tcp", g.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	fmt.Fprint(nc, "GET /echo HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n")
+	br := bufio.NewReader(nc)
+	resp, err := http.ReadResponse(br, nil)
+	if err != nil || resp.StatusCode != 101 || resp.Header.Get("Upgrade") != "websocket" || resp.Header.Get("Sec-WebSocket-Accept") != "yes" {
+		t.Fatalf("the answer is %v, %v", resp, err)
+	}
+	expect := func(want string) {
+		t.Helper()
+		got := make([]byte, len(want))
+		if _, err := io.ReadFull(br, got); err != nil || string(got) != want {
+			t.Fatalf("the server says %q, %v; want %q", got, err, want)
+		}
+	}
+	expect("welcome")
+	g.outlive(t)
+	<-left
+	fmt.Fprint(nc, "still there?")
+	expect("still there?")
+	nc.Close()
+	<-left
+	g.free(t)
+}
+
+func TestProxyEventStream(t *testing.T) {
+	s, goOn, left := longLived(t)
+	g := newProxyGate(t, routes.Pool{RequestTimeout: 300 * time.Millisecond}, serverOf(s))
+	nc, err := net.Dial("tcp", g.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	fmt.Fprint(nc, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(nc), nil) // before the first event
+	if err != nil || resp.StatusCode != 200 {
+		t.Fatalf("the answer is %v, %v", resp, err)
+	}
+	defer resp.Body.Close()
+	body := bufio.NewReader(resp.Body)
+	for _, event := range []string{"one", "two"} {
+		goOn <- event
+		if got, err := body.ReadString('\n'); err != nil || got != "data: "+event+"\n" {
+			t.Fatalf("the event is %q, %v", got, err)
+		}
+		if _, err := body.Discard(1); err != nil {
+			t.Fatal(err)
+		}
+		g.outlive(t)
+		<-left
+	}
+	nc.Close() // while the server is silent
+	<-left
+	g.free(t)
+}
+
+// TestProxyClientGone: a server that has not answered yet learns that nobody waits.
+func TestProxyClientGone(t *testing.T) {
+	asked, left := make(chan struct{}), make(chan struct{})
+	g := newProxyGate(t, routes.Pool{}, scripted(t, func(nc net.Conn) {
+		close(asked)
+		_, _ = io.Copy(io.Discard, nc)
+		close(left)
+	}))
+	nc, err := net.Dial("tcp", g.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(nc, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-asked
+	nc.Close()
+	<-left
+	g.free(t)
+}
+
+// TestProxyThroughChildren: on a pool with processes a child connects, and nothing that a server does is its fault.
+func TestProxyThroughChildren(t *testing.T) {
+	s, goOn, left := longLived(t)
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	for _, cfg := range []routes.Pool{
+		{MPM: routes.Prefork, MaxRequestWorkers: 2}, {MPM: routes.Worker, ThreadsPerChild: 4, MaxRequestWorkers: 4, ServerLimit: 1},
+	} {
+		t.Run(string(cfg.MPM), func(t *testing.T) {
+			cfg.RequestTimeout = time.Second
+			to := func(prefix string, u routes.Upstream) routes.Route {
+				return routes.Route{Pattern: routes.Pattern{Kind: routes.Prefix, Text: prefix}, Proxy: &routes.Proxy{To: []routes.Upstream{u}}}
+			}
+			g := newGate(t, cfg, nil, to("/gone/", routes.Upstream{Network: "tcp", Address: gone.Listener.Addr().String()}), to("/", serverOf(s)))
+			_, br := dialText(t, g.front(t), "GET /events HTTP/1.1\r\nHost: legacy.example\r\n\r\n")
+			if resp, err := http.ReadResponse(br, nil); err != nil || resp.StatusCode != 200 {
+				t.Fatalf("the answer is %v, %v; log:\n%s", resp, err, g.log.text())
+			}
+			for _, row := range []struct {
+				method, target string
+				status         int
+			}{{"GET", "/slow", 504}, {"POST", "/gone/", 502}, {"POST", "/", 200}, {"POST", "/", 200}} {
+				if resp, got := g.askOK(t, row.method, row.target, "body"); resp.StatusCode != row.status {
+					t.Errorf("%s %s gave %d, %q, want %d; log:\n%s", row.method, row.target, resp.StatusCode, got, row.status, g.log.text())
+				}
+				if row.target != "/gone/" {
+					<-left
+				}
+			}
+			goOn <- "still there"
+			if got, err := br.ReadString('\n'); err == nil && !strings.Contains(got, "data: still there") {
+				got, err = br.ReadString('\n') // behind the length of the chunk
+				if err != nil || got != "data: still there\n" {
+					t.Errorf("the event is %q, %v", got, err)
+				}
+			}
+			if st := g.pool.Status(); st.Slots.Busy != 1 || st.Exits[mpm.ExitCrash]+st.Exits[mpm.ExitDeadline] != 0 {
+				t.Errorf("there are %d busy slots, want that of the stream; exits %v", st.Slots.Busy, st.Exits)
+			}
+		})
+	}
+}

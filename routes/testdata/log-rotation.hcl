@@ -1,0 +1,7 @@
+gateway {
+  access_log {
+    path     = "-"
+    max_size = "100M"
+    keep     = 0
+  }
+}

@@ -1,0 +1,42 @@
+pool "edge" {
+  mpm = "event"
+}
+site "example.com" {
+  listen = [":80"]
+  root   = "/srv/www"
+  route "/none/*" {
+    pool = "edge"
+    proxy {}
+  }
+  route "/empty/*" {
+    pool = "edge"
+    proxy {
+      to = []
+    }
+  }
+  route "/text/*" {
+    pool = "edge"
+    proxy {
+      to = "http://127.0.0.1:9000"
+    }
+  }
+  route "/api/*" {
+    pool = "edge"
+    proxy {
+      to = [
+        "127.0.0.1:9000",
+        "https://127.0.0.1:9000",
+        "ftp://127.0.0.1",
+        "http://",
+        "http://:9000",
+        "http://a b",
+        "http://root:secret@127.0.0.1:9000",
+        "http://127.0.0.1:99999",
+        "http://127.0.0.1:9000/?q=1",
+        "http://127.0.0.1:9000/a/../b",
+        "unix:",
+        "unix:/0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678.sock",
+      ]
+    }
+  }
+}
