@@ -29,6 +29,7 @@ var examples = []struct {
 	folder string
 	test   func(*testing.T, *example)
 }{
+	{"automatic-tls", testAutomaticTLS},
 	{"cgi", testCGI},
 	{"dokuwiki", testDokuWiki},
 	{"gitweb", testGitweb},
@@ -277,6 +278,40 @@ func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// testAutomaticTLS puts a CA of the test in the place of Let's Encrypt.
+func testAutomaticTLS(t *testing.T, e *example) {
+	secure, err := gatewaytest.FreeAddress()
+	check(t, err)
+	ca, err := gatewaytest.StartPebble(t.TempDir(), gatewaytest.PebbleSettings{HTTP: e.address, TLS: secure})
+	check(t, err)
+	t.Cleanup(func() { check(t, ca.Stop()) })
+	roots, err := os.ReadFile(ca.Roots)
+	check(t, err)
+	check(t, os.WriteFile(filepath.Join(e.config, "ca.crt"), roots, 0o644))
+	config, err := os.ReadFile(filepath.Join(e.config, "site.hcl"))
+	check(t, err)
+	config = bytes.Replace(config, []byte("tls {\n"), []byte("tls {\n  ca_root = \"ca.crt\"\n"), 1)
+	check(t, os.WriteFile(filepath.Join(e.config, "site.hcl"), config, 0o644))
+	e.setenv("LISTEN_TLS", secure)
+	e.setenv("CA", ca.Directory)
+	e.start()
+
+	for _, name := range []string{"example.com", "www.example.com"} {
+		check(t, gatewaytest.Wait(func() (bool, error) {
+			conn, err := tls.Dial("tcp", secure, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+			if err != nil {
+				return false, nil // there is no certificate yet
+			}
+			defer conn.Close()
+			leaf := conn.ConnectionState().PeerCertificates[0]
+			if !strings.Contains(leaf.Issuer.CommonName, "Pebble") {
+				return false, fmt.Errorf("%s: issued by %q", name, leaf.Issuer.CommonName)
+			}
+			return true, leaf.VerifyHostname(name)
+		}))
 	}
 }
 

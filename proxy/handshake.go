@@ -55,6 +55,7 @@ type handshake struct {
 func (h *Handshakes) run(c *under, f func() error) error {
 	h.computing <- struct{}{}
 	defer func() { <-h.computing }()
+	c.computing = h.computing
 	c.Watch(&handshake{all: h, conn: c})
 	defer c.Watch(nil)
 	return f()
@@ -70,6 +71,14 @@ func (s *handshake) Waits() {
 	if s.all.waiting.Len() > s.all.limit {
 		s.all.giveUp(s.all.waiting.Front().Value.(*handshake))
 	}
+}
+
+// Idle calls f, which waits for something that is not the client's: a certificate that is made on demand. Another handshake
+// computes meanwhile. It is called in the handshake only.
+func (u *under) Idle(f func()) {
+	<-u.computing
+	defer func() { u.computing <- struct{}{} }()
+	f()
 }
 
 // Runs waits for a place to compute.

@@ -326,6 +326,23 @@ func TestHalfOpenHandshakesDelayNobody(t *testing.T) {
 	}
 }
 
+// TestAnIdleHandshakeLetsAnotherCompute has one place, and one who waits there for something else.
+func TestAnIdleHandshakeLetsAnotherCompute(t *testing.T) {
+	u := &under{computing: make(chan struct{}, 1)}
+	u.computing <- struct{}{}
+	u.Idle(func() {
+		select {
+		case u.computing <- struct{}{}:
+			<-u.computing
+		default:
+			t.Error("the place is taken while nobody computes")
+		}
+	})
+	if len(u.computing) != 1 {
+		t.Error("who goes on has no place")
+	}
+}
+
 func TestTheOldestHalfOpenHandshakesAreGivenUp(t *testing.T) {
 	s := serveHTTPS(t, time.Minute)
 	s.handshakes.limit = 3

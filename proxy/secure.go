@@ -20,8 +20,9 @@ type SecureConn struct {
 // under is the net.Conn that TLS reads and writes. What it has belongs to the goroutine that serves the connection.
 type under struct {
 	*event.Conn
-	holding bool
-	held    *[]byte // written while holding: the server's flight, the ticket and the first answer, the answer and the close alert
+	computing chan struct{} // of the [Handshakes], in a handshake
+	holding   bool
+	held      *[]byte // written while holding: the server's flight, the ticket and the first answer, the answer and the close alert
 }
 
 // NewSecureConn starts a TLS session on c: server makes it, on a net.Conn that outlives c.

@@ -30,8 +30,52 @@ type Gateway struct {
 
 // TLSDefaults holds what every site with TLS takes unless it says otherwise.
 type TLSDefaults struct {
-	Email string // for the certificate authority
-	Mode  string // "off" or "internal"; empty: chosen per site
+	Mode string // "auto", "internal" or "off"; empty: chosen per site
+	ACME ACME
+}
+
+// ACME says how certificates are got from certificate authorities (RFC 8555).
+type ACME struct {
+	Email      string
+	CA         []string // directory URLs, in the order in which they are asked
+	CARoot     string   // path of PEM certificates that are trusted beside the system's when talking to them
+	EAB        []EAB
+	KeyType    string   // p256, p384, rsa2048 or rsa4096
+	Challenges []string // HTTP01, TLSALPN01; not used with DNS
+	DNS        *DNS
+	OnDemand   *OnDemand // of a site; nil: its names only
+}
+
+// The values of [ACME.Challenges].
+const (
+	HTTP01    = "http-01"     // RFC 8555 §8.3
+	TLSALPN01 = "tls-alpn-01" // RFC 8737
+)
+
+// EAB binds the account at a CA to one that its operator has there already (RFC 8555 §7.3.4).
+type EAB struct {
+	CA     string // one of [ACME.CA]
+	KeyID  string
+	MACKey string // base64url
+}
+
+// DNS proves names by TXT records (DNS-01, RFC 8555 §8.4). It has a command or a provider.
+type DNS struct {
+	Command   []string // called with present or cleanup, the domain, the record's name, and its value
+	Env       map[string]string
+	Timeout   time.Duration     // of one call of the command
+	Delay     time.Duration     // from the record's making to the CA's look at it
+	Provider  string            // the name of one that was built in
+	Settings  map[string]string // of the provider
+	Resolvers []string          // "host:port", by which the provider finds zones and sees its records; empty: the system's
+}
+
+// OnDemand lets clients have certificates made for names that no configuration lists.
+type OnDemand struct {
+	Ask      string        // a URL that answers 200 for names that may have one; empty: Names decides alone
+	Names    []string      // exact, or "*.example.com"; empty: Ask decides alone
+	Limit    int           // new certificates in each Interval
+	Interval time.Duration // of Limit
 }
 
 // Log is the error log.
@@ -195,10 +239,11 @@ func (l Listen) Key() string { return l.Network + " " + l.Address }
 
 // TLS says where a site's certificate comes from.
 type TLS struct {
-	Mode        string // "off", "internal" or "manual"
+	Mode        string // "off", "auto", "internal" or "manual"
 	Certificate string // path, for manual
 	Key         string // path, for manual
 	Redirect    bool   // plain listeners redirect to https
+	ACME        *ACME  // for auto
 }
 
 // Route maps requests to a handler and a pool. Exactly one of the handlers is set, or none when the pool has an application.

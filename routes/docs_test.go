@@ -42,9 +42,6 @@ func schemaRows(path string, b *block) []string {
 			need = "required"
 		}
 		rows = append(rows, fmt.Sprintf("%s | %s | %s | %s", title, a.name, a.kind, need))
-		for _, w := range a.later {
-			rows = append(rows, laterRow(title+"."+a.name, w))
-		}
 	}
 	for _, inner := range b.blocks {
 		rows = append(rows, fmt.Sprintf("%s | block %s", title, inner.name))

@@ -208,9 +208,7 @@ func operator(t hclsyntax.TokenType) int {
 // config reads the top level. The order matters: routes refer to pools, sites to the TLS defaults.
 func (r *reader) config(s *section) *Config {
 	c := &Config{Gateway: r.gateway(s.one("gateway"))}
-	if t := s.one("tls"); t != nil {
-		c.TLS = TLSDefaults{Email: get(t, "email", ""), Mode: get(t, "mode", "")}
-	}
+	c.TLS = r.tlsDefaults(s.one("tls"))
 	pools := r.pools(s.blocks["pool"])
 	for _, p := range pools.inOrder {
 		c.Pools = append(c.Pools, p.Pool)

@@ -52,7 +52,7 @@ func fullConfig(folder string) *Config {
 			Log:         Log{Level: "info", Format: "console"},
 			AccessLog:   &AccessLog{Path: "/var/log/gateway/access.log", Format: "combined"},
 		},
-		TLS: TLSDefaults{Email: "ops@example.com"},
+		TLS: TLSDefaults{ACME: ACME{Email: "ops@example.com", CA: []string{letsEncrypt}, KeyType: "p256", Challenges: []string{HTTP01, TLSALPN01}}},
 		Pools: []Pool{
 			{Name: "edge", MPM: Event, MaxRequestWorkers: 400, RequestTimeout: time.Minute, Queue: queue},
 			{
@@ -179,9 +179,21 @@ func TestSiteValues(t *testing.T) {
 		{"addresses are canonical", siteWith(`"a"`, `["[0:0::1]:080", "unix:run/x.sock", "127.0.0.1:90 tls"]`, "tls {\nmode = \"internal\"\n}", staticRoute), func(s *Site) any { return s.Listen }, []Listen{{"tcp", "[::1]:80", false}, {"unix", "/etc/gateway/run/x.sock", false}, {"tcp", "127.0.0.1:90", true}}},
 		{"a plain site has no TLS", siteWith(`"a.example"`, `[":80"]`, "", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "off"}},
 		{"local names get the internal authority", siteWith(`"localhost" "a.localhost" "127.0.0.1" "::1"`, `[":80", ":443"]`, "", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "internal", Redirect: true}},
+		{"public names get certificates from a public authority", siteWith(`"a.example"`, `[":80", ":443"]`, "", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "auto", Redirect: true, ACME: &ACME{CA: []string{letsEncrypt}, KeyType: "p256", Challenges: []string{HTTP01, TLSALPN01}}}},
+		{"names that no public authority certifies get the internal one", siteWith(`"intranet" "a.test" "b.local" "c.internal" "d.home.arpa"`, `[":443"]`, "", staticRoute), func(s *Site) any { return s.TLS.Mode }, "internal"},
+		{"who has a CA of his own may say auto for every name", siteWith(`"intranet"`, `[":443"]`, "tls {\nmode = \"auto\"\nca = \"https://ca.internal/acme\"\n}", staticRoute), func(s *Site) any { return s.TLS.ACME.CA }, []string{"https://ca.internal/acme"}},
+		{"without a plain address there is no HTTP challenge", siteWith(`"a.example"`, `[":443"]`, "", staticRoute), func(s *Site) any { return s.TLS.ACME.Challenges }, []string{TLSALPN01}},
+		{"a site's CAs stand in place of the default ones, and accounts go with their CA", "tls {\nca = [\"https://one.example/dir\", \"letsencrypt-staging\"]\neab {\nca = \"https://one.example/dir\"\nkey_id = \"k\"\nmac_key = \"AAAA\"\n}\n}\n" +
+			siteWith(`"a.example"`, `[":80", ":443"]`, "tls {\nca = \"letsencrypt-staging\"\nkey_type = \"rsa2048\"\nemail = \"a@b.example\"\n}", staticRoute), func(s *Site) any { return *s.TLS.ACME },
+			ACME{Email: "a@b.example", CA: []string{letsEncryptStaging}, EAB: []EAB{}, KeyType: "rsa2048", Challenges: []string{HTTP01, TLSALPN01}}},
+		{"the only CA has the account", "tls {\neab {\nkey_id = \"k\"\nmac_key = \"AAA=\"\n}\n}\n" + siteWith(`"a.example"`, `[":80", ":443"]`, "", staticRoute), func(s *Site) any { return s.TLS.ACME.EAB }, []EAB{{letsEncrypt, "k", "AAA"}}},
+		{"a command makes records for wildcards", siteWith(`"*.a.example"`, `[":443"]`, "tls {\ndns {\ncommand = [\"/hook\", \"-v\"]\nenv = { TOKEN = \"t\" }\n}\n}", staticRoute), func(s *Site) any { return *s.TLS.ACME.DNS },
+			DNS{Command: []string{"/hook", "-v"}, Env: map[string]string{"TOKEN": "t"}, Timeout: time.Minute}},
+		{"clients may have certificates made", siteWith(`"a.example"`, `[":443"]`, "tls {\non_demand {\nnames = [\"*.Customers.example\"]\nask = \"http://127.0.0.1:9000/ok\"\n}\n}", staticRoute), func(s *Site) any { return *s.TLS.ACME.OnDemand },
+			OnDemand{Ask: "http://127.0.0.1:9000/ok", Names: []string{"*.customers.example"}, Limit: 10, Interval: time.Minute}},
 		{"the top-level mode is the default", "tls {\nmode = \"internal\"\n}\n" + siteWith(`"a.example"`, `[":443"]`, "", staticRoute), func(s *Site) any { return s.TLS.Mode }, "internal"},
 		{"the top-level mode needs no TLS address", "tls {\nmode = \"internal\"\n}\n" + siteWith(`"a.example"`, `[":80"]`, "", staticRoute), func(s *Site) any { return s.TLS.Mode }, "off"},
-		{"a certificate wins over the top-level mode", "tls {\nmode = \"internal\"\n}\n" + siteWith(`"a"`, `[":443"]`, "tls {\ncertificate = \"c.pem\"\nkey = \"/k.pem\"\n}", staticRoute), func(s *Site) any { return s.TLS }, TLS{"manual", "/etc/gateway/c.pem", "/k.pem", true}},
+		{"a certificate wins over the top-level mode", "tls {\nmode = \"internal\"\n}\n" + siteWith(`"a"`, `[":443"]`, "tls {\ncertificate = \"c.pem\"\nkey = \"/k.pem\"\n}", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "manual", Certificate: "/etc/gateway/c.pem", Key: "/k.pem", Redirect: true}},
 		{"no redirect when asked", siteWith(`"localhost"`, `[":443"]`, "tls {\nredirect = false\n}", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "internal"}},
 		{"a redirect is 302", siteWith(`"a"`, `[":80"]`, "", "redirect {\nto = \"https://{host}{uri}\"\n}"), func(s *Site) any { return *s.Routes[0].Redirect }, Redirect{"https://{host}{uri}", 302}},
 		{"servers of a proxy", siteWith(`"a"`, `[":80"]`, "", `proxy {
@@ -345,13 +357,8 @@ func TestLaterWords(t *testing.T) {
 	})
 }
 
-// walkLater calls visit with a configuration for each reserved name, as an attribute and as a block, and for each reserved value.
+// walkLater calls visit with a configuration for each reserved name, as an attribute and as a block.
 func walkLater(b *block, path []*block, visit func(name, feature, src string)) {
-	for _, a := range b.attrs {
-		for _, w := range a.later {
-			visit(w.name, w.feature, wrap(path, a.name+` = "`+w.name+`"`))
-		}
-	}
 	for _, w := range b.later {
 		visit(w.name, w.feature, wrap(path, w.name+" = 1"))
 		visit(w.name, w.feature, wrap(path, w.name+" {\n}"))

@@ -43,11 +43,11 @@ type attr struct {
 	kind     kind
 	required bool
 	old      string   // Apache's older name for it
-	values   []string // the only texts taken; empty: any
-	later    []word   // further texts that a later version will take
+	values   []string // the only texts taken, of lists too; empty: any
 	min, max int64    // of numbers, and of durations in nanoseconds; max 0: none
 	only     []MPM    // in a pool: the MPMs it means something for; empty: all
 	freeform bool     // a text that may hold line breaks
+	single   bool     // of lists: a text alone is a list of one
 }
 
 // word is a name that is reserved for a later version, and what it will bring.
@@ -98,13 +98,54 @@ var gatewaySchema = &block{
 // maxLogsKept bounds how many files are renamed each time.
 const maxLogsKept = 1000
 
-const automaticTLS = "automatic certificates (ACME)"
+// tlsModes are the values of "mode".
+var tlsModes = []string{"auto", "internal", "off"}
 
 var tlsSchema = &block{
-	name: "tls",
+	name:   "tls",
+	attrs:  append([]attr{{name: "mode", kind: text, values: tlsModes}}, acmeAttrs...),
+	blocks: []*block{eabSchema, dnsSchema},
+}
+
+// acmeAttrs stand in both tls blocks.
+var acmeAttrs = []attr{
+	{name: "email", kind: text},
+	{name: "ca", kind: texts, single: true},
+	{name: "ca_root", kind: text},
+	{name: "key_type", kind: text, values: []string{"p256", "p384", "rsa2048", "rsa4096"}},
+	{name: "challenges", kind: texts, single: true, values: []string{HTTP01, TLSALPN01}},
+}
+
+var eabSchema = &block{
+	name: "eab",
+	many: true,
 	attrs: []attr{
-		{name: "email", kind: text},
-		{name: "mode", kind: text, values: []string{"off", "internal"}, later: []word{{"auto", automaticTLS}}},
+		{name: "ca", kind: text},
+		{name: "key_id", kind: text, required: true},
+		{name: "mac_key", kind: text, required: true},
+	},
+}
+
+var dnsSchema = &block{
+	name: "dns",
+	attrs: []attr{
+		{name: "command", kind: texts},
+		{name: "env", kind: table},
+		{name: "timeout", kind: duration, min: int64(time.Second)},
+		{name: "provider", kind: text},
+		{name: "settings", kind: table},
+		{name: "resolvers", kind: texts, single: true},
+		{name: "delay", kind: duration},
+	},
+}
+
+var onDemandSchema = &block{
+	name: "on_demand",
+	attrs: []attr{
+		{name: "ask", kind: text},
+		{name: "names", kind: texts},
+		{name: "limit", kind: number, min: 1, max: 1 << 20},
+		{name: "interval", kind: duration, min: int64(time.Second)},
 	},
 }
 
@@ -163,8 +204,8 @@ var poolSchema = &block{
 			{name: "command", kind: texts},
 			{name: "ini", kind: table},
 			{name: "env", kind: table},
-			{name: "thread_safe", kind: boolean},
 			{name: "share_opcache", kind: boolean},
+			{name: "thread_safe", kind: boolean},
 		}},
 		{name: "fastcgi", attrs: []attr{
 			{name: "command", kind: texts, required: true},
@@ -201,12 +242,16 @@ var siteSchema = &block{
 		{name: "max_request_body", kind: size, min: 1},
 	},
 	blocks: []*block{
-		{name: "tls", attrs: []attr{
-			{name: "mode", kind: text, values: []string{"off", "internal"}, later: []word{{"auto", automaticTLS}}},
-			{name: "certificate", kind: text},
-			{name: "key", kind: text},
-			{name: "redirect", kind: boolean},
-		}},
+		{
+			name: "tls",
+			attrs: append([]attr{
+				{name: "mode", kind: text, values: tlsModes},
+				{name: "certificate", kind: text},
+				{name: "key", kind: text},
+				{name: "redirect", kind: boolean},
+			}, acmeAttrs...),
+			blocks: []*block{eabSchema, dnsSchema, onDemandSchema},
+		},
 		routeSchema,
 	},
 }
@@ -234,6 +279,9 @@ var routeSchema = &block{
 			{name: "script", kind: text},
 			{name: "env", kind: table},
 		}},
+		{name: "proxy", attrs: []attr{
+			{name: "to", kind: texts, required: true},
+		}},
 		{name: "redirect", attrs: []attr{
 			{name: "to", kind: text, required: true},
 			{name: "status", kind: number},
@@ -242,9 +290,6 @@ var routeSchema = &block{
 			{name: "status", kind: number, min: 200, max: 599},
 			{name: "body", kind: text, freeform: true},
 			{name: "content_type", kind: text},
-		}},
-		{name: "proxy", attrs: []attr{
-			{name: "to", kind: texts, required: true},
 		}},
 	},
 	later: []word{

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -26,7 +25,6 @@ type section struct {
 	labels   []label
 	settings map[string]setting
 	blocks   map[string][]*section
-	refused  map[string]setting   // values that only a later version takes
 	given    map[string]hcl.Range // every known word that stands in the block, usable or not: its name
 }
 
@@ -62,7 +60,6 @@ func (r *reader) section(spec *block, body *hclsyntax.Body, head hcl.Range) *sec
 		head:     head,
 		settings: map[string]setting{},
 		blocks:   map[string][]*section{},
-		refused:  map[string]setting{},
 		given:    map[string]hcl.Range{},
 	}
 	for _, a := range inFileOrder(body.Attributes) {
@@ -112,11 +109,8 @@ func (r *reader) attribute(s *section, a *hclsyntax.Attribute) {
 	if !ok {
 		return
 	}
-	held := setting{value, a.Expr.Range(), elementRanges(a.Expr), keyRanges(a.Expr)}
-	if later, ok := r.choice(spec, a, value); ok {
-		s.settings[spec.name] = held
-	} else if later {
-		s.refused[spec.name] = held
+	if r.choice(spec, a, value) {
+		s.settings[spec.name] = setting{value, a.Expr.Range(), elementRanges(a.Expr), keyRanges(a.Expr)}
 	}
 }
 
@@ -180,22 +174,14 @@ func (r *reader) unquoted(spec *attr, expr hclsyntax.Expression) bool {
 	return found
 }
 
-// choice checks a text that must be one of a few. Of others, later says that a later version will take it.
-func (r *reader) choice(spec *attr, a *hclsyntax.Attribute, value any) (later, ok bool) {
+// choice checks a text that must be one of a few.
+func (r *reader) choice(spec *attr, a *hclsyntax.Attribute, value any) bool {
 	given, isText := value.(string)
 	if !isText || len(spec.values) == 0 || slices.Contains(spec.values, given) {
-		return false, true
+		return true
 	}
-	if feature, ok := findWord(spec.later, given); ok {
-		r.notYet(a.Expr.Range(), given, feature, "For now, "+strconv.Quote(a.Name)+" can be "+alternatives(spec.values)+".")
-		return true, false
-	}
-	known := slices.Clone(spec.values)
-	for _, w := range spec.later {
-		known = append(known, w.name)
-	}
-	r.errorf(a.Expr.Range(), "Unknown value", "%q can be %s, not %q.%s", a.Name, alternatives(spec.values), given, didYouMean(given, known))
-	return false, false
+	r.errorf(a.Expr.Range(), "Unknown value", "%q can be %s, not %q.%s", a.Name, alternatives(spec.values), given, didYouMean(given, spec.values))
+	return false
 }
 
 func (r *reader) block(s *section, b *hclsyntax.Block) {

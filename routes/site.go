@@ -31,6 +31,7 @@ func (r *reader) sites(sections []*section, defaults TLSDefaults, pools *poolSet
 	for i, s := range sections {
 		sites = append(sites, sr.site(s, i))
 	}
+	sr.settleChallenges(sections, sites)
 	r.warnUnused(pools)
 	return sites
 }
@@ -198,6 +199,14 @@ func (r *siteReader) siteTLS(s *section, site *Site, number int) TLS {
 		}
 	}
 	tls.Mode = r.tlsMode(s, block, site)
+	switch {
+	case tls.Mode == "auto":
+		tls.ACME = r.siteACME(block, site)
+		r.ranges[siteKey(number, "ca_root")] = block.at("ca_root")
+		r.ranges[siteKey(number, "dns")] = block.given["dns"]
+	case tls.Mode != "":
+		r.withoutEffect(block, tls.Mode)
+	}
 	tls.Redirect = tls.Mode != "off" && get(block, "redirect", true)
 	return tls
 }
@@ -218,7 +227,7 @@ func (r *siteReader) tlsMode(s, block *section, site *Site) string {
 		return "" // reported already
 	case !s.has("listen") || len(site.Listen) < len(get[[]string](s, "listen", nil)):
 		return "" // what is wrong with the addresses decides
-	case !secure && (manual || mode == "internal"):
+	case !secure && (manual || mode == "internal" || mode == "auto"):
 		r.errorf(block.head, "TLS without an address", "The site has a certificate, but no TLS address to use it on. Add \":443\", or \"ADDRESS tls\" for another port, to \"listen\".")
 		return ""
 	case !secure:
@@ -231,39 +240,53 @@ func (r *siteReader) tlsMode(s, block *section, site *Site) string {
 	return r.needCertificate(s, block, mode)
 }
 
-// defaultMode is what the top-level tls block says, else the internal authority for names that no public one certifies.
+// defaultMode is what the top-level tls block says, else the internal authority for names that no public one certifies, else
+// a public one. It is "" when the site has names of both kinds.
 func (r *siteReader) defaultMode(site *Site) string {
 	if r.tls.Mode != "" {
 		return r.tls.Mode
 	}
+	local := 0
 	for _, name := range site.Names {
-		if !isLocal(name) {
-			return ""
+		if isLocal(name) {
+			local++
 		}
 	}
-	return "internal"
+	switch local {
+	case 0:
+		return "auto"
+	case len(site.Names):
+		return "internal"
+	}
+	return ""
 }
 
-// isLocal reports names that only this machine or network knows.
+// isLocal reports names that only this machine or network knows: addresses, and what is set aside by RFC 6761, 6762, 8375 and by
+// ICANN ("internal").
 func isLocal(name string) bool {
 	if _, err := netip.ParseAddr(name); err == nil {
 		return true
 	}
-	return name == "localhost" || strings.HasSuffix(name, ".localhost")
+	last := name[strings.LastIndexByte(name, '.')+1:]
+	switch last {
+	case name, "localhost", "local", "internal", "test":
+		return true
+	}
+	return strings.HasSuffix(name, ".home.arpa")
 }
 
 // needCertificate refuses a TLS address without a certificate.
 func (r *siteReader) needCertificate(s, block *section, mode string) string {
-	const wayOut = "Write tls { mode = \"internal\" } for one from the gateway's own authority, or certificate and key in the tls block."
+	const wayOut = "Write tls { mode = \"auto\" } for a certificate from a public authority, tls { mode = \"internal\" } for one from the gateway's own, or certificate and key in the tls block."
 	switch {
-	case mode == "internal":
+	case mode == "internal" || mode == "auto":
 		return mode
 	case mode == "off" && block.has("mode"):
 		r.errorf(block.at("mode"), "TLS address without TLS", "The mode is \"off\", but the site listens on a TLS address (port 443, or with the word tls). %s", wayOut)
 	case mode == "off":
 		r.errorf(s.at("listen"), "TLS address without TLS", "The mode is \"off\" in the top-level tls block, but the site listens on a TLS address. %s", wayOut)
 	default:
-		r.errorf(s.at("listen"), "Certificate needed", "The site listens on a TLS address, and certificates are not yet fetched automatically. %s", wayOut)
+		r.errorf(s.at("listen"), "Certificate needed", "Some names of the site are known here only, and no public authority certifies those: put them into a site of their own, or say what you want. %s", wayOut)
 	}
 	return ""
 }

@@ -75,6 +75,12 @@ func (i *inspector) site(n int, s *Site) {
 	i.folder(siteKey(n, "root"), s.Root)
 	i.readable(siteKey(n, "certificate"), s.TLS.Certificate)
 	i.readable(siteKey(n, "key"), s.TLS.Key)
+	if a := s.TLS.ACME; a != nil {
+		i.readable(siteKey(n, "ca_root"), a.CARoot)
+		if a.DNS != nil {
+			i.command(siteKey(n, "dns"), a.DNS.Command)
+		}
+	}
 	for j := range s.Routes {
 		route, key := &s.Routes[j], routeKey(n, j)
 		if route.Root != s.Root {

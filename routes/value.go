@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/big"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -173,6 +174,9 @@ func parseSize(s string) (int64, bool) {
 }
 
 func (a *attr) decodeTexts(expr hclsyntax.Expression, v cty.Value) (any, []fault) {
+	if a.single && !v.IsNull() && v.Type() == cty.String {
+		v = cty.TupleVal([]cty.Value{v})
+	}
 	if !isList(v.Type()) {
 		reason := fmt.Sprintf("A list of texts is needed, not %s.", typeName(v))
 		if v.Type() == cty.String {
@@ -185,6 +189,9 @@ func (a *attr) decodeTexts(expr hclsyntax.Expression, v cty.Value) (any, []fault
 	places := elementRanges(expr)
 	for i, element := range v.AsValueSlice() {
 		s, reason := a.decodeText(element)
+		if reason == "" && len(a.values) > 0 && !slices.Contains(a.values, s) {
+			reason = fmt.Sprintf("%q is none of %s.%s", s, alternatives(a.values), didYouMean(s, a.values))
+		}
 		if reason != "" {
 			faults = append(faults, fault{elementRange(expr, places, i), reason})
 			continue

@@ -15,10 +15,13 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"gateway/routes"
 )
 
 // The values of [Site.Mode].
 const (
+	Auto     = "auto"     // got from CAs by ACME
 	Internal = "internal" // issued by the local CA of this package
 	Manual   = "manual"   // CertificatePEM and KeyPEM are given
 )
@@ -28,11 +31,13 @@ const checkInterval = time.Minute
 
 // Site is what this package has to know of a site with TLS.
 type Site struct {
-	Names          []string // host names, "*.example.com", or IP addresses; the first one names the site in messages
-	Mode           string   // Internal or Manual
-	Addresses      []string // the TLS listeners it is on, as "network address": "tcp :443"
-	CertificatePEM []byte   // for Manual: the site's own certificate first, intermediates after it
-	KeyPEM         []byte   // for Manual
+	Names          []string     // host names, "*.example.com", or IP addresses; the first one names the site in messages
+	Mode           string       // Auto, Internal or Manual
+	Addresses      []string     // the TLS listeners it is on, as "network address": "tcp :443"
+	CertificatePEM []byte       // for Manual: the site's own certificate first, intermediates after it
+	KeyPEM         []byte       // for Manual
+	ACME           *routes.ACME // for Auto
+	CARootsPEM     []byte       // for Auto: the bytes of ACME.CARoot
 }
 
 func (s *Site) name() string {
@@ -51,7 +56,9 @@ type Certificates struct {
 	listeners map[string]*listener // by "network address"
 	entries   []*entry             // every site once, in file order
 	authority *authority           // nil: no site is internal
+	automatic *automatic           // nil: no site has automatic certificates
 	log       Log
+	interval  time.Duration      // of maintain
 	cancel    context.CancelFunc // ends maintain
 	stopped   chan struct{}      // closed when maintain has ended
 
@@ -61,7 +68,8 @@ type Certificates struct {
 // entry is a site with its current certificate.
 type entry struct {
 	site        Site                               // immutable
-	certificate atomic.Pointer[stdtls.Certificate] // Leaf is set
+	policy      *policy                            // of an automatic site, whose certificates it has; immutable
+	certificate atomic.Pointer[stdtls.Certificate] // of every other site; Leaf is set
 	warned      time.Time                          // of its end; owned by maintain, and by New before that
 }
 
@@ -77,23 +85,37 @@ type listener struct {
 // New prepares the certificates of sites, in file order. What is wrong with a given certificate is an error when no
 // client could connect (the key does not fit), a warning to log when clients would complain (expired, a name is missing).
 //
-// Internal certificates are issued by a CA whose root is kept in stateDir. The caller must call [Certificates.Close].
+// Internal certificates are issued by a CA whose root is kept in stateDir. Automatic ones are kept there, too: those that are
+// stored are served from the beginning, and the others once a CA has issued them. The caller must call [Certificates.Close].
 func New(stateDir string, sites []Site, log Log) (*Certificates, error) {
+	return newCertificates(stateDir, sites, log, checkInterval)
+}
+
+// newCertificates is New with the interval in which certificates are looked at.
+func newCertificates(stateDir string, sites []Site, log Log, interval time.Duration) (*Certificates, error) {
 	c := &Certificates{
 		listeners: make(map[string]*listener),
 		log:       log,
+		interval:  interval,
 		stopped:   make(chan struct{}),
 	}
 	now := time.Now()
 	for _, site := range sites {
 		e, err := c.newEntry(stateDir, site, now)
 		if err != nil {
+			c.closeAutomatic()
 			return nil, fmt.Errorf("site %q: %w", site.name(), err)
 		}
 		c.entries = append(c.entries, e)
 		for _, address := range site.Addresses {
 			c.listen(address).add(e)
 		}
+	}
+	if c.automatic != nil {
+		for _, l := range c.listeners {
+			l.config.GetConfigForClient = c.automatic.answerTLS
+		}
+		c.automatic.check(now)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
@@ -121,6 +143,15 @@ func (c *Certificates) newEntry(stateDir string, site Site, now time.Time) (*ent
 			return nil, err
 		}
 		e.certificate.Store(cert)
+	case Auto:
+		if c.automatic == nil {
+			c.automatic = newAutomatic(stateDir, c.log, c.interval)
+		}
+		p, err := c.automatic.addSite(&e.site)
+		if err != nil {
+			return nil, err
+		}
+		e.policy = p
 	default:
 		return nil, fmt.Errorf("unknown TLS mode %q", site.Mode)
 	}
@@ -196,7 +227,11 @@ func (l *listener) certificate(hello *stdtls.ClientHelloInfo) (*stdtls.Certifica
 	if l.first == nil {
 		return nil, errors.New("no site with TLS is on this address")
 	}
-	return l.choose(strings.ToLower(hello.ServerName), hello.Conn.LocalAddr()).certificate.Load(), nil
+	e := l.choose(strings.ToLower(hello.ServerName), hello.Conn.LocalAddr())
+	if e.policy != nil {
+		return e.policy.certificate(hello, &e.site)
+	}
+	return e.certificate.Load(), nil
 }
 
 func (l *listener) choose(name string, local net.Addr) *entry {
@@ -262,12 +297,19 @@ func (c *Certificates) RootPEM() []byte {
 func (c *Certificates) Close() {
 	c.cancel()
 	<-c.stopped
+	c.closeAutomatic()
+}
+
+func (c *Certificates) closeAutomatic() {
+	if c.automatic != nil {
+		c.automatic.close()
+	}
 }
 
 // maintain renews internal certificates and warns of given ones that come to their end.
 func (c *Certificates) maintain(ctx context.Context) {
 	defer close(c.stopped)
-	tick := time.NewTicker(checkInterval)
+	tick := time.NewTicker(c.interval)
 	defer tick.Stop()
 	for {
 		select {
@@ -281,11 +323,15 @@ func (c *Certificates) maintain(ctx context.Context) {
 
 func (c *Certificates) check(now time.Time) {
 	for _, e := range c.entries {
-		if e.site.Mode == Manual {
+		switch {
+		case e.site.Mode == Manual:
 			c.warnValidity(e, now)
-		} else if renewalDue(e.certificate.Load().Leaf, now) {
+		case e.site.Mode == Internal && renewalDue(e.certificate.Load().Leaf, now):
 			c.renew(e, now)
 		}
+	}
+	if c.automatic != nil {
+		c.automatic.check(now)
 	}
 }
 

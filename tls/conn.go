@@ -7,6 +7,8 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+
+	"github.com/mholt/acmez/v3"
 )
 
 // Conn is the server's side of a TLS connection. It is a net.Conn; CloseWrite sends the close alert and keeps reading.
@@ -39,6 +41,9 @@ func (c *Conn) Handshake(ctx context.Context) error {
 	var record stdtls.RecordHeaderError
 	if errors.As(err, &record) && record.Conn != nil && beginsRequest(record.RecordHeader[:]) {
 		return plainHTTPError{err}
+	}
+	if err == nil && c.ConnectionState().NegotiatedProtocol == acmez.ACMETLS1Protocol {
+		return errChallengeAnswered
 	}
 	return err
 }

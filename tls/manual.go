@@ -25,6 +25,12 @@ func Check(certPEM, keyPEM []byte) error {
 	return err
 }
 
+// HasCertificates reports whether a PEM file holds certificates.
+func HasCertificates(data []byte) bool {
+	_, err := parseChain(data)
+	return err == nil
+}
+
 // parsePair checks a given certificate and key so that a mistake is named here, not met in the first handshake.
 func parsePair(certPEM, keyPEM []byte) (*stdtls.Certificate, error) {
 	chain, err := parseChain(certPEM)

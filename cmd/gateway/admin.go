@@ -18,6 +18,7 @@ import (
 
 	"gateway/mpm"
 	"gateway/proxy"
+	"gateway/tls"
 )
 
 // adminName is the admin socket's name in runtime_dir.
@@ -36,6 +37,8 @@ type statusReport struct {
 	Cache         proxy.CacheStatus `json:"cache"`
 	AccessLog     accessLogCounts   `json:"access_log"`
 	Pools         []mpm.PoolStatus  `json:"pools"`
+
+	Certificates []tls.CertificateStatus `json:"certificates"`
 }
 
 type accessLogCounts struct {
@@ -144,6 +147,9 @@ func (s *statusReport) print(w io.Writer) {
 	if n := s.AccessLog.Dropped; n > 0 {
 		fmt.Fprintf(w, "access log: %d lines dropped\n", n)
 	}
+	for i := range s.Certificates {
+		printCertificate(w, &s.Certificates[i])
+	}
 	for i := range s.Pools {
 		printPool(w, &s.Pools[i])
 	}
@@ -182,6 +188,19 @@ func seconds(s float64) string {
 		return d.Round(10 * time.Microsecond).String()
 	}
 	return d.Round(time.Microsecond).String()
+}
+
+func printCertificate(w io.Writer, c *tls.CertificateStatus) {
+	fmt.Fprintf(w, "certificate %s (%s): ", strings.Join(c.Names, " "), c.Mode)
+	if c.Expires.IsZero() {
+		fmt.Fprint(w, "none yet")
+	} else {
+		fmt.Fprintf(w, "by %s, until %s", plain(c.Issuer), c.Expires.Format(time.DateTime))
+	}
+	if c.Error != "" {
+		fmt.Fprintf(w, "; the last try to get it failed: %s", plain(c.Error))
+	}
+	fmt.Fprintln(w)
 }
 
 func printPool(w io.Writer, p *mpm.PoolStatus) {

@@ -189,7 +189,11 @@ func (f *front) openCertificates() error {
 		if s.TLS.Mode == "off" {
 			continue
 		}
-		site := tls.Site{Names: s.Names, Mode: s.TLS.Mode, CertificatePEM: f.setup.Certificates[i].Certificate, KeyPEM: f.setup.Certificates[i].Key}
+		files := &f.setup.Certificates[i]
+		site := tls.Site{
+			Names: s.Names, Mode: s.TLS.Mode, CertificatePEM: files.Certificate, KeyPEM: files.Key,
+			ACME: s.TLS.ACME, CARootsPEM: files.CARoots,
+		}
 		for _, l := range s.Listen {
 			if l.TLS {
 				site.Addresses = append(site.Addresses, l.Key())
@@ -208,8 +212,10 @@ func (f *front) logTLS(level, msg string, kv ...any) {
 		f.log.Errorw(msg, kv...)
 	case "warn":
 		f.log.Warnw(msg, kv...)
-	default:
+	case "info":
 		f.log.Infow(msg, kv...)
+	default:
+		f.log.Debugw(msg, kv...)
 	}
 }
 
@@ -238,6 +244,8 @@ func (f *front) protocol(l routes.Listen) *proxy.HTTP {
 		server := func(raw net.Conn) proxy.Secure { return f.certs.Server(l.Key(), raw) }
 		h.Secure = func(c *event.Conn) *proxy.SecureConn { return proxy.NewSecureConn(c, server) }
 		h.Hello, h.Handshakes = tls.Hello, f.handshakes
+	} else {
+		h.Handler = f.certs.AnswerChallenges(h.Handler)
 	}
 	return h
 }
@@ -360,7 +368,7 @@ func (f *front) answerStatus(conn *os.File) {
 	s := statusReport{
 		Version: f.setup.Version, Generation: f.setup.Generation, UptimeSeconds: time.Since(f.setup.Started).Seconds(),
 		SupervisorPID: f.setup.SupervisorPID, FrontPID: os.Getpid(), Goroutines: runtime.NumGoroutine(), Descriptors: descriptors(),
-		Pools: []mpm.PoolStatus{},
+		Pools: []mpm.PoolStatus{}, Certificates: f.certs.Status(),
 	}
 	e := f.engine.Stats()
 	s.Connections = connectionCounts{Open: e.Open, Parked: e.Parked, Active: e.Active, Shed: f.handshakes.Shed()}

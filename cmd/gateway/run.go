@@ -50,7 +50,7 @@ func serve(c *routes.Config, adminSocket string, ready func()) error {
 		log.Warnw("users and groups are ignored: only root can change them", "ignored", ignored)
 	}
 	for _, name := range keyReaders(c) {
-		log.Warnw("children of this pool run as the front's user and can read the internal CA's key: give the pool a user of its own", "pool", name)
+		log.Warnw("children of this pool run as the front's user and can read the keys in state_dir: give the pool a user of its own", "pool", name)
 	}
 	plan.Ready = ready
 	return supervise.Run(*plan, log)
@@ -58,7 +58,7 @@ func serve(c *routes.Config, adminSocket string, ready func()) error {
 
 // keyReaders lists the pools whose children run as the front's user while that user's state_dir holds a key.
 func keyReaders(c *routes.Config) (names []string) {
-	if os.Geteuid() != 0 || !hasInternalCA(c) {
+	if os.Geteuid() != 0 || !keepsKeys(c) {
 		return nil
 	}
 	for i := range c.Pools {
@@ -69,9 +69,9 @@ func keyReaders(c *routes.Config) (names []string) {
 	return names
 }
 
-// hasInternalCA reports whether a site has its certificate from the gateway itself.
-func hasInternalCA(c *routes.Config) bool {
-	return slices.ContainsFunc(c.Sites, func(s routes.Site) bool { return s.TLS.Mode == "internal" })
+// keepsKeys reports whether the front stores keys: those of automatic certificates, or the internal CA's.
+func keepsKeys(c *routes.Config) bool {
+	return slices.ContainsFunc(c.Sites, func(s routes.Site) bool { return s.TLS.Mode == "internal" || s.TLS.Mode == "auto" })
 }
 
 // settle fills in what the configuration leaves to the machine: folders, and as root the front's user.
@@ -80,7 +80,7 @@ func settle(c *routes.Config) {
 	if g.RuntimeDir == "" {
 		g.RuntimeDir = defaultRuntimeDir()
 	}
-	if g.StateDir == "" && hasInternalCA(c) {
+	if g.StateDir == "" && keepsKeys(c) {
 		g.StateDir = defaultStateDir()
 	}
 	if os.Geteuid() == 0 && g.User == "" {

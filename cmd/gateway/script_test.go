@@ -62,6 +62,7 @@ func TestScript(t *testing.T) {
 type script struct {
 	binary  string
 	gateway *gatewaytest.Gateway
+	ca      *gatewaytest.Pebble    // nil: none was started
 	pending map[string]chan answer // requests in the background, by name
 }
 
@@ -93,6 +94,9 @@ func setup(env *testscript.Env, binary string) error {
 	s := &script{binary: linked, pending: map[string]chan answer{}}
 	env.Values[scriptKey{}] = s
 	env.Defer(func() {
+		if t, ok := env.T().(testing.TB); ok {
+			stopCA(s, t)
+		}
 		if s.gateway == nil {
 			return
 		}
@@ -138,6 +142,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"gateway-start": positive(start),
 		"gateway-stop":  positive(stop),
 		"gateway-wait":  ended,
+		"acme":          positive(acme),
 		"log":           log,
 		"http":          positive(request),
 		"http-wait":     positive(requestWait),
@@ -179,7 +184,7 @@ func start(ts *testscript.TestScript, args []string) {
 		Config: ts.MkAbs(args[0]),
 		Socket: ts.Getenv("SOCKET"),
 		Dir:    ts.MkAbs("."),
-		Env:    environment(ts, "ADDR", "ADDR2", "PATH", "RUNTIME", "STATE", "WORK"),
+		Env:    environment(ts, "ACME", "ACME_ROOTS", "ACME_SET_TXT", "ACME_CLEAR_TXT", "ADDR", "ADDR2", "PATH", "RUNTIME", "STATE", "WORK"),
 		Log:    ts.MkAbs("gateway.log"),
 	})
 	ts.Check(err)

@@ -21,9 +21,9 @@ type setup struct {
 	Certificates  []certificate // of the sites, by their place in Config
 }
 
-// certificate holds the bytes of a certificate's files; both are empty for a site without.
+// certificate holds the bytes of the files that a site's tls block names; they are empty where it names none.
 type certificate struct {
-	Certificate, Key []byte
+	Certificate, Key, CARoots []byte
 }
 
 // maxSetup is more than any configuration takes.
@@ -51,10 +51,15 @@ func readCertificates(c *routes.Config) ([]certificate, error) {
 	all := make([]certificate, len(c.Sites))
 	for i := range c.Sites {
 		t := c.Sites[i].TLS
+		var err error
+		if t.ACME != nil && t.ACME.CARoot != "" {
+			if all[i].CARoots, err = os.ReadFile(t.ACME.CARoot); err != nil {
+				return nil, fmt.Errorf("site %q: ca_root: %w", c.Sites[i].Names[0], err)
+			}
+		}
 		if t.Mode != "manual" {
 			continue
 		}
-		var err error
 		if all[i].Certificate, err = os.ReadFile(t.Certificate); err != nil {
 			return nil, fmt.Errorf("site %q: certificate: %w", c.Sites[i].Names[0], err)
 		}

@@ -109,6 +109,9 @@ func badCertificates(c *routes.Config) []string {
 	var found []string
 	for i := range c.Sites {
 		s := &c.Sites[i]
+		if a := s.TLS.ACME; a != nil {
+			found = append(found, badACME(s.Names[0], a)...)
+		}
 		if s.TLS.Mode != "manual" {
 			continue
 		}
@@ -123,6 +126,20 @@ func badCertificates(c *routes.Config) []string {
 		if err := tls.Check(certificate, key); err != nil {
 			found = append(found, fmt.Sprintf("site %q: %v (%s, %s)", s.Names[0], err, s.TLS.Certificate, s.TLS.Key))
 		}
+	}
+	return found
+}
+
+// badACME lists what no certificate could be got with. A file that can't be read is reported elsewhere.
+func badACME(site string, a *routes.ACME) []string {
+	var found []string
+	if a.DNS != nil {
+		if err := tls.CheckDNS(a.DNS); err != nil {
+			found = append(found, fmt.Sprintf("site %q: %v", site, err))
+		}
+	}
+	if roots, err := os.ReadFile(a.CARoot); err == nil && !tls.HasCertificates(roots) {
+		found = append(found, fmt.Sprintf("site %q: ca_root: no certificate in %s", site, a.CARoot))
 	}
 	return found
 }

@@ -1,7 +1,7 @@
 pool "edge" {
   mpm = "event"
 }
-site "example.com" {
+site "example.com" "localhost" {
   listen = [":443"]
   root   = "/srv/www"
   route "/*" {

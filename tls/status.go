@@ -1,0 +1,58 @@
+package tls
+
+import (
+	"crypto/x509"
+	"time"
+
+	"github.com/caddyserver/certmagic"
+)
+
+// CertificateStatus is a certificate, or one that there should be.
+type CertificateStatus struct {
+	Names   []string  `json:"names"`
+	Mode    string    `json:"mode"`
+	Issuer  string    `json:"issuer,omitempty"`
+	Expires time.Time `json:"expires,omitzero"` // zero: there is none yet
+	Renews  time.Time `json:"renews,omitzero"`  // about then; a CA may ask for it earlier. Zero: never
+	Error   string    `json:"error,omitempty"`  // of the last try to get it, if that failed
+}
+
+// Status tells of all certificates, automatic ones after the others.
+func (c *Certificates) Status() []CertificateStatus {
+	all := []CertificateStatus{}
+	for _, e := range c.entries {
+		if e.policy == nil {
+			s := CertificateStatus{Names: e.site.Names, Mode: e.site.Mode}
+			s.describe(e.certificate.Load().Leaf)
+			if s.Mode == Internal {
+				s.Renews = s.Expires.Add(-leafLife / 3)
+			}
+			all = append(all, s)
+		}
+	}
+	if c.automatic != nil {
+		all = append(all, c.automatic.status()...)
+	}
+	return all
+}
+
+func (s *CertificateStatus) describe(leaf *x509.Certificate) {
+	s.Expires, s.Issuer = leaf.NotAfter, leaf.Issuer.CommonName
+}
+
+func (a *automatic) status() []CertificateStatus {
+	var all []CertificateStatus
+	for _, m := range a.all() {
+		s := CertificateStatus{Names: []string{m.name}, Mode: Auto}
+		if leaf := a.certificateOf(m); leaf != nil {
+			s.describe(leaf)
+			life := leaf.NotAfter.Sub(leaf.NotBefore)
+			s.Renews = leaf.NotAfter.Add(-time.Duration(float64(life) * certmagic.DefaultRenewalWindowRatio))
+		}
+		a.mu.Lock()
+		s.Error = m.trouble
+		a.mu.Unlock()
+		all = append(all, s)
+	}
+	return all
+}
