@@ -407,6 +407,7 @@ func (c *call) answerHTTP(h *hold, resp *http.Response, nc net.Conn) error {
 	}
 	rp.header.Del("X-Accel-Buffering")
 	stripHopByHop(rp.header)
+	rp.announce() // now: whoever reads the body writes to rp.trailer
 	delete(rp.header, "Content-Length")
 	if !rp.hasBody("") && rp.status != http.StatusNotModified {
 		rp.length = -1

@@ -133,10 +133,7 @@ func (c *call) begin(rp *reply) {
 	for name, values := range rp.header {
 		header[name] = values
 	}
-	if c.pool.config.Queue.Header {
-		header.Set("X-Queue-Time", strconv.FormatFloat(c.x.queueWait.Seconds(), 'f', 6, 64))
-	}
-	rp.announce(header)
+	c.showQueueTime()
 	c.w.WriteHeader(rp.status)
 }
 

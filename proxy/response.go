@@ -135,12 +135,18 @@ func (w *response) SetReadDeadline(t time.Time) error { return w.conn.raw.SetRea
 // offer is Write and Flush for one who must not wait for the client: what the socket does not take at once is kept by the
 // connection. It reports whether that is so: then settle is to be called before anything else.
 func (w *response) offer(p []byte) (kept bool, err error) {
-	w.conn.raw.KeepUnsent(true)
-	defer w.conn.raw.KeepUnsent(false)
+	w.keepUnsent(true)
+	defer w.keepUnsent(false)
 	if _, err = w.Write(p); err == nil && len(w.held) > 0 {
 		err = w.FlushError()
 	}
 	return w.conn.raw.Unsent(), err
+}
+
+func (w *response) keepUnsent(on bool) {
+	w.mu.Lock() // a probe writes as well
+	defer w.mu.Unlock()
+	w.conn.raw.KeepUnsent(on)
 }
 
 // settle waits until the client has taken what offer has left.

@@ -150,7 +150,7 @@ func (c *call) holdUpstream(slot *mpm.Slot) (h *hold, ctx context.Context, conne
 	if l == nil {
 		return h, h.ctx, func() {}, nil
 	}
-	d := &dialer{link: l}
+	d := newDialer(l)
 	stop := context.AfterFunc(h.ctx, func() { _ = l.Close() }) // ends a dial
 	return h, context.WithValue(h.ctx, dialerKey{}, d), func() {
 		stop()

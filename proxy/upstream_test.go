@@ -11,6 +11,7 @@ import (
 	"net/textproto"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -248,6 +249,29 @@ func TestProxyEarlyAnswers(t *testing.T) {
 	if !strings.HasPrefix(old, "HTTP/1.1 200 OK\r\n") || !strings.HasSuffix(old, "\r\n\r\nabc") || strings.Contains(old, "railer") {
 		t.Errorf("an HTTP/1.0 client gets %q", old)
 	}
+}
+
+// TestProxyTrailerAfterAWhile: the head goes out while the rest of the body, and with it the trailer, is being read.
+func TestProxyTrailerAfterAWhile(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "X-Sum")
+		_, _ = io.WriteString(w, "abc")
+		w.(http.Flusher).Flush()
+		time.Sleep(gatherTime)
+		w.Header().Set("X-Sum", "7")
+	}))
+	defer server.Close()
+	g := newProxyGate(t, routes.Pool{}, serverOf(server))
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			resp, body, err := g.ask(t, g.request(t, "GET", "/", nil))
+			if err != nil || body != "abc" || fmt.Sprint(resp.Trailer) != "map[X-Sum:[7]]" {
+				t.Errorf("GET = %q, %v with the trailer %v", body, err, resp.Trailer)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestProxyTurns(t *testing.T) {

@@ -284,7 +284,9 @@ func (f *front) run() int {
 		m, files, err := f.ctl.Recv()
 		if errors.Is(err, ctl.ErrNoRoom) {
 			f.log.Errorw("message of the supervisor came without its files: raise the limit of open files (ulimit -n, LimitNOFILE)", "message", m.Kind, "error", err)
-			f.doWithout(m)
+			if !f.doWithout(m) {
+				return exitFailed
+			}
 			continue
 		}
 		if err != nil {
@@ -321,12 +323,14 @@ func (f *front) adopt(c child) {
 	f.pools[c.Pool].Started(c.Slot, c.PID, c.Socket, time.Duration(c.Seconds*float64(time.Second)))
 }
 
-// doWithout deals with a message that came without its files. A child whose output nobody reads would stand still one day.
-func (f *front) doWithout(m ctl.Message) {
+// doWithout deals with a message that came without its files. Whoever writes what nobody reads stands still one day: a child ends
+// for that, and for the parent of a pool's children the front, as the next one gets its output anew. It reports whether to go on.
+func (f *front) doWithout(m ctl.Message) bool {
 	if m.Kind == ctl.Child {
+		f.pools[m.Pool].Started(m.Slot, m.PID, m.Socket, time.Duration(m.Seconds*float64(time.Second)))
 		starter{f.ctl, f.setup.Generation}.Kill(m.Pool, m.Slot, m.PID)
-		f.pools[m.Pool].StartFailed(m.Slot, "the front had no descriptor free for its output")
 	}
+	return m.Kind != ctl.Parent
 }
 
 // hear logs what the parent of a pool's children and these write.

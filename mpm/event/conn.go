@@ -172,6 +172,7 @@ func (c *Conn) serve() {
 		}
 		l.engine.active.Add(-1)
 		c.onGone.Store(nil)
+		c.then, c.watcher = nil, nil
 		l.conns.Put(c)
 	}()
 	_, err := c.Write(c.pending)
@@ -381,7 +382,7 @@ func (c *Conn) sendAll(n int, send func(done int) (int, unix.Errno)) (done int, 
 			return 0, err
 		}
 	}
-	stalled := false
+	stalled, before := false, c.entry.deadline.Load()
 	for done < n {
 		if c.entry.state.Load()&flagGone != 0 {
 			return done, ErrGone
@@ -408,7 +409,8 @@ func (c *Conn) sendAll(n int, send func(done int) (int, unix.Errno)) (done int, 
 		}
 	}
 	if stalled {
-		c.SetTimeout(0)
+		c.entry.deadline.Store(before)
+		c.entry.take(flagExpired)
 	}
 	return done, nil
 }

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	// maxForked is how many children one parent has at most: so many sockets it can be told of in one environment variable.
-	maxForked = 1024
+	// MaxForked is how many children one parent has at most: so many sockets it can be told of in one environment variable.
+	MaxForked = 1024
 
 	// forkTimeout is how long a parent may take to fork a child, its own start included.
 	forkTimeout = 30 * time.Second
@@ -261,19 +261,24 @@ func forkedBy(pid int) []int {
 
 // reapForked buries the children that have ended, which their parents reap.
 func (s *supervisor) reapForked(now time.Time) {
-	for _, c := range s.children {
-		if c.held == nil || !c.held.ended() {
-			continue
-		}
-		status := c.fate()
-		if status != peaceful {
-			c.held.family.signal(syscall.SIGKILL)
-			if c.group != nil {
-				c.group.kill()
+	for _, p := range s.pools {
+		for _, c := range p.slots { // not by pid: another child may have got that
+			if c.held != nil && c.held.ended() {
+				s.buryForked(c, now)
 			}
 		}
-		s.buryChild(c, status, now)
 	}
+}
+
+func (s *supervisor) buryForked(c *child, now time.Time) {
+	status := c.fate()
+	if status != peaceful {
+		c.held.family.signal(syscall.SIGKILL)
+		if c.group != nil {
+			c.group.kill()
+		}
+	}
+	s.buryChild(c, status, now)
 }
 
 // peaceful is the status of a child that left when it was asked to.
@@ -300,7 +305,7 @@ func (par *parent) endGroup() {
 }
 
 // buryParent forgets a parent that was reaped. The next Start starts another one.
-func (s *supervisor) buryParent(par *parent, status unix.WaitStatus, now time.Time) {
+func (s *supervisor) buryParent(par *parent, status unix.WaitStatus) {
 	delete(s.parents, par.pid)
 	par.pool.parent = nil
 	s.warden.release(par.pid)
@@ -316,7 +321,8 @@ func (s *supervisor) buryParent(par *parent, status unix.WaitStatus, now time.Ti
 	}
 	fate := unix.WaitStatus(ctl.Unseen) // of the first: one failure is to count as one
 	for _, c := range par.pool.slots {
-		c.killed, c.bereaved = true, fate
+		c.bereaved = fate
+		c.signal(rung{signal: syscall.SIGKILL, group: true}) // endGroup misses one that has made a session of its own
 		fate = ctl.Orphaned
 	}
 }

@@ -51,7 +51,7 @@ func (s *supervisor) reap(now time.Time) {
 		switch {
 		case par != nil:
 			par.endGroup()
-			s.buryParent(par, wait(z.pid), now)
+			s.buryParent(par, wait(z.pid))
 		case c != nil && c.held == nil:
 			if z.endGroup(&c.process) && c.group != nil {
 				c.group.kill()
