@@ -113,7 +113,7 @@ func (d *deputy) try(errand []fcgi.Param, accept func(*os.File) error) (file *os
 		}
 		d.showQueueTime()
 		d.link, d.hold, failure = d.holdFastCGI(slot)
-		d.hold.script = false // what fails now is the child's own doing
+		d.hold.ours = false // what fails now is the child's own doing
 	}
 	if failure == nil {
 		file, refusal, failure = d.link.errand(errand, accept)

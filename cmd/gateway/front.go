@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -113,11 +114,18 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	for i := range c.Pools {
 		f.pools[c.Pools[i].Name] = f.newPool(c.Pools[i])
 	}
+	// What net/http says of servers is for those who look for faults: servers can have it say a lot.
+	if _, err := zap.RedirectStdLogAt(f.log.Desugar(), zap.DebugLevel); err != nil {
+		return nil, err
+	}
 	f.server = proxy.NewServer(c, f.pools, f.log)
 	f.handshakes = proxy.NewHandshakes(f.log)
 	var err error
 	if c.Gateway.AccessLog != nil {
 		if f.access, err = proxy.NewAccessLog(*c.Gateway.AccessLog, proxy.WithAccessLogWarning(f.log.Warnw)); err != nil {
+			if errors.Is(err, fs.ErrPermission) {
+				err = errors.New(cantLog(c))
+			}
 			return nil, err
 		}
 	}
@@ -150,7 +158,7 @@ func maxConns(c *routes.Config) int {
 		return 0
 	}
 	have := int(min(limit.Cur, 1<<30))
-	reserve := 128
+	reserve := 128 + proxy.KeptFiles()
 	for i := range c.Pools {
 		if c.Pools[i].MPM != routes.Event {
 			reserve += 2 * c.Pools[i].MaxRequestWorkers

@@ -67,6 +67,9 @@ func TestStress(t *testing.T) {
 			{"ten thousand children serve one request each", (*stress).once},
 			{"hundreds of php-cgi children serve one request each", (*stress).oncePHP},
 		},
+		"soak": {
+			{"clients that come and go leave nothing", (*stress).soak},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

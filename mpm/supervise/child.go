@@ -27,6 +27,7 @@ type pool struct {
 type child struct {
 	process
 	pool       *pool
+	parent     *parent // that has forked it; nil: we have
 	slot       int
 	generation int
 	socket     string      // name in the socket folder

@@ -77,6 +77,8 @@ type Pool struct {
 
 	// FPM says that the program is php-fpm, of which one process, the parent, forks all children of the pool: they share its OPcache.
 	FPM bool
+
+	firstMark uint64 // see [Pool.mark]; set by the supervisor
 }
 
 // SocketPlaceholder stands in the arguments of a pool with OwnSocket for the path at which a child may listen; it is also in its
