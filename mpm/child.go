@@ -2,9 +2,11 @@ package mpm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"time"
 
@@ -16,6 +18,7 @@ type child struct {
 	Child
 	born      time.Time
 	ready     bool            // was
+	said      said            // before it was ready
 	unready   error           // why its first probe failed, for which it is killed
 	quota     uint64          // requests it serves; 0: no limit
 	maxMemory int64           // bytes; 0: no limit
@@ -84,7 +87,7 @@ func (p *Pool) Started(slot, pid int, socket string, age time.Duration) {
 // newChild enters a child in the books.
 func (p *Pool) newChild(name Child, born time.Time) *child {
 	c := &child{
-		Child: name, born: born, shelf: notShelved,
+		Child: name, born: born, shelf: notShelved, said: p.claimWords(name.PID),
 		quota:     uint64(jitter(max(0, int64(p.cfg.MaxRequestsPerChild)))),
 		maxMemory: jitter(max(0, p.cfg.MaxChildMemory)),
 		threads:   make([]thread, p.settings.Threads),
@@ -129,6 +132,9 @@ func (p *Pool) StartFailed(slot int, reason string) {
 	}
 	now := p.now()
 	p.set(slot, Empty, now)
+	if p.stray.pid != 0 {
+		p.said, p.stray = p.stray, said{}
+	}
 	p.charge(now, false, "child can't be started", reason)
 	p.signalGone()
 }
@@ -169,13 +175,15 @@ func (p *Pool) lost(c *child, now time.Time, status syscall.WaitStatus, oom bool
 }
 
 // lossText says why a child is no more: how it ended, and how its first probe failed. One whose probe failed was killed after that, so
-// the signals of that tell nothing.
+// the signals of that tell nothing; nor does the probe of one that ended first.
 func lossText(status syscall.WaitStatus, unready error) string {
 	switch {
 	case unready == nil:
 		return exitText(status)
 	case status.Signaled() && (status.Signal() == syscall.SIGTERM || status.Signal() == syscall.SIGKILL):
 		return unready.Error()
+	case hungUp(unready) && (status.Exited() || status.Signaled()):
+		return exitText(status)
 	default:
 		return fmt.Sprintf("%s (%v)", exitText(status), unready)
 	}
@@ -207,6 +215,7 @@ func (p *Pool) lose(t *thread, cause error) {
 
 // blame puts a child's failure into the score, before the child is told to leave.
 func (p *Pool) blame(c *child, now time.Time, reason string) {
+	p.said = c.said
 	what := func(when string) string { return fmt.Sprintf("child %d: %s: %s", c.PID, when, reason) }
 	switch {
 	case !c.ready:
@@ -237,11 +246,16 @@ func (p *Pool) charge(now time.Time, wasReady bool, msg, reason string) {
 		return
 	}
 	p.quarantined = true
-	nextTry, said := p.memory.Score.NextTry(now), p.said.last()
+	nextTry, said := p.memory.Score.NextTry(now), p.words()
 	p.after(func() {
 		p.log.Errorw("pool is in quarantine, its children keep failing: repair its command, its configuration or the application",
 			"pool", p.cfg.Name, "reason", reason, "next_try", nextTry, "said", said)
 	})
+}
+
+// hungUp reports whether a probe failed for the end of the connection, as it does when the child ends by itself.
+func hungUp(err error) bool {
+	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE}, func(e error) bool { return errors.Is(err, e) })
 }
 
 // startProbe asks in a goroutine whether c is idle, and gives the answer to probed. It ends with the probe, at the latest after
@@ -287,10 +301,10 @@ func (p *Pool) started(c *child, err error) {
 
 // becameReady puts a child into service that is there and idle.
 func (p *Pool) becameReady(c *child, now time.Time) {
-	c.ready, p.stillborn = true, false
+	c.ready, c.said, p.stillborn = true, said{pid: c.PID}, false
 	p.memory.Score = p.memory.Score.Ready(now)
 	if !p.memory.Score.Quarantined(now) {
-		p.trouble, p.said = "", said{}
+		p.trouble, p.said, p.stray = "", said{}, said{}
 	}
 	p.set(c.Slot, Idle, now)
 	p.shelve(c)

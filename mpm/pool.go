@@ -111,7 +111,8 @@ type Pool struct {
 
 	trouble      string  // how the last child failed
 	stillborn    bool    // the last one that was started never got ready
-	said         said    // by children that were not ready
+	said         said    // by the child that failed last, before it was ready
+	stray        said    // by the last process to speak that is no child, as the parent of all
 	quarantined  bool    // said so
 	queueLimit   limiter // of warnings about the queue
 	failureLimit limiter // of warnings about failing children

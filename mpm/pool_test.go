@@ -471,6 +471,18 @@ func TestDeadline(t *testing.T) {
 		equal(t, "ran", time.Since(begin), cfg.RequestTimeout)
 		s.Release(Done)
 	})
+	bubble(t, "a request without limit that is abandoned gets a deadline", func(t *testing.T) {
+		w := openWorld(t, cfg)
+		s := w.acquire()
+		w.setBusy(s.Child.PID, true)
+		s.Unlimited()
+		time.Sleep(100 * cfg.RequestTimeout)
+		s.Release(Abandoned)
+		time.Sleep(cfg.RequestTimeout - ms)
+		equal(t, "events", w.forget(), nil)
+		time.Sleep(2 * ms)
+		equal(t, "events", w.forget(), []string{fmt.Sprintf("kill %d", s.Child.PID)})
+	})
 	bubble(t, "the deadline is that of the request, not of the child", func(t *testing.T) {
 		w := openWorld(t, cfg)
 		for range 5 {

@@ -1,25 +1,34 @@
 package mpm
 
 import (
+	"slices"
 	"strings"
 	"unicode"
 )
 
 const (
-	saidLines    = 8
+	saidFirst    = 4   // what went wrong
+	saidLast     = 8   // what it came to
 	maxSaidBytes = 512 // of a line
 )
 
-// said keeps the last lines that children wrote to their standard error before they were ready: why they did not start.
-// Guarded by Pool.mu.
+// said keeps the first and the last lines that one process wrote to its standard error. Guarded by Pool.mu.
 type said struct {
-	lines [saidLines]string
-	next  int
+	pid   int
+	first []string
+	last  []string
 }
 
 func (s *said) add(line string) {
-	s.lines[s.next] = printable(line[:min(len(line), maxSaidBytes)])
-	s.next = (s.next + 1) % saidLines
+	line = printable(line[:min(len(line), maxSaidBytes)])
+	if len(s.first) < saidFirst {
+		s.first = append(s.first, line)
+		return
+	}
+	if len(s.last) == saidLast {
+		s.last = slices.Delete(s.last, 0, 1)
+	}
+	s.last = append(s.last, line)
 }
 
 // printable keeps a child from writing to the terminal of who reads the status.
@@ -32,23 +41,45 @@ func printable(line string) string {
 	}, strings.ToValidUTF8(line, "?"))
 }
 
-// last returns the lines in the order in which they came.
-func (s *said) last() (lines []string) {
-	for i := range saidLines {
-		if line := s.lines[(s.next+i)%saidLines]; line != "" {
-			lines = append(lines, line)
-		}
-	}
-	return lines
-}
+// lines returns what was kept in the order in which it came.
+func (s *said) lines() []string { return slices.Concat(s.first, s.last) }
 
-// Said reports a line that a child wrote to its standard error, also before Started or after Exited: it keeps the last few of
-// children that were not ready, for the status and the log.
+// Said reports a line that a child, or the parent of the pool's children, wrote to its standard error, also before Started or after
+// Exited. The status and the log have those of the child that failed last, or if it said nothing of a process that is no child.
 func (p *Pool) Said(pid int, line string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if c := p.byPID[pid]; line == "" || c != nil && c.ready {
+	if line == "" {
 		return
 	}
-	p.said.add(line)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch c := p.byPID[pid]; {
+	case c != nil && c.ready:
+	case c != nil:
+		c.said.add(line)
+	case pid == p.said.pid:
+		p.said.add(line)
+	default:
+		if p.stray.pid != pid {
+			p.stray = said{pid: pid}
+		}
+		p.stray.add(line)
+	}
+}
+
+// words are those of the child that failed last, or else of the parent that could not give one.
+func (p *Pool) words() []string {
+	if lines := p.said.lines(); lines != nil {
+		return lines
+	}
+	return p.stray.lines()
+}
+
+// claimWords returns what was reported of a process before it was a child.
+func (p *Pool) claimWords(pid int) said {
+	if p.stray.pid != pid {
+		return said{pid: pid}
+	}
+	words := p.stray
+	p.stray = said{}
+	return words
 }

@@ -25,7 +25,7 @@ const (
 	Done      Outcome = iota // the child has finished its response and can take the next request
 	Broken                   // the connection or the protocol failed: this ends its child
 	NotSent                  // the child read nothing: the request will be tried on another slot and isn't counted here. Ends its child, or with several threads only the connection
-	Abandoned                // the client went away: the thread serves again once the child's probe says that it has finished
+	Abandoned                // the program may still be busy, because its client went away or it goes on after its response: the thread serves again once the child's probe says that it has finished
 )
 
 // Slot is the right to have one request in flight. It belongs to whoever got it from [Pool.Acquire], until Release.
@@ -33,6 +33,7 @@ type Slot struct {
 	Child     Child
 	Channel   io.Closer     // the connection to the thread, kept from request to request by its holder; nil: none yet. The pool closes it with the child
 	QueueWait time.Duration // how long Acquire waited
+	Failed    bool          // the request got no proper response, though its child is well: it counts as failed
 
 	pool     *Pool   // immutable
 	thread   *thread // immutable; nil in an event pool. What it knows of the request is this slot's until Release
@@ -129,7 +130,7 @@ func (t *thread) forget() {
 }
 
 // Unlimited lifts the deadline of the request: it has become a conversation or a stream, whose length says nothing of its child.
-// Nothing of the pool ends it any more, but the end of the child: at a shutdown its caller must do that when grace_period is
+// Nothing of the pool ends it any more, but the end of the child, until it is abandoned: at a shutdown its caller must do that when grace_period is
 // over. It does not concern an event pool, where the deadline is that of Context.
 func (s *Slot) Unlimited() {
 	t := s.thread
@@ -156,7 +157,7 @@ func (s *Slot) Release(o Outcome) {
 	s.released = true
 	if o != NotSent {
 		p.served++
-		if o == Broken || s.thread != nil && s.thread.ended != nil {
+		if o == Broken || s.Failed || s.thread != nil && s.thread.ended != nil {
 			p.failed++
 		}
 	}
@@ -238,7 +239,7 @@ func (p *Pool) detach(s *Slot) (serves bool) {
 }
 
 // reset closes the connection of a thread and keeps it out of service until it has finished what nobody waits for; the
-// request's deadline still holds. With several threads the probe may be answered by another one that is free; then the child
+// request's deadline still holds, or an unlimited one gets one now. With several threads the probe may be answered by another one that is free; then the child
 // has one thread less than connections until this one has finished.
 func (p *Pool) reset(t *thread, now time.Time) {
 	p.closeLater(t.channel)
@@ -247,6 +248,10 @@ func (p *Pool) reset(t *thread, now time.Time) {
 		p.kill(t.child, ExitDeadline, now) // nothing could tell when it is free
 		p.replace(now)
 		return
+	}
+	if timeout := p.cfg.RequestTimeout; timeout > 0 && t.deadline.IsZero() {
+		t.deadline = now.Add(timeout)
+		t.arm(p, timeout)
 	}
 	p.startProbe(t.child, 0, func(err error) { p.resetDone(t, err) })
 }
@@ -262,6 +267,7 @@ func (p *Pool) resetDone(t *thread, err error) {
 	now := p.now()
 	if err == nil {
 		p.finish(t, now)
+		p.measureLater(c, now)
 		return
 	}
 	p.blame(c, now, err.Error())

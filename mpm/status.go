@@ -13,7 +13,7 @@ type PoolStatus struct {
 	MPM            string                `json:"mpm"`
 	State          string                `json:"state"`                       // ready, starting, full, failing, quarantined or draining
 	Trouble        string                `json:"trouble,omitempty"`           // in quarantine, or while no child is ready: how the last child failed
-	Said           []string              `json:"said,omitempty"`              // with Trouble: the last lines that children wrote which did not get ready
+	Said           []string              `json:"said,omitempty"`              // with Trouble: the first and last lines of the child that failed last
 	NextTrySeconds float64               `json:"next_try_seconds,omitempty"`  // in quarantine: until a child is started again
 	Board          string                `json:"board"`                       // Apache's letters, one per thread of each place
 	Threads        int                   `json:"threads_per_child,omitempty"` // of a worker pool
@@ -54,7 +54,7 @@ type QueueStatus struct {
 	MaxSeconds float64 `json:"wait_max_seconds"`
 }
 
-// RequestStatus counts requests that are over. Failed ones lost their child, its connection or their time; hot ones were answered from
+// RequestStatus counts requests that are over. Failed ones lost their child, its connection or their time, or got no proper response; hot ones were answered from
 // memory and needed no slot.
 type RequestStatus struct {
 	Total  uint64 `json:"total"`
@@ -144,7 +144,7 @@ func (p *Pool) snapshot(now time.Time) PoolStatus {
 		st.NextTrySeconds = p.memory.Score.NextTry(now).Seconds()
 	}
 	if quarantined || p.tally[Idle]+p.tally[Busy] == 0 {
-		st.Trouble, st.Said = p.trouble, p.said.last()
+		st.Trouble, st.Said = p.trouble, p.words()
 	}
 	return st
 }

@@ -1,8 +1,12 @@
 package mpm
 
 import (
+	"cmp"
+	"context"
 	"fmt"
+	"io"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,7 +15,7 @@ import (
 )
 
 func TestTrouble(t *testing.T) {
-	bubble(t, "what children said that did not get ready is in the status, until one does", func(t *testing.T) {
+	bubble(t, "what a child said that did not get ready is in the status, until one does", func(t *testing.T) {
 		w := newWorld(t, prefork(1))
 		w.manual = true
 		w.pool.Open()
@@ -29,7 +33,7 @@ func TestTrouble(t *testing.T) {
 		w.pool.Exited(0, 8, 255<<8, false)
 		w.pool.Said(8, "reported late")
 		st := w.pool.Status()
-		equal(t, "said", st.Said, []string{"line 13", "line 14", "line 15", "line 16", "line 17", "line 18", "line 19", "reported late"})
+		equal(t, "said", st.Said, []string{"line 0", "line 1", "line 2", "line 3", "line 13", "line 14", "line 15", "line 16", "line 17", "line 18", "line 19", "reported late"})
 		equal(t, "trouble", st.Trouble, "child 8: before ready: exit status 255")
 		w.pool.Started(0, 9, "/run/9.sock", 0)
 		synctest.Wait()
@@ -38,10 +42,37 @@ func TestTrouble(t *testing.T) {
 		w.pool.Exited(0, 9, 0, false)
 		equal(t, "said by the next that failed", w.pool.Status().Said, nil)
 	})
+	bubble(t, "the words of children that fail at once are not mixed", func(t *testing.T) {
+		w := newWorld(t, prefork(2))
+		w.manual = true
+		w.pool.Open()
+		for _, pid := range []int{7, 8} {
+			w.setBusy(pid, true)
+			w.pool.Started(pid-7, pid, "/run/x.sock", 0)
+		}
+		for _, line := range []string{"cause", "effect"} {
+			w.pool.Said(7, line+" in 7")
+			w.pool.Said(8, line+" in 8")
+		}
+		w.pool.Exited(0, 7, 1<<8, false)
+		equal(t, "said after the first end", w.pool.Status().Said, []string{"cause in 7", "effect in 7"})
+		w.pool.Exited(1, 8, 1<<8, false)
+		w.pool.Said(7, "late in 7")
+		equal(t, "said after the second", w.pool.Status().Said, []string{"cause in 8", "effect in 8"})
+	})
+	bubble(t, "where no child came to be, what their parent said is in the status", func(t *testing.T) {
+		w := newWorld(t, prefork(1))
+		w.broken = "parent has ended"
+		w.pool.Said(6, "unknown entry in the configuration")
+		w.pool.Open()
+		synctest.Wait()
+		w.pool.Said(6, "late")
+		equal(t, "said", w.pool.Status().Said, []string{"unknown entry in the configuration", "late"})
+	})
 	bubble(t, "lines are cut, and can't control a terminal", func(t *testing.T) {
 		var s said
 		s.add("\x1b[2Jred \xff" + strings.Repeat("x", 1000))
-		line := s.last()[0]
+		line := s.lines()[0]
 		equal(t, "begin", line[:9], " [2Jred ?")
 		equal(t, "length", len(line), maxSaidBytes)
 	})
@@ -61,23 +92,25 @@ func TestTrouble(t *testing.T) {
 	})
 	for name, c := range map[string]struct {
 		status int
+		probe  error
 		oom    bool
 		want   string
 		why    ExitReason
 	}{
-		"a child that ended before its probe could tell is blamed with its end": {status: 254 << 8, want: "exit status 254 (probe ended)", why: ExitCrash},
-		"one that crashed too":                          {status: 11, want: "signal 11 (segmentation fault) (probe ended)", why: ExitCrash},
+		"a child that ended before its probe could tell is blamed with its end": {status: 254 << 8, probe: fmt.Errorf("probe: %w", io.ErrUnexpectedEOF), want: "exit status 254", why: ExitCrash},
+		"one that crashed too":                          {status: 11, probe: syscall.ECONNRESET, want: "signal 11 (segmentation fault)", why: ExitCrash},
+		"one that was asked to end, with both":          {status: 0, want: "exit status 0 (probe ended)", why: ExitCrash},
 		"one that had to be killed, with its probe":     {status: 9, want: "probe ended", why: ExitCrash},
 		"one that followed SIGTERM, too":                {status: 15, want: "probe ended", why: ExitCrash},
 		"one that the kernel killed for want of memory": {status: 9, oom: true, want: "probe ended, out of memory", why: ExitOOM},
 	} {
 		bubble(t, name, func(t *testing.T) {
-			w := newWorld(t, prefork(1), WithStartTimeout(time.Second))
+			probe := func(context.Context, Child) error { return cmp.Or(c.probe, errProbeEnded) }
+			w := newWorld(t, prefork(1), WithProbe(probe))
 			w.manual = true
 			w.pool.Open()
-			w.setBusy(7, true)
 			w.pool.Started(0, 7, "/run/7.sock", 0)
-			time.Sleep(1500 * ms)
+			synctest.Wait()
 			w.pool.Exited(0, 7, c.status, c.oom)
 			st := w.pool.Status()
 			equal(t, "trouble", st.Trouble, "child 7: before ready: "+c.want)

@@ -29,6 +29,11 @@ const (
 	// children, the next one may be dead as well.
 	maxTries = 3
 
+	// firstLook and settleTime are between the looks at a child that php-fpm has forked, until it reads again. Most have finished
+	// before the end of their response is read here.
+	firstLook  = 50 * time.Microsecond
+	settleTime = 10 * time.Millisecond
+
 	// exitGrace is how long a broken connection waits for the news that its child has ended: they come another way, and tell
 	// why.
 	exitGrace = 100 * time.Millisecond
@@ -109,6 +114,10 @@ func (s *Server) serveApplication(w http.ResponseWriter, r *http.Request, x *exc
 		prog, status, err = s.locate(x, p.config)
 		switch {
 		case x.deputy.excuse():
+			return ""
+		case status == http.StatusForbidden:
+			s.warn("script can't be reached", x.uri, err)
+			s.fail(w, x, status, nil)
 			return ""
 		case status != 0:
 			s.fail(w, x, status, err)
@@ -315,6 +324,13 @@ func (l *link) hangUp() {
 	}
 }
 
+// isRead reports whether the program has read all that it was sent. PHP reads the record that ends a request's body when it looks
+// for the next request, and not before.
+func (l *link) isRead() bool {
+	channel, ok := l.nc.(*event.Channel)
+	return !ok || channel.Unread() == 0
+}
+
 // hold is a slot in use. Exactly one of its methods release, lost and forgo is to be called.
 type hold struct {
 	slot   *mpm.Slot
@@ -324,7 +340,8 @@ type hold struct {
 	ctx    context.Context // ends with the child or its deadline; if not awaited, with the client too
 	cancel context.CancelFunc
 	unhook func() bool // conn is no longer closed or hung up by others; false: that has happened
-	script bool        // the child is the gateway itself, and runs scripts
+	ours   bool        // the child is the gateway itself or the WSGI shim, who end the connection when what they run fails
+	shared bool        // the child is one of php-fpm, where a script can go on after its response
 	remote bool        // who answers is no child
 	watch  *watch      // of a remote one; nil: it may take its time
 	deputy *hold       // the child that connected to a remote one, and has the slot; nil: the pool has no children
@@ -338,7 +355,8 @@ type hold struct {
 }
 
 func (c *call) newHold(slot *mpm.Slot) *hold {
-	h := &hold{slot: slot, client: c.r.Context(), body: c.body, script: !c.pool.config.HasApplication(), unhook: func() bool { return true }}
+	h := &hold{slot: slot, client: c.r.Context(), body: c.body, ours: !c.pool.config.HasApplication() || c.pool.config.WSGI != nil, unhook: func() bool { return true }}
+	h.shared = c.pool.config.PHP != nil && c.pool.config.PHP.ShareOPcache
 	h.awaited = c.pool.config.MPM == routes.Worker || c.pool.config.HTTP != nil
 	parent := h.client
 	if h.awaited {
@@ -433,7 +451,24 @@ func (h *hold) release(o mpm.Outcome) {
 		_ = h.conn.Close() // nothing is being written
 	}
 	h.cancel()
+	if l, ok := h.slot.Channel.(*link); ok && h.shared && !l.isRead() {
+		go h.settle(l) // ends after settleTime at the latest
+		return
+	}
 	h.slot.Release(o)
+}
+
+// settle gives back the slot of a child of php-fpm that does not read yet. After fastcgi_finish_request its response has ended and
+// its script has not.
+func (h *hold) settle(l *link) {
+	for pause := firstLook; pause < settleTime; pause *= 2 {
+		time.Sleep(pause)
+		if l.isRead() {
+			h.slot.Release(mpm.Done)
+			return
+		}
+	}
+	h.slot.Release(mpm.Abandoned)
 }
 
 // outcome is how a deputy leaves its slot, whatever was asked for: its connection ended only if it was in the middle of an errand,
@@ -447,14 +482,14 @@ func (h *hold) outcome() mpm.Outcome {
 
 // forgo gives back the slot of a response that nobody wants to have the rest of.
 func (h *hold) forgo(resp io.ReadCloser) {
-	if h.remote || h.endless {
+	if h.remote {
 		_ = resp.Close() // always nil
 		h.release(mpm.Done)
 		return
 	}
-	if !h.awaited {
+	if !h.awaited || h.endless {
 		_ = resp.Close() // ends the connection: the program sees that nobody listens
-		h.release(mpm.Abandoned)
+		h.release(h.left())
 		return
 	}
 	h.conn.hangUp()
@@ -468,6 +503,15 @@ func (h *hold) forgo(resp io.ReadCloser) {
 	h.release(mpm.Done) // the child has answered, or has hung up as well: either way its thread is free
 }
 
+// left is how a slot is left whose response nobody waits for: an HTTP server sees at once that its connection has ended, a FastCGI
+// program when it writes.
+func (h *hold) left() mpm.Outcome {
+	if _, ok := h.conn.(*httpLink); ok {
+		return mpm.Done
+	}
+	return mpm.Abandoned
+}
+
 // lost gives back a slot whose child failed with err. It returns the reason, where something is known that says more.
 func (h *hold) lost(err error) error {
 	if h.remote {
@@ -479,8 +523,8 @@ func (h *hold) lost(err error) error {
 	cause := context.Cause(h.ctx)
 	gone := h.client.Err() != nil
 	switch {
-	case gone && !h.awaited:
-		h.release(mpm.Abandoned)
+	case gone && (!h.awaited || h.endless):
+		h.release(h.left())
 		return errClientGone
 	case errors.Is(cause, mpm.ErrDeadline):
 		h.release(mpm.Broken) // the pool kills it already
@@ -506,8 +550,9 @@ func (h *hold) lost(err error) error {
 	case errors.Is(err, fcgi.ErrParamTooLarge):
 		h.release(mpm.Done)
 		return err
-	case h.script:
-		h.release(mpm.Abandoned) // a script failed; the probe tells whether the child did
+	case h.ours:
+		h.slot.Failed = true
+		h.release(mpm.Abandoned) // a script or the application failed; the probe tells whether the child did
 		return err
 	}
 	h.release(mpm.Broken)

@@ -794,6 +794,56 @@ func TestStreaming(t *testing.T) {
 	}
 }
 
+// TestEventStreamsOutliveTheDeadline: the length of a stream says nothing of the program.
+func TestEventStreamsOutliveTheDeadline(t *testing.T) {
+	const timeout = 300 * time.Millisecond
+	rows := []struct {
+		name, path string
+		gate       func() *gate
+	}{
+		{"PHP", "/events.php", func() *gate {
+			cfg := phpPool(t)
+			cfg.RequestTimeout = timeout
+			return phpGate(t, cfg, map[string]string{"www/events.php": `<?php header("Content-Type: text/event-stream"); echo "data: first\n\n";
+				while (ob_get_level()) ob_end_flush(); flush(); usleep(900000); echo "data: last\n\n";`})
+		}},
+		{"WSGI, on a worker pool", "/events", func() *gate {
+			cfg := worker(1)
+			cfg.RequestTimeout = timeout
+			return wsgiGate(t, cfg)
+		}},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			g := row.gate()
+			_, got := g.askOK(t, "GET", row.path, "")
+			if want := "data: first\n\ndata: last\n\n"; got != want {
+				t.Errorf("the stream is %q, want %q; log:\n%s", got, want, g.log.text())
+			}
+			if s := g.pool.Status(); s.Exits[mpm.ExitDeadline] != 0 || s.Requests.Failed != 0 {
+				t.Errorf("exits are %v, requests %+v", s.Exits, s.Requests)
+			}
+		})
+	}
+}
+
+// TestForbiddenScript: a script that is there and can't be reached is not "not found", and the log says what to do.
+func TestForbiddenScript(t *testing.T) {
+	g := phpGate(t, phpPool(t), nil)
+	if err := os.Symlink("/etc/passwd", filepath.Join(g.root, "out.php")); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if resp, _, err := g.ask(t, "GET", "/out.php", ""); err != nil || resp.StatusCode != 403 {
+			t.Errorf("a link out of the root gave %v, %v; want 403", resp, err)
+		}
+	}
+	g.log.wait("warn script can't be reached", "leads out of the root")
+	if n := strings.Count(g.log.text(), "script can't be reached"); n != 1 {
+		t.Errorf("the log says it %d times in a moment, want once", n)
+	}
+}
+
 func TestProgramMessages(t *testing.T) {
 	g := phpGate(t, phpPool(t), nil)
 	g.askOK(t, "GET", "/messages.php", "")

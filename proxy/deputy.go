@@ -113,7 +113,7 @@ func (d *deputy) try(errand []fcgi.Param, accept func(*os.File) error) (file *os
 		}
 		d.showQueueTime()
 		d.link, d.hold, failure = d.holdFastCGI(slot)
-		d.hold.script = false // what fails now is the child's own doing
+		d.hold.ours = false // what fails now is the child's own doing
 	}
 	if failure == nil {
 		file, refusal, failure = d.link.errand(errand, accept)
@@ -213,9 +213,12 @@ func (l *link) errand(errand []fcgi.Param, accept func(*os.File) error) (file *o
 // DialContext of an http.Transport can use, which dials in goroutines of its own and perhaps too late for the request. Whoever
 // has the slot makes one, and must call revoke before the slot is given back.
 type dialer struct {
-	mu   sync.Mutex // held during an errand
-	link *link      // nil: it was revoked
+	channel *link      // immutable
+	mu      sync.Mutex // held during an errand
+	link    *link      // channel; nil: it was revoked
 }
+
+func newDialer(l *link) *dialer { return &dialer{channel: l, link: l} }
 
 // dial connects on the network "tcp" or "unix". The deadline of ctx bounds it, and so does the end of the channel, but not another
 // end of ctx. An error that wraps fcgi's means that the child is lost, another one that it could not connect.
@@ -242,9 +245,12 @@ func (d *dialer) dial(ctx context.Context, network, address string) (nc net.Conn
 	return nc, file.Close() // nc has a duplicate
 }
 
-// revoke makes later dials fail. It waits for the one in progress.
+// revoke makes later dials fail, and ends the one in progress with the channel: nobody needs its connection any more.
 func (d *dialer) revoke() {
-	d.mu.Lock()
+	if !d.mu.TryLock() {
+		_ = d.channel.Close() // wakes who reads
+		d.mu.Lock()
+	}
 	defer d.mu.Unlock()
 	d.link = nil
 }

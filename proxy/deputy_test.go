@@ -85,7 +85,7 @@ func TestNoDescriptorStays(t *testing.T) {
 	g.askOK(t, "GET", "/a.txt", "")
 	g.Client().CloseIdleConnections()
 	child := g.starter.only().cmd.Process.Pid
-	before := [2]int{settled(t, os.Getpid()), descriptors(t, child)}
+	before := [2]int{settled(t, os.Getpid()), settled(t, child)}
 	for i := range 200 {
 		g.askOK(t, "GET", "/a.txt", "")
 		g.askOK(t, "GET", "/nothing", "")
@@ -99,7 +99,7 @@ func TestNoDescriptorStays(t *testing.T) {
 	}
 	g.askOK(t, "GET", "/a.txt", "")
 	g.Client().CloseIdleConnections()
-	if after := [2]int{settled(t, os.Getpid()), descriptors(t, child)}; after != before {
+	if after := [2]int{settled(t, os.Getpid()), settled(t, child)}; after != before {
 		t.Errorf("open descriptors of the front and the child: %v, before: %v", after, before)
 	}
 }
@@ -559,7 +559,7 @@ func TestDialer(t *testing.T) {
 			}
 			defer l.Close()
 			c, _ := inProcessWith(t, Duties{Threads: 1, Dial: []string{network + " " + l.Addr().String()}})
-			d := &dialer{link: c}
+			d := newDialer(c)
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			nc, err := d.dial(ctx, network, l.Addr().String())

@@ -211,6 +211,8 @@ func errnoOf(err error) unix.Errno {
 		return errno
 	case errors.Is(err, fs.ErrNotExist):
 		return unix.ENOENT
+	case errors.Is(err, errOutside):
+		return unix.EXDEV
 	case errors.Is(err, fs.ErrPermission):
 		return unix.EACCES
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
@@ -228,6 +230,8 @@ func errorOf(errno unix.Errno, text string) error {
 		return ErrDirectory
 	case unix.ENOENT:
 		return fs.ErrNotExist
+	case unix.EXDEV:
+		return errOutside
 	case unix.EACCES, unix.EPERM:
 		return fs.ErrPermission
 	case unix.EIO:

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -13,7 +14,36 @@ import (
 // statusClientGone is what the access log has for a client that did not wait (nginx's number).
 const statusClientGone = 499
 
+// complainEvery is how often at most the log says what clients can have it say again and again.
+const complainEvery = 10 * time.Second
+
 var errClientGone = errors.New("client has gone")
+
+// limiter holds back warnings. Safe for concurrent use.
+type limiter struct {
+	mu    sync.Mutex // guards what follows
+	quiet time.Time  // until then nothing is logged
+	held  int        // since the last that was
+}
+
+// pass reports whether a warning may be logged now, and how many were held back since the last.
+func (l *limiter) pass(now time.Time) (held int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Before(l.quiet) {
+		l.held++
+		return 0, false
+	}
+	held, l.held, l.quiet = l.held, 0, now.Add(complainEvery)
+	return held, true
+}
+
+// warn logs that a file can't be had, limited.
+func (s *Server) warn(msg, uri string, err error) {
+	if held, ok := s.refusals.pass(time.Now()); ok {
+		s.log.Warnw(msg, "uri", uri, "error", err, "not_logged", held)
+	}
+}
 
 // fail answers with an error. err says why, for the log; nil: the status says it all, or it is logged elsewhere.
 func (a *applications) fail(w http.ResponseWriter, x *exchange, status int, err error) {

@@ -17,6 +17,9 @@ import (
 // ErrDirectory is what [Files.Open] returns for a directory.
 var ErrDirectory = errors.New("is a directory")
 
+// errOutside is the fs.ErrPermission of a path that leads out of the folder.
+var errOutside = fmt.Errorf("%w: a symbolic link leads out of the root; make it relative and let it stay below, or add a route with that root", fs.ErrPermission)
+
 // openTries bounds how often a path is resolved again because something was renamed meanwhile (openat2's EAGAIN).
 const openTries = 32
 
@@ -299,7 +302,9 @@ func classify(err error) error {
 	switch errno {
 	case unix.ENOENT, unix.ENOTDIR, unix.ENAMETOOLONG, unix.ELOOP, unix.EINVAL: // EINVAL: a NUL byte
 		return fs.ErrNotExist
-	case unix.EACCES, unix.EPERM, unix.EXDEV, unix.ENXIO, unix.ENODEV: // out of the folder; a socket; a device
+	case unix.EXDEV:
+		return errOutside
+	case unix.EACCES, unix.EPERM, unix.ENXIO, unix.ENODEV: // a socket; a device
 		return fs.ErrPermission
 	}
 	return err
@@ -311,5 +316,5 @@ func classifyRoot(err error) error {
 	if err == nil || ok || errors.Is(err, os.ErrClosed) {
 		return classify(err)
 	}
-	return fs.ErrPermission
+	return errOutside
 }

@@ -19,7 +19,7 @@ import (
 
 const (
 	hotFileBytes = 64 << 10 // larger files are kept open instead, and sent by the kernel
-	hotOpen      = 512      // of these at most
+	hotOpen      = 512      // of these at most, and an eighth of what the process may open
 	hotSets      = 4096
 	hotWays      = 4
 	// hotCheck is how old an answer may be before one request looks at the file again. The others are answered from memory
@@ -35,6 +35,7 @@ type hotCache struct {
 	seed  maphash.Seed
 	pools map[string]pool // immutable
 	limit int64           // bytes of content
+	kept  int64           // files that are kept open at most
 	bytes atomic.Int64    // of these, in use
 	open  atomic.Int64    // files that are kept open
 	sets  [hotSets][hotWays]atomic.Pointer[hotFile]
@@ -43,7 +44,16 @@ type hotCache struct {
 }
 
 func newHotCache(limit int64, pools map[string]pool) *hotCache {
-	return &hotCache{seed: maphash.MakeSeed(), limit: limit, pools: pools}
+	return &hotCache{seed: maphash.MakeSeed(), limit: limit, kept: int64(KeptFiles()), pools: pools}
+}
+
+// KeptFiles is how many descriptors a [Server] holds at most for files that nobody asks for at the moment.
+func KeptFiles() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	return int(min(limit.Cur/8, hotOpen)) //nolint:gosec // small
 }
 
 // CacheStatus is `cache` in `gateway status -json`: the files that are answered from memory.
@@ -174,7 +184,7 @@ func (c *hotCache) put(f *hotFile) {
 func (c *hotCache) admit(f *hotFile) bool {
 	c.entries.Add(1)
 	if f.file != nil {
-		return c.open.Add(1) <= hotOpen
+		return c.open.Add(1) <= c.kept
 	}
 	return c.bytes.Add(int64(len(f.body))) <= c.limit
 }
@@ -233,7 +243,7 @@ func (c *hotCache) evict(at uint64) {
 				c.evictions.Add(1)
 				c.remove(&set[i], f)
 			}
-			if c.bytes.Load() <= c.limit-c.limit/16 && c.open.Load() <= hotOpen-hotOpen/16 {
+			if c.bytes.Load() <= c.limit-c.limit/16 && c.open.Load() <= c.kept-c.kept/16 {
 				return
 			}
 		}

@@ -548,3 +548,25 @@ func hotClient(t testing.TB, request string) func() {
 		}
 	}
 }
+
+func TestHotCacheKeepsFewFilesOpen(t *testing.T) {
+	c := newHotCache(100_000, nil)
+	c.kept = 32
+	before := descriptors(t, os.Getpid())
+	for i := range 500 {
+		file, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &hotFile{site: new(routes.Site), path: fmt.Sprint("/", i), file: file, hash: uint64(i)}
+		f.holders.Store(1)
+		c.put(f)
+	}
+	if kept := descriptors(t, os.Getpid()) - before; kept > 32 || kept == 0 {
+		t.Errorf("%d files stay open, want 1 to 32", kept)
+	}
+	c.clear()
+	if left := descriptors(t, os.Getpid()) - before; left != 0 {
+		t.Errorf("%d files stay open after clear", left)
+	}
+}

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -378,5 +379,26 @@ func BenchmarkHTTPRoundTrip(b *testing.B) {
 		if _, err := c.Read(buf); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestCutWithoutLength: a response whose end only the end of the connection tells must not look whole when it is cut off.
+func TestCutWithoutLength(t *testing.T) {
+	addr := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, strings.Repeat("x", 100_000))
+		if r.URL.Path == "/cut" {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	for path, want := range map[string]error{"/whole": nil, "/cut": syscall.ECONNRESET} {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "GET %s HTTP/1.0\r\n\r\n", path)
+		if _, err := io.Copy(io.Discard, c); !errors.Is(err, want) {
+			t.Errorf("GET %s with HTTP/1.0 ended with %v, want %v", path, err, want)
+		}
+		_ = c.Close()
 	}
 }

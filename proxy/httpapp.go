@@ -8,8 +8,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
 	"net/url"
 	"os"
 	"strconv"
@@ -39,7 +37,6 @@ const (
 var (
 	errUnreachable = errors.New("the application takes no connection")
 	errNoAnswer    = errors.New("the application gave no HTTP response")
-	errBodyUsed    = errors.New("the body of the request was not kept")
 	errAnswerCut   = errors.New("the application closed the connection in the middle of its response")
 )
 
@@ -62,7 +59,7 @@ func probeHTTP(ctx context.Context, child mpm.Child) error {
 		case err == nil:
 			first = nc
 		case ctx.Err() != nil:
-			return fmt.Errorf("%w: it is to listen at $GATEWAY_SOCKET, or to use descriptor 3", context.Cause(ctx))
+			return fmt.Errorf("it does not listen: it is to do so at $GATEWAY_SOCKET, or to use descriptor 3 (%w)", context.Cause(ctx))
 		case !isNotYet(err):
 			return err
 		}
@@ -185,8 +182,8 @@ func (l *httpLink) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.nc = nc
-	return nc, nil
+	l.nc = &metered{Conn: nc}
+	return l.nc, nil
 }
 
 // Close ends the connection, and with it a request in progress.
@@ -227,62 +224,10 @@ func (c *call) tryHTTP(slot *mpm.Slot) error {
 	return c.answerHTTP(h, resp, nc)
 }
 
-// ask has an HTTP server answer the request, below the URL to. The response comes on nc.
-func (c *call) ask(ctx context.Context, t *http.Transport, to *url.URL) (resp *http.Response, nc net.Conn, err error) {
-	var wrote atomic.Bool
-	early := earlyAnswers{w: c.w}
-	trace := &httptrace.ClientTrace{
-		GotConn:        func(i httptrace.GotConnInfo) { nc = i.Conn }, // while RoundTrip runs
-		Got1xxResponse: early.pass,
-		WroteRequest:   func(i httptrace.WroteRequestInfo) { wrote.Store(wrote.Load() || i.Err == nil) },
-	}
-	resp, err = t.RoundTrip(c.httpRequest(httptrace.WithClientTrace(ctx, trace), to))
-	early.end()
-	switch {
-	case err == nil, errors.Is(err, errNoRoom), errors.Is(err, errUnreachable) && !wrote.Load():
-		return resp, nc, err
-	default:
-		return nil, nil, fmt.Errorf("%w: %w", errNoAnswer, unmarked(err))
-	}
-}
-
-// earlyAnswers passes informational responses on (RFC 9110 §15.2), until the final one is there: they come on another goroutine.
-type earlyAnswers struct {
-	w    http.ResponseWriter
-	mu   sync.Mutex
-	over bool
-}
-
-// pass is for [httptrace.ClientTrace.Got1xxResponse]. It always returns nil.
-func (e *earlyAnswers) pass(status int, fields textproto.MIMEHeader) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.over {
-		return nil
-	}
-	stripHopByHop(http.Header(fields))
-	header := e.w.Header()
-	maps.Copy(header, fields)
-	e.w.WriteHeader(status)
-	clear(header) // nothing of the final response is in it yet
-	return nil
-}
-
-func (e *earlyAnswers) end() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.over = true
-}
-
-// unmarked is an error that is not taken for errUnreachable: the application had read the request before it took no more.
-func unmarked(err error) error {
-	if errors.Is(err, errUnreachable) {
-		return errors.New(err.Error())
-	}
-	return err
-}
-
-// httpRequest is the request as a server gets it, below the URL to. Each reader of its body is counted until it is closed.
+// httpRequest is the request as a server gets it, below the URL to. The reader of its body is counted until it is closed.
+//
+// It is one that the Transport does not repeat. For that a method without effects needs a body of unknown length, here of no
+// length and without framing; the others must not have an Idempotency-Key that the Transport sees, see forwardedHeader.
 func (c *call) httpRequest(ctx context.Context, to *url.URL) *http.Request {
 	host := c.r.Host
 	if host == "" { // HTTP/1.0
@@ -297,14 +242,11 @@ func (c *call) httpRequest(ctx context.Context, to *url.URL) *http.Request {
 		Method: c.r.Method, URL: u, Host: host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: c.forwardedHeader(), Body: http.NoBody, ContentLength: c.body.length,
 	}).WithContext(ctx)
-	if c.body.length > 0 {
-		r.GetBody = func() (io.ReadCloser, error) {
-			if !c.body.again() {
-				return nil, errBodyUsed
-			}
-			return c.countedReader(), nil
-		}
-		r.Body, _ = r.GetBody() // it fails only later
+	switch {
+	case c.body.length > 0:
+		r.Body = c.countedReader()
+	case isSafe(r.Method):
+		r.Body, r.TransferEncoding = io.NopCloser(strings.NewReader("")), []string{"identity"}
 	}
 	return r
 }
@@ -347,15 +289,16 @@ func (r *countedReader) Close() error {
 // forwardedHeader is the client's header without what concerns its connection, and with what the application can't know
 // itself. What a client says of its own address is believed only if it came through a unix socket, as from a web server in front.
 func (c *call) forwardedHeader() http.Header {
-	upgrade := upgradeOf(c.r.Header)
+	upgrade := c.proposed()
 	header := c.r.Header.Clone()
 	trailers := http1.HasToken([]byte(strings.Join(header["Te"], ",")), "trailers")
 	stripHopByHop(header)
+	maps.DeleteFunc(header, func(name string, _ []string) bool { return isTreacherous(name) })
 	delete(header, "Expect") // the body is here
 	if trailers && c.r.ProtoAtLeast(1, 1) {
 		header.Set("Te", "trailers")
 	}
-	if upgrade != "" && c.r.ProtoAtLeast(1, 1) && c.body.length == 0 {
+	if upgrade != "" {
 		header.Set("Connection", "Upgrade")
 		header.Set("Upgrade", upgrade)
 	}
@@ -376,7 +319,34 @@ func (c *call) forwardedHeader() http.Header {
 			header.Set(name, value)
 		}
 	}
+	hideKeys(header)
 	return header
+}
+
+// isTreacherous reports that a field must not reach an application: as a variable "X_User" and "X.User" would be those of "X-User",
+// which it may trust; Proxy is what "httpoxy" abuses (CVE-2016-5385); and Http2-Settings is of the upgrade to h2c.
+func isTreacherous(name string) bool {
+	return name == "Proxy" || name == "Http2-Settings" || strings.ContainsAny(name, "_.")
+}
+
+// hideKeys keeps from the Transport what it takes for leave to repeat a request. On the wire the case of a name says nothing.
+func hideKeys(header http.Header) {
+	for _, name := range [...]string{"Idempotency-Key", "X-Idempotency-Key"} {
+		if values, ok := header[name]; ok {
+			delete(header, name)
+			header[strings.ToLower(name)] = values
+		}
+	}
+}
+
+// proposed is the protocol that the client would like to go on in, if it may; empty: none. In h2c it could ask for what no route
+// has seen.
+func (c *call) proposed() string {
+	protocol := upgradeOf(c.r.Header)
+	if !c.r.ProtoAtLeast(1, 1) || c.body.length != 0 || http1.HasToken([]byte(protocol), "h2c") {
+		return ""
+	}
+	return protocol
 }
 
 // upgradeOf returns the protocol that a head proposes or accepts; empty: none (RFC 9110 §7.8).
@@ -396,6 +366,11 @@ func (c *call) answerHTTP(h *hold, resp *http.Response, nc net.Conn) error {
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		return c.switchProtocols(h, resp, nc)
 	}
+	if resp.StatusCode < 200 || resp.StatusCode > 599 {
+		h.slot.Failed = true
+		h.forgo(resp.Body)
+		return fmt.Errorf("the application answers with status %03d, which HTTP does not have", resp.StatusCode)
+	}
 	rp := &reply{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength}
 	if isEndless(rp.header) {
 		h.unlimited()
@@ -407,6 +382,7 @@ func (c *call) answerHTTP(h *hold, resp *http.Response, nc net.Conn) error {
 	}
 	rp.header.Del("X-Accel-Buffering")
 	stripHopByHop(rp.header)
+	rp.announce() // now: whoever reads the body writes to rp.trailer
 	delete(rp.header, "Content-Length")
 	if !rp.hasBody("") && rp.status != http.StatusNotModified {
 		rp.length = -1
@@ -457,7 +433,7 @@ func (b *answerBody) Close() error {
 func (c *call) switchProtocols(h *hold, resp *http.Response, nc net.Conn) error {
 	application, ok := resp.Body.(io.ReadWriteCloser)
 	protocol := upgradeOf(resp.Header)
-	if !ok || protocol == "" || !strings.EqualFold(protocol, upgradeOf(c.r.Header)) {
+	if !ok || protocol == "" || !strings.EqualFold(protocol, c.proposed()) {
 		_ = resp.Body.Close() // nobody can use it
 		h.release(mpm.Broken)
 		return fmt.Errorf("the application switches to protocol %q, which the client has not asked for", protocol)

@@ -41,6 +41,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if name == "/die-once" and not os.path.exists("died"):
             open("died", "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
+        if name == "/end":
+            with open("ended", "a") as f:
+                f.write("x")
+            self.close_connection = True
+            return
         if name == "/echo":
             return self.upgrade()
         if name == "/websocket":
@@ -549,6 +554,18 @@ func TestRetry(t *testing.T) {
 	}
 }
 
+// TestNoRetryOnKeptConnection: a request that ends the connection is not taken for one that came too late.
+func TestNoRetryOnKeptConnection(t *testing.T) {
+	g := httpGate(t, worker(1))
+	g.askHTTP(t, "GET", "/", "")
+	if resp, _ := g.askOK(t, "GET", "/end", ""); resp.StatusCode != 502 {
+		t.Errorf("the answer is %d, want 502", resp.StatusCode)
+	}
+	if got := readFile(t, filepath.Join(g.root, "ended")); got != "x" {
+		t.Errorf("the application was asked %d times, want once", len(got))
+	}
+}
+
 // TestProbeHTTP has nobody listen, then somebody.
 func TestProbeHTTP(t *testing.T) {
 	child := mpm.Child{PID: os.Getpid(), Socket: filepath.Join(t.TempDir(), "x.sock")}
@@ -581,11 +598,21 @@ func TestProbeHTTP(t *testing.T) {
 
 // wsgiProgram waits on a pipe in the site's root, when it is asked to.
 const wsgiProgram = `
-import os, threading
+import os, threading, time
 here = os.path.dirname(__file__)
+
+def steps(fails):
+    yield b"data: first\n\n"
+    time.sleep(0.9)
+    if fails:
+        raise ValueError("half way")
+    yield b"data: last\n\n"
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]
+    if path in ("/events", "/steps", "/fails"):
+        start_response("200 OK", [("Content-Type", "text/event-stream" if path == "/events" else "text/plain")])
+        return steps(path == "/fails")
     if path == "/wait":
         with open(here + "/started", "w") as f:
             f.write(str(os.getpid()))
@@ -600,6 +627,37 @@ func wsgiGate(t testing.TB, cfg routes.Pool) *gate {
 	t.Helper()
 	cfg.WSGI = &routes.WSGI{Module: "shop", Python: python(t)}
 	return newGate(t, cfg, map[string]string{"www/shop.py": wsgiProgram})
+}
+
+// TestWSGIBlocks: a block that was yielded does not wait for the next one, and an application that fails half way does not cost
+// its process.
+func TestWSGIBlocks(t *testing.T) {
+	for _, unbuffered := range []bool{true, false} {
+		t.Run(fmt.Sprintf("unbuffered %t", unbuffered), func(t *testing.T) {
+			cfg := worker(1)
+			cfg.WSGI = &routes.WSGI{Module: "shop", Python: python(t)}
+			g := newGate(t, cfg, map[string]string{"www/shop.py": wsgiProgram}, routes.Route{Pattern: routes.Pattern{Kind: routes.Prefix, Text: "/"}, Unbuffered: unbuffered})
+			for path, whole := range map[string]bool{"/steps": true, "/fails": false} {
+				resp, err := g.Client().Get(g.URL + path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				first := make([]byte, 100)
+				n, err := resp.Body.Read(first)
+				if got := string(first[:n]); err != nil || got != "data: first\n\n" {
+					t.Errorf("the first piece of %s is %q, %v", path, got, err)
+				}
+				if _, err := io.ReadAll(resp.Body); (err == nil) != whole {
+					t.Errorf("%s ended with %v", path, err)
+				}
+				resp.Body.Close()
+			}
+			g.askOK(t, "GET", "/", "")
+			if s := g.pool.Status(); s.Exits[mpm.ExitCrash] != 0 || s.Processes.Total != 1 || s.Requests.Failed != 1 {
+				t.Errorf("exits are %v, processes %+v, requests %+v", s.Exits, s.Processes, s.Requests)
+			}
+		})
+	}
 }
 
 // TestWorkerClientGone: the thread of a client that has gone finishes, while the others serve.

@@ -19,7 +19,7 @@ type program struct {
 }
 
 // locate finds the program of a request to an application. Without one it returns the status to answer with, and an error
-// if that is the server's fault.
+// if there is something to be mended.
 func (s *Server) locate(x *exchange, config *routes.Pool) (p program, status int, err error) {
 	switch cgi := x.route.CGI; {
 	case hasDotSegment(x.path), hasDotSegment(x.script):
@@ -38,8 +38,10 @@ func (s *Server) locate(x *exchange, config *routes.Pool) (p program, status int
 	switch {
 	case err == nil:
 		return p, 0, nil
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrNotExist):
 		return program{}, http.StatusNotFound, nil
+	case errors.Is(err, fs.ErrPermission):
+		return program{}, http.StatusForbidden, forbidden(x.path, err)
 	}
 	return program{}, http.StatusInternalServerError, err
 }

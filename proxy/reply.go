@@ -37,7 +37,12 @@ func (c *call) answer(h *hold, resp *fcgi.Response, br *bufio.Reader) (next stri
 	if err != nil {
 		return "", h.refuse(resp, err)
 	}
-	return c.pass(h, newReply(status, header), resp, br)
+	rp := newReply(status, header)
+	if rp.stream {
+		h.unlimited()
+		c.x.endless.Store(true)
+	}
+	return c.pass(h, rp, resp, br)
 }
 
 // pass sends a response whose head is known to the client.
@@ -133,10 +138,7 @@ func (c *call) begin(rp *reply) {
 	for name, values := range rp.header {
 		header[name] = values
 	}
-	if c.pool.config.Queue.Header {
-		header.Set("X-Queue-Time", strconv.FormatFloat(c.x.queueWait.Seconds(), 'f', 6, 64))
-	}
-	rp.announce(header)
+	c.showQueueTime()
 	c.w.WriteHeader(rp.status)
 }
 
@@ -153,6 +155,7 @@ func (h *hold) refuse(resp *fcgi.Response, err error) error {
 	if !errors.Is(err, fcgi.ErrHead) {
 		return h.lost(err)
 	}
+	h.slot.Failed = true
 	if h.awaited {
 		h.forgo(resp)
 		return err

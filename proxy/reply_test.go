@@ -82,7 +82,7 @@ func TestLocate(t *testing.T) {
 		{"another suffix", php, suffix, "/a.txt", "/a.txt", "", nil, program{}, 404},
 		{"all paths, but only scripts", php, routes.Pattern{Kind: routes.Prefix, Text: "/"}, "/a.txt", "/a.txt", "", nil, program{}, 404},
 		{"dots", php, suffix, "/dir/../php/index.php", "/dir/../php/index.php", "", nil, program{}, 404},
-		{"a link out of the root", php, routes.Pattern{Kind: routes.Exact, Text: "/link-out"}, "/link-out", "/link-out", "", nil, program{}, 404},
+		{"a link out of the root", php, routes.Pattern{Kind: routes.Exact, Text: "/link-out"}, "/link-out", "/link-out", "", nil, program{}, 403},
 		{"a FastCGI program below a prefix", fastcgi, prefix, "/app/a/b", "/app/a/b", "", nil,
 			program{name: "/app", file: root + "/app", info: "/a/b", translated: root + "/a/b"}, 0},
 		{"a FastCGI program at the top", fastcgi, routes.Pattern{Kind: routes.Prefix, Text: "/"}, "/a", "/a", "", nil,
@@ -95,7 +95,7 @@ func TestLocate(t *testing.T) {
 			program{name: "/app/dir/index.html", file: root + "/dir/index.html", info: "/i", translated: root + "/i"}, 0},
 		{"a CGI script that is a pipe", &routes.Pool{}, prefix, "/app/fifo/i", "/app/fifo/i", "", &routes.CGI{Root: root}, program{}, 404},
 		{"a folder of CGI scripts", &routes.Pool{}, prefix, "/app/dir/", "/app/dir/", "", &routes.CGI{Root: root}, program{}, 404},
-		{"a CGI script out of the root", &routes.Pool{}, prefix, "/app/link-out", "/app/link-out", "", &routes.CGI{Root: root}, program{}, 404},
+		{"a CGI script out of the root", &routes.Pool{}, prefix, "/app/link-out", "/app/link-out", "", &routes.CGI{Root: root}, program{}, 403},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -103,7 +103,7 @@ func TestLocate(t *testing.T) {
 				route: &routes.Route{Pattern: row.pattern, Root: root, CGI: row.cgi}, path: row.path, script: row.script, pathInfo: row.info, files: s.files[root], scripts: s.files[root],
 			}}
 			got, status, err := s.locate(x, row.config)
-			if !reflect.DeepEqual(got, row.want) || status != row.status || err != nil {
+			if !reflect.DeepEqual(got, row.want) || status != row.status || (err != nil) != (status == 403) {
 				t.Errorf("locate(%q) = %+v, %d, %v; want %+v, %d", row.path, got, status, err, row.want, row.status)
 			}
 		})

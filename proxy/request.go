@@ -62,6 +62,9 @@ func (k *conn) request() bool {
 	k.held = w.held[:0]
 	k.log(x, r, w, b)
 	switch {
+	case !ok && w.endsWithConnection():
+		k.raw.Reset()
+		return false
 	case !ok:
 		k.raw.Close()
 		return false

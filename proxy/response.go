@@ -69,14 +69,20 @@ func (w *response) WriteHeader(status int) {
 	}
 }
 
+// inform sends an informational response, but not to a client that is behind: nobody shall wait for it with that.
 func (w *response) inform(status int) {
-	if w.minor == 0 {
+	if w.minor == 0 || w.err != nil {
 		return // HTTP/1.0 knows none (RFC 9110 §15.2)
 	}
 	b := http1.AppendStatusLine(nil, status)
 	b = http1.AppendHeader(b, w.header)
 	w.mu.Lock() // a probe writes as well
 	defer w.mu.Unlock()
+	if w.conn.raw.Unsent() {
+		return
+	}
+	w.conn.raw.KeepUnsent(true)
+	defer w.conn.raw.KeepUnsent(false)
 	_, w.err = w.conn.stream.Write(append(b, "\r\n"...))
 }
 
@@ -132,15 +138,24 @@ func (w *response) FlushError() error {
 // SetReadDeadline is what http.ResponseController calls, to end the reading of the request body.
 func (w *response) SetReadDeadline(t time.Time) error { return w.conn.raw.SetReadDeadline(t) }
 
+// interrupt ends what waits for the client now.
+func (w *response) interrupt() { _ = w.conn.raw.SetDeadline(time.Unix(1, 0)) } // it never fails
+
 // offer is Write and Flush for one who must not wait for the client: what the socket does not take at once is kept by the
 // connection. It reports whether that is so: then settle is to be called before anything else.
 func (w *response) offer(p []byte) (kept bool, err error) {
-	w.conn.raw.KeepUnsent(true)
-	defer w.conn.raw.KeepUnsent(false)
+	w.keepUnsent(true)
+	defer w.keepUnsent(false)
 	if _, err = w.Write(p); err == nil && len(w.held) > 0 {
 		err = w.FlushError()
 	}
 	return w.conn.raw.Unsent(), err
+}
+
+func (w *response) keepUnsent(on bool) {
+	w.mu.Lock() // a probe writes as well
+	defer w.mu.Unlock()
+	w.conn.raw.KeepUnsent(on)
 }
 
 // settle waits until the client has taken what offer has left.
@@ -359,6 +374,11 @@ func (w *response) fail() bool {
 	w.status, w.length, w.written, w.held = 0, -1, 0, w.held[:0]
 	writeStatus(w, http.StatusInternalServerError)
 	return true
+}
+
+// endsWithConnection reports whether nothing but the end of the connection tells the client where the response ends.
+func (w *response) endsWithConnection() bool {
+	return w.sent && !w.chunked && w.length < 0 && !w.bodyless()
 }
 
 // abandon gives the response up: what was sent of it stays incomplete.

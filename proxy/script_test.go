@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"testing"
 
+	"gateway/mpm"
 	"gateway/proxy/fcgi"
 	"gateway/routes"
 )
@@ -186,6 +187,22 @@ func TestCGIBodies(t *testing.T) {
 		if _, got := g.askOK(t, "POST", "/cgi-bin/deaf", body); got != "not read" {
 			t.Errorf("a body of %d bytes that is not read gave %q", size, got)
 		}
+	}
+}
+
+// TestCGIFailuresAreCounted: what the log calls failed is failed in the status, though no child was lost.
+func TestCGIFailuresAreCounted(t *testing.T) {
+	g := newGate(t, routes.Pool{}, cgiFiles)
+	failing := []string{"/cgi-bin/crashes", "/cgi-bin/nohead", "/cgi-bin/silent"}
+	for _, path := range failing {
+		if resp, _, err := g.ask(t, "GET", path, ""); err != nil || resp.StatusCode != 502 {
+			t.Fatalf("GET %s gave %v, %v; want 502", path, resp, err)
+		}
+		g.log.wait("request failed", path)
+	}
+	g.askOK(t, "GET", "/cgi-bin/hello", "")
+	if s := g.pool.Status(); s.Requests.Failed != uint64(len(failing)) || s.Exits[mpm.ExitCrash] != 0 {
+		t.Errorf("requests are %+v, want %d failed; exits are %v", s.Requests, len(failing), s.Exits)
 	}
 }
 

@@ -28,6 +28,7 @@ type Server struct {
 	files     map[string]*Files // by folder
 	upstreams map[*routes.Proxy]*upstreams
 	hot       *hotCache
+	refusals  limiter // of warnings about files
 	log       Logger
 }
 
@@ -69,7 +70,7 @@ func (s *Server) open(r *routes.Route, root string) {
 	f, err := NewFiles(root)
 	// Where the front may not look, the children of the route's pool perhaps may.
 	if p := s.pools[r.Pool]; err != nil && !(errors.Is(err, fs.ErrPermission) && p.hasDeputies()) {
-		s.log.Errorw("folder can't be opened by the front's user: its routes answer 404 until it can", "route", r.Line, "folder", root, "error", err)
+		s.log.Errorw("folder can't be opened by the front's user: its routes answer 403 or 404 until it can", "route", r.Line, "folder", root, "error", err)
 	}
 	s.files[root] = f
 }
@@ -266,7 +267,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 func (s *Server) serveStatic(w http.ResponseWriter, r *http.Request, x *exchange, hot *hotCache) (next string) {
 	next, err := serveStatic(w, r, x, x.files, x.path, x.route.Static, hot)
 	if err != nil && !x.deputy.excuse() {
-		s.log.Warnw("static file failed", "uri", r.RequestURI, "error", err)
+		s.warn("static file failed", r.RequestURI, err)
 	}
 	return escapePath(next)
 }

@@ -17,9 +17,6 @@ import (
 const (
 	// spoolMemory is how much of a body is kept in memory, in bytes.
 	spoolMemory = 64 << 10
-
-	// complainEvery is how often at most the log says that the spool takes no more.
-	complainEvery = 10 * time.Second
 )
 
 var (
@@ -41,9 +38,7 @@ type spool struct {
 	used    atomic.Int64 // of limit
 	buffers sync.Pool    // of *[spoolMemory]byte
 
-	mu       sync.Mutex // guards what follows
-	quiet    time.Time  // until then nothing is logged
-	unlogged int        // since the last that was
+	complaints limiter
 }
 
 func newSpool(dir string, limit int64, log Logger) *spool {
@@ -57,15 +52,9 @@ func (s *spool) buffer() *[spoolMemory]byte {
 
 // complain logs why the spool takes no more, limited.
 func (s *spool) complain(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	if now.Before(s.quiet) {
-		s.unlogged++
-		return
+	if held, ok := s.complaints.pass(time.Now()); ok {
+		s.log.Errorw("spool takes no more, large bodies fail: let the front's user write to spool_dir, make room there, or raise spool_limit", "spool_dir", s.dir, "error", err, "not_logged", held)
 	}
-	s.log.Errorw("spool takes no more, large bodies fail: let the front's user write to spool_dir, make room there, or raise spool_limit", "spool_dir", s.dir, "error", err, "not_logged", s.unlogged)
-	s.quiet, s.unlogged = now.Add(complainEvery), 0
 }
 
 // spoolFile is a file of a spool. Its position, from which it is read, is left alone by Write, which appends.

@@ -55,7 +55,7 @@ func refuse(w http.ResponseWriter, path string, err error) error {
 		return nil
 	case errors.Is(err, fs.ErrPermission):
 		writeStatus(w, http.StatusForbidden)
-		return fmt.Errorf("file %q: the pool's user (on an event pool the front's) may not read it, it is no regular file, or a link leads out of the root", path)
+		return forbidden(path, err)
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM), errors.Is(err, unix.EAGAIN):
 		w.Header().Set("Retry-After", "1")
 		writeStatus(w, http.StatusServiceUnavailable)
@@ -63,6 +63,14 @@ func refuse(w http.ResponseWriter, path string, err error) error {
 		writeStatus(w, http.StatusInternalServerError)
 	}
 	return fmt.Errorf("file %q: %w", path, err)
+}
+
+// forbidden says why the file at path is refused.
+func forbidden(path string, err error) error {
+	if errors.Is(err, errOutside) {
+		return fmt.Errorf("file %q: %w", path, err)
+	}
+	return fmt.Errorf("file %q: the user that looks for it (the front's; on a prefork or worker pool without application the pool's) may not read it or enter its folder, or it is no regular file", path)
 }
 
 // serveDirectory looks for an index file. The methods are those of the index, so they are not looked at here.

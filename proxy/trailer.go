@@ -7,14 +7,14 @@ import (
 	"strings"
 )
 
-// announce names the trailer fields that are known to come (RFC 9110 §6.6.2).
-func (rp *reply) announce(header http.Header) {
+// announce names the trailer fields that are known to come (RFC 9110 §6.6.2). The body must not have been read from.
+func (rp *reply) announce() {
 	if rp.trailer == nil {
 		return
 	}
 	names := slices.DeleteFunc(slices.Sorted(maps.Keys(*rp.trailer)), func(name string) bool { return !mayTrail(name) })
 	if len(names) > 0 {
-		header.Set("Trailer", strings.Join(names, ", "))
+		rp.header.Set("Trailer", strings.Join(names, ", "))
 	}
 }
 

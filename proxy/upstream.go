@@ -82,7 +82,7 @@ func (u *upstreams) dial(ctx context.Context, _, addr string) (net.Conn, error) 
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", errUnreachable, err)
 	}
-	return nc, nil
+	return &metered{Conn: nc}, nil
 }
 
 // childFailed reports that not the server but the child that was to connect to it has failed.
@@ -101,7 +101,11 @@ func (c *call) tryUpstreams(slot *mpm.Slot) error {
 	if err != nil {
 		return unmarked(h.lost(err))
 	}
-	return c.answerHTTP(h, resp, nc)
+	err = c.answerHTTP(h, resp, nc)
+	if _, cut := errors.AsType[*cutError](err); cut && errors.Is(context.Cause(h.ctx), errTooSlow) {
+		return &cutError{errTooSlow} // and not what that has done to the client
+	}
+	return err
 }
 
 // askInTurn asks the server whose turn it is, and the others while none takes a connection.
@@ -143,14 +147,14 @@ func (c *call) holdUpstream(slot *mpm.Slot) (h *hold, ctx context.Context, conne
 		if l, h.deputy, err = c.holdFastCGI(slot); err != nil {
 			return nil, nil, nil, h.deputy.lost(err)
 		}
-		h.deputy.script = false // what fails now is the child's own doing
-		slot.Unlimited()        // or the deadline of a server would end a child
+		h.deputy.ours = false // what fails now is the child's own doing
+		slot.Unlimited()      // or the deadline of a server would end a child
 	}
 	h.ctx, h.cancel = c.watchUpstream(h)
 	if l == nil {
 		return h, h.ctx, func() {}, nil
 	}
-	d := &dialer{link: l}
+	d := newDialer(l)
 	stop := context.AfterFunc(h.ctx, func() { _ = l.Close() }) // ends a dial
 	return h, context.WithValue(h.ctx, dialerKey{}, d), func() {
 		stop()
@@ -158,7 +162,8 @@ func (c *call) holdUpstream(slot *mpm.Slot) (h *hold, ctx context.Context, conne
 	}, nil
 }
 
-// watchUpstream has the request end with its client, or when the server takes too long.
+// watchUpstream has the request end with its client, or when the server takes too long. Whoever waits for the client then has
+// to give up as well, but an answer that has not begun can still be sent.
 func (c *call) watchUpstream(h *hold) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(h.client)
 	c.watch = nil
@@ -166,7 +171,17 @@ func (c *call) watchUpstream(h *hold) (context.Context, context.CancelFunc) {
 		c.watch = &watch{limit: d, timer: time.AfterFunc(d, func() { cancel(errTooSlow) })}
 	}
 	h.watch = c.watch
+	interrupted := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(interrupted)
+		if w, ok := c.w.(interface{ interrupt() }); ok {
+			w.interrupt()
+		}
+	})
 	return ctx, func() {
+		if !stop() {
+			<-interrupted // the connection may soon be another client's
+		}
 		h.watch.end()
 		cancel(nil)
 	}

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,8 @@ import (
 	"net/textproto"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,12 +30,16 @@ type proxyGate struct {
 
 func newProxyGate(t testing.TB, cfg routes.Pool, to ...routes.Upstream) *proxyGate {
 	t.Helper()
+	return newRouteGate(t, cfg, routes.Route{Proxy: &routes.Proxy{To: to}})
+}
+
+func newRouteGate(t testing.TB, cfg routes.Pool, route routes.Route) *proxyGate {
+	t.Helper()
 	cfg.Name, cfg.MPM, cfg.MaxRequestWorkers = "edge", routes.Event, max(cfg.MaxRequestWorkers, 10)
 	site := routes.Site{Names: []string{"legacy.example"}, Listen: []routes.Listen{{Network: "tcp", Address: ":0"}}, TLS: routes.TLS{Mode: "off"}}
 	site.KeepAliveTimeout = time.Minute
-	site.Routes = []routes.Route{{
-		Pattern: routes.Pattern{Kind: routes.Prefix, Text: "/"}, Pool: "edge", MaxRequestBody: 8 << 20, Proxy: &routes.Proxy{To: to},
-	}}
+	route.Pattern, route.Pool, route.MaxRequestBody = routes.Pattern{Kind: routes.Prefix, Text: "/"}, "edge", 8<<20
+	site.Routes = []routes.Route{route}
 	g := &proxyGate{log: newTestLog()}
 	g.pool = mpm.NewPool(cfg, nil, mpm.WithLogger(g.log))
 	c := &routes.Config{Gateway: routes.Gateway{SpoolDir: t.TempDir()}, Pools: []routes.Pool{cfg}, Sites: []routes.Site{site}}
@@ -146,6 +153,14 @@ func TestProxyRequests(t *testing.T) {
 		{"a chunked body gets a length", plain, "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n", "/", "abcde",
 			map[string]string{"Content-Length": "5", "Transfer-Encoding": ""}},
 		{"a large body is whole", plain, fmt.Sprintf("PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(large), large), "/", large, nil},
+		{"a GET without a body says nothing of one", plain, "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "/", "", map[string]string{"Content-Length": "", "Transfer-Encoding": ""}},
+		{"so does an OPTIONS", plain, "OPTIONS / HTTP/1.1\r\nHost: x\r\n\r\n", "/", "", map[string]string{"Content-Length": "", "Transfer-Encoding": ""}},
+		{"a POST without a body says so", plain, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", "/", "", map[string]string{"Content-Length": "0", "Transfer-Encoding": ""}},
+		{"names that could be taken for others end here", plain, "GET / HTTP/1.1\r\nHost: x\r\nX_User: a\r\nX.User: b\r\nX-User: c\r\nProxy: http://192.0.2.9\r\n\r\n", "/", "",
+			map[string]string{"X_user": "", "X.user": "", "X-User": "c", "Proxy": ""}},
+		{"a client may say that a request can be repeated", plain, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nIdempotency-Key: k\r\n\r\n", "/", "", map[string]string{"Idempotency-Key": "k"}},
+		{"nobody goes on in h2c", plain, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket, H2C\r\nHTTP2-Settings: AAMAAABk\r\n\r\n", "/", "",
+			map[string]string{"Connection": "", "Upgrade": "", "Http2-Settings": ""}},
 		{"nothing is said of a client without a name", plain, "GET / HTTP/1.0\r\n\r\n", "/", "", map[string]string{"User-Agent": "", "Accept-Encoding": "", "Host": "legacy.example"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -180,6 +195,14 @@ func TestProxyResponses(t *testing.T) {
 			_, _ = io.Copy(io.Discard, nc)
 		}
 	}
+	// forever says it until the gateway gives up.
+	forever := func(text string) func(net.Conn) {
+		return func(nc net.Conn) {
+			for err := error(nil); err == nil; {
+				_, err = io.WriteString(nc, text)
+			}
+		}
+	}
 	for _, row := range []struct {
 		name    string
 		answer  func(net.Conn)
@@ -197,6 +220,12 @@ func TestProxyResponses(t *testing.T) {
 		{"half a head", say("HTTP/1.1 200 OK\r\nA: b"), 0, 502, "502 Bad Gateway\n", false, "unexpected EOF"},
 		{"two lengths", say("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"), 0, 502, "502 Bad Gateway\n", false, "Content-Length"},
 		{"a head without end", say("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("a", maxAnswerHead) + "\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "no HTTP response"},
+		{"early answers without end", forever("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "too many informational"},
+		{"large early answers", forever("HTTP/1.1 103 Early Hints\r\nLink: " + strings.Repeat("a", 20<<10) + "\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "too many informational"},
+		{"status 000", say("HTTP/1.1 000 X\r\nContent-Length: 3\r\n\r\nabc"), 0, 502, "502 Bad Gateway\n", false, "status 000"},
+		{"status 099", say("HTTP/1.1 099 X\r\nContent-Length: 3\r\n\r\nabc"), 0, 502, "502 Bad Gateway\n", false, "status 099"},
+		{"status 600", say("HTTP/1.1 600 X\r\n\r\nabc"), 0, 502, "502 Bad Gateway\n", false, "status 600"},
+		{"status 599 is the largest", say("HTTP/1.1 599 X\r\nContent-Length: 3\r\n\r\nabc"), 0, 599, "abc", false, ""},
 		{"an upgrade that nobody asked for", say("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "has not asked for"},
 		{"a body that is cut", say("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("a", 80000)), 0, 200, "", true, "cut off"},
 		{"chunks that are cut", say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Accel-Buffering: no\r\n\r\n3\r\nabc\r\n"), 0, 200, "abc", true, "cut off"},
@@ -219,6 +248,125 @@ func TestProxyResponses(t *testing.T) {
 				t.Errorf("the log lacks %q:\n%s", row.logged, log)
 			}
 		})
+	}
+}
+
+// TestProxyAsksAgain has requests end the connection, which carried others before and as which there are more.
+func TestProxyAsksAgain(t *testing.T) {
+	const clients = 4
+	for _, row := range []struct {
+		name, method, body string
+		fields             http.Header
+		want               int32
+	}{
+		{"a GET is asked twice at most", "GET", "", nil, 2},
+		{"so is one with a body", "GET", "body", nil, 2},
+		{"a POST is asked once", "POST", "body", nil, 1},
+		{"whatever its client says of it", "POST", "body", http.Header{"Idempotency-Key": {"k"}}, 1},
+		{"without a body as well", "POST", "", http.Header{"X-Idempotency-Key": {"k"}}, 1},
+		{"a DELETE is asked once", "DELETE", "", nil, 1},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var ended atomic.Int32
+			var meeting sync.WaitGroup
+			meeting.Add(clients)
+			server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/end" {
+					ended.Add(1)
+					panic(http.ErrAbortHandler) // closes the connection
+				}
+				meeting.Done()
+				meeting.Wait()
+			}))
+			defer server.Close()
+			g := newProxyGate(t, routes.Pool{}, serverOf(server))
+			var wg sync.WaitGroup
+			for range clients {
+				wg.Go(func() { g.ask(t, g.request(t, "GET", "/meet", nil)) })
+			}
+			wg.Wait()
+			r := g.request(t, row.method, "/end", strings.NewReader(row.body))
+			for name, values := range row.fields {
+				r.Header[name] = values
+			}
+			if resp, _, err := g.ask(t, r); err != nil || resp.StatusCode != 502 {
+				t.Errorf("the answer is %d, %v, want 502", resp.StatusCode, err)
+			}
+			if got := ended.Load(); got != row.want {
+				t.Errorf("the server was asked %d times, want %d", got, row.want)
+			}
+		})
+	}
+}
+
+func TestMayAskAgain(t *testing.T) {
+	child, server := &routes.Route{}, &routes.Route{Proxy: &routes.Proxy{}}
+	for _, row := range []struct {
+		name           string
+		route          *routes.Route
+		method         string
+		reused         bool
+		sent, received int64
+		before         bool
+		want           bool
+	}{
+		{"nothing was written on a connection that was kept", child, "POST", true, 0, 0, false, true},
+		{"the same for the second time", child, "POST", true, 0, 0, true, true},
+		{"nothing was written on a new one", child, "GET", false, 0, 0, false, false},
+		{"a server may have ended an idle connection", server, "GET", true, 9, 0, false, true},
+		{"but not twice", server, "GET", true, 9, 0, true, false},
+		{"a new connection was not idle", server, "GET", false, 9, 0, false, false},
+		{"a POST may have had its effect", server, "POST", true, 9, 0, false, false},
+		{"a child may have ended of it", child, "GET", true, 9, 0, false, false},
+		{"the server has begun to answer", server, "GET", true, 9, 1, false, false},
+	} {
+		c := &call{r: &http.Request{Method: row.method}, x: &exchange{routeState: routeState{route: row.route}}, body: &spooled{}}
+		a := &attempt{conn: &metered{}, reused: row.reused}
+		a.conn.sent.Add(row.sent)
+		a.conn.received.Add(row.received)
+		if got := c.mayAskAgain(a, row.before); got != row.want {
+			t.Errorf("%s: mayAskAgain = %t, want %t", row.name, got, row.want)
+		}
+	}
+}
+
+// TestProxyRefusesH2C: a server that goes on in h2c without being asked to gets no client.
+func TestProxyRefusesH2C(t *testing.T) {
+	g := newProxyGate(t, routes.Pool{}, scripted(t, func(nc net.Conn) {
+		_, _ = io.WriteString(nc, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+	}))
+	if got := raw(t, g.addr, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n", true); !strings.HasPrefix(got, "HTTP/1.1 502 ") {
+		t.Errorf("the answer is %.100q, want 502", got)
+	}
+}
+
+// TestProxyTooSlowForClient has the server be too slow while the client takes nothing of what it has said: the slot is free then.
+func TestProxyTooSlowForClient(t *testing.T) {
+	stuck := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		control := http.NewResponseController(w)
+		_ = control.EnableFullDuplex()
+		go io.Copy(io.Discard, r.Body) // ends with the connection
+		_ = control.Flush()
+		_ = control.SetWriteDeadline(time.Now().Add(2 * time.Second))
+		for err := error(nil); err == nil; {
+			_, err = w.Write(make([]byte, 1<<20))
+		}
+		close(stuck)
+		_ = control.SetWriteDeadline(time.Time{})
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	g := newRouteGate(t, routes.Pool{RequestTimeout: 200 * time.Millisecond}, routes.Route{Unbuffered: true, Proxy: &routes.Proxy{To: []routes.Upstream{serverOf(server)}}})
+	nc, _ := dialText(t, g.addr, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n"+strings.Repeat("a", 100<<10))
+	<-stuck
+	if _, err := io.WriteString(nc, "more"); err != nil { // of this on it should have said something
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := g.pool.Drain(ctx); err != nil {
+		t.Errorf("the slot is still held: %v", err)
 	}
 }
 
@@ -248,6 +396,29 @@ func TestProxyEarlyAnswers(t *testing.T) {
 	if !strings.HasPrefix(old, "HTTP/1.1 200 OK\r\n") || !strings.HasSuffix(old, "\r\n\r\nabc") || strings.Contains(old, "railer") {
 		t.Errorf("an HTTP/1.0 client gets %q", old)
 	}
+}
+
+// TestProxyTrailerAfterAWhile: the head goes out while the rest of the body, and with it the trailer, is being read.
+func TestProxyTrailerAfterAWhile(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "X-Sum")
+		_, _ = io.WriteString(w, "abc")
+		w.(http.Flusher).Flush()
+		time.Sleep(gatherTime)
+		w.Header().Set("X-Sum", "7")
+	}))
+	defer server.Close()
+	g := newProxyGate(t, routes.Pool{}, serverOf(server))
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			resp, body, err := g.ask(t, g.request(t, "GET", "/", nil))
+			if err != nil || body != "abc" || fmt.Sprint(resp.Trailer) != "map[X-Sum:[7]]" {
+				t.Errorf("GET = %q, %v with the trailer %v", body, err, resp.Trailer)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestProxyTurns(t *testing.T) {

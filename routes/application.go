@@ -34,7 +34,7 @@ func (r *reader) application(s *section, p *readPool) {
 	if block := s.one("php"); block != nil {
 		r.phpNeedsPrefork(s, block, &p.Pool)
 		p.PHP = r.php(block, p.Name)
-		r.shareOPcache(s, block, &p.Pool)
+		r.shareOPcache(s, &p.Pool)
 	}
 	if block := s.one("fastcgi"); block != nil {
 		p.FastCGI = r.fastCGI(block, &p.Pool)
@@ -66,7 +66,7 @@ func (r *reader) processesFor(s, block *section, p *Pool, what string, threadSaf
 	switch {
 	case p.MPM == Event:
 		r.errorf(s.at("mpm"), "Unsuitable MPM", "Pool %q runs %s, but an event pool has no processes. Write mpm = \"worker\", or \"prefork\" for code that is not thread-safe.", p.Name, what)
-	case p.MPM == Worker && !threadSafe && p.ThreadsPerChild > 1:
+	case p.MPM == Worker && !threadSafe && p.ThreadsPerChild > 1 && !s.failed("threads_per_child"):
 		r.errorf(block.at("thread_safe"), "Not thread-safe", "Pool %q runs %s that is not thread-safe, but its children run %d requests at once in threads of one process, which would damage each other's data. Write mpm = \"prefork\", or threads_per_child = 1.",
 			p.Name, what, p.ThreadsPerChild)
 	}
@@ -85,12 +85,35 @@ func (r *reader) php(s *section, pool string) *PHP {
 	}
 	if s.has("command") {
 		php.Command = r.command(s)
+		r.phpProgram(s, php)
 	}
 	r.ranges[poolKey(pool, "command")] = s.at("command")
 	for _, name := range slices.Sorted(maps.Keys(php.INI)) {
 		r.iniValue(s.keyAt("ini", name), name, php.INI[name])
 	}
 	return php
+}
+
+// phpCLI matches the names that distributions give the PHP for the command line.
+var phpCLI = regexp.MustCompile(`^php[0-9.]*$`)
+
+// phpProgram refuses a program of PHP that can't do what the pool needs. Each of the three speaks to others in its own way.
+func (r *reader) phpProgram(s *section, php *PHP) {
+	if len(php.Command) == 0 {
+		return
+	}
+	program, needed := filepath.Base(php.Command[0]), "php-cgi"
+	if php.ShareOPcache {
+		needed = phpFPM
+	}
+	switch {
+	case phpCLI.MatchString(program):
+		r.errorf(s.elementAt("command", 0), "Wrong command", "%q is the command-line PHP, which serves nobody; %s is needed. Install that and name it, or remove \"command\" if it is in a folder of PATH.", php.Command[0], needed)
+	case php.ShareOPcache && strings.HasPrefix(program, "php-cgi"):
+		r.errorf(s.at("command"), "Wrong command", "%q can't share an OPcache: each process of php-cgi has its own. With share_opcache the command is php-fpm, one process of which forks all children. Remove \"command\" or name php-fpm.", php.Command[0])
+	case !php.ShareOPcache && strings.HasPrefix(program, phpFPM) && !s.failed("share_opcache"):
+		r.errorf(s.elementAt("command", 0), "Wrong command", "%q is php-fpm, which starts its children itself: the gateway has it do so in a pool with share_opcache. Write share_opcache = true, or name php-cgi.", php.Command[0])
+	}
 }
 
 // phpFPM is the program whose processes share an OPcache.
@@ -108,12 +131,9 @@ const (
 func FPMFiles(children int) int { return fpmFiles*children + fpmFilesBeside }
 
 // shareOPcache checks a pool whose children one php-fpm forks.
-func (r *reader) shareOPcache(s, php *section, p *Pool) {
-	if !p.PHP.ShareOPcache {
+func (r *reader) shareOPcache(s *section, p *Pool) {
+	if !p.PHP.ShareOPcache || s.failed("max_request_workers") {
 		return
-	}
-	if len(p.PHP.Command) > 0 && strings.HasPrefix(filepath.Base(p.PHP.Command[0]), "php-cgi") {
-		r.errorf(php.at("command"), "Wrong command", "%q can't share an OPcache: each process of php-cgi has its own. With share_opcache the command is php-fpm, one process of which forks all children. Remove \"command\" or name php-fpm.", p.PHP.Command[0])
 	}
 	if p.MaxRequestWorkers > MaxForked {
 		r.errorf(s.at("max_request_workers"), "Too many children", "Pool %q may have %d children, but one php-fpm, which share_opcache needs, has at most %d. Lower max_request_workers, or make several pools.", p.Name, p.MaxRequestWorkers, MaxForked)
@@ -164,7 +184,11 @@ func (r *reader) wsgi(s *section, p *Pool) *WSGI {
 		Env:        r.variables(s, "env", reservedEnv),
 		ThreadSafe: get(s, "thread_safe", true),
 	}
-	if s.has("module") && !wsgiModule.MatchString(w.Module) {
+	switch file, isFile := strings.CutSuffix(w.Module, ".py"); {
+	case isFile && file != "":
+		module := strings.ReplaceAll(strings.Trim(file, "./"), "/", ".")
+		r.errorf(s.at("module"), "Wrong module", "%q is a file, but Python wants the module in it: write \"%s\", or \"%[2]s:app\" if the application there is named app, and set \"dir\" to the folder where it begins.", w.Module, module)
+	case s.has("module") && !wsgiModule.MatchString(w.Module):
 		r.errorf(s.at("module"), "Wrong module", "%q: write the Python module and the application in it, such as \"shop.wsgi:application\", or \"shop:create_app()\" for a function that makes it.", w.Module)
 	}
 	if s.has("python") && w.Python == "" {

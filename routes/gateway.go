@@ -56,6 +56,7 @@ func (r *reader) accessLog(s *section) *AccessLog {
 	if s.has("keep") && !s.has("max_size") {
 		r.errorf(s.at("keep"), "Missing attribute", "\"keep\" says how many files of \"max_size\" stay: add that, or leave both to logrotate and SIGUSR1.")
 	}
+	r.ranges[gatewayKey("access_log.format")] = s.at("format")
 	known := []string{"common", "combined", "json"}
 	if !slices.Contains(known, log.Format) && !strings.Contains(log.Format, "%") {
 		r.errorf(s.at("format"), "Unknown value", "\"format\" can be %s, or a format string with Apache's %% directives, not %q.%s",

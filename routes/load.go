@@ -132,8 +132,11 @@ func (r *reader) parseFile(f file, sources map[string]*hcl.File, body *hclsyntax
 	}
 	parsed, diags := hclsyntax.ParseConfig(f.src, f.name, hcl.InitialPos)
 	for _, d := range diags {
-		if d.Summary == "Invalid template control keyword" {
+		switch {
+		case d.Summary == "Invalid template control keyword":
 			d.Detail += " For the characters themselves, as in a log format, write \"%%{\"."
+		case d.Subject != nil:
+			explainDotted(d, f.src)
 		}
 	}
 	r.diags = append(r.diags, diags...)

@@ -258,12 +258,18 @@ func (r *siteReader) placement(s *section, route *Route) {
 		r.errorf(s.given[found[0]], "Handler on an application pool", "Pool %q runs %q and answers its requests itself. Remove the block, or name a pool without application.", pool.Name, pool.application)
 	case pool.application != "":
 		r.needRoot(s, route, pool.application == "php" || route.Pattern.Kind == Suffix)
+	case len(found) == 0 && s.awaitsLater():
 	case len(found) == 0:
 		r.errorf(s.head, "Missing handler", "Pool %q has no application, so the route must say what to do: %s.", pool.Name, alternatives(available()))
 	default:
 		r.handlerMPM(s, found[0], &pool.Pool)
 		r.needRoot(s, route, found[0] == "static")
 	}
+}
+
+// awaitsLater reports whether the block names something that only a later version does.
+func (s *section) awaitsLater() bool {
+	return slices.ContainsFunc(s.spec.later, func(w word) bool { return s.mentions(w.name) })
 }
 
 // available are the handlers of this version.

@@ -129,7 +129,7 @@ func (r *reader) unknownAttribute(spec *block, a *hclsyntax.Attribute) {
 		r.errorf(a.NameRange, "Block expected", "%q is a block: write %s { … } without an equals sign.", a.Name, a.Name)
 		return
 	}
-	r.errorf(a.NameRange, "Unknown attribute", "%s has no attribute %q.%s", spec.title(), a.Name, didYouMean(a.Name, spec.words()))
+	r.errorf(a.NameRange, "Unknown attribute", "%s has no attribute %q.%s", spec.title(), a.Name, instead(a.Name, spec))
 }
 
 // value evaluates an attribute and checks its type and its bounds.
@@ -209,7 +209,7 @@ func (r *reader) unknownBlock(spec *block, b *hclsyntax.Block) {
 		r.errorf(b.TypeRange, "Attribute expected", "%s", detail)
 		return
 	}
-	r.errorf(b.TypeRange, "Unknown block", "%s has no block %q.%s", spec.title(), b.Type, didYouMean(b.Type, spec.words()))
+	r.errorf(b.TypeRange, "Unknown block", "%s has no block %q.%s", spec.title(), b.Type, instead(b.Type, spec))
 }
 
 func (r *reader) labels(s *section, b *hclsyntax.Block) {
@@ -254,6 +254,9 @@ func (s *section) mentions(name string) bool {
 	_, ok := s.given[name]
 	return ok
 }
+
+// failed reports whether the attribute stands in the block with a value that can't be used.
+func (s *section) failed(name string) bool { return s.mentions(name) && !s.has(name) }
 
 // at is the place of an attribute's value, or of the block when it has none.
 func (s *section) at(name string) hcl.Range {

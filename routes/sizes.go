@@ -89,11 +89,11 @@ func (r *reader) wholeChildren(s *section, p *Pool) int {
 	threads, wanted := p.ThreadsPerChild, get(s, name, defaultWorkerWorkers)
 	workers := max(wanted/threads, 1) * threads
 	if workers != wanted && s.has(name) {
-		r.warnf(s.at(name), "Number adjusted", "%q is %d, but a child has %d threads (\"threads_per_child\"), so it is a multiple of that; %d is used. Write %[4]d.", name, wanted, threads, workers)
+		r.misfit(s, name, "Number adjusted", "%q is %d, but a child has %d threads (\"threads_per_child\"), so it is a multiple of that; %d is used. Write %[4]d.", name, wanted, threads, workers)
 	}
 	if most := p.ServerLimit * threads; workers > most {
 		if s.has(name) {
-			r.warnf(s.at(name), "Number lowered", "%q is %d, but \"server_limit\" %d times \"threads_per_child\" %d is %d; that is used. Raise \"server_limit\" to %d or lower %[1]q.",
+			r.misfit(s, name, "Number lowered", "%q is %d, but \"server_limit\" %d times \"threads_per_child\" %d is %d; that is used. Raise \"server_limit\" to %d or lower %[1]q.",
 				name, workers, p.ServerLimit, threads, most, workers/threads)
 		}
 		workers = most
@@ -112,7 +112,7 @@ func (r *reader) spare(s *section, what string, least, most, distance int) int {
 		blamed = low
 	}
 	if s.has(blamed) {
-		r.warnf(s.at(blamed), "Spare "+what+" adjusted", "%q is %d, but must be at least %d above %q, which is %d; %d is used. Set it to at least %[6]d.",
+		r.misfit(s, blamed, "Spare "+what+" adjusted", "%q is %d, but must be at least %d above %q, which is %d; %d is used. Set it to at least %[6]d.",
 			high, most, distance, low, least, least+distance)
 	}
 	return least + distance
@@ -124,9 +124,16 @@ func (r *reader) lower(s *section, name string, value int, boundName string, bou
 		return value
 	}
 	if s.has(name) {
-		r.warnf(s.at(name), "Number lowered", "%q is %d, but can't be above %q, which is %d; %[4]d is used. Raise %[3]q or lower %[1]q.", name, value, boundName, bound)
+		r.misfit(s, name, "Number lowered", "%q is %d, but can't be above %q, which is %d; %[4]d is used. Raise %[3]q or lower %[1]q.", name, value, boundName, bound)
 	}
 	return bound
+}
+
+// misfit warns about a number that doesn't fit the others, unless one of those has failed and a default stands in its place.
+func (r *reader) misfit(s *section, name, summary, format string, args ...any) {
+	if !slices.ContainsFunc(s.spec.attrs, func(a attr) bool { return s.failed(a.name) }) {
+		r.warnf(s.at(name), summary, format, args...)
+	}
 }
 
 // spawn reads when children start. Where the mode says how many start at first, start_servers has no meaning.

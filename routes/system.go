@@ -47,6 +47,15 @@ func (c *Config) CheckSystem() Diagnostics {
 	return Diagnostics{list: sorted(i.diags), files: c.source.files}
 }
 
+// WrongLogFormat says at its place why the access log can't be written in its format.
+func (c *Config) WrongLogFormat(err error) Diagnostics {
+	i := &inspector{source: c.source}
+	for fault := range strings.Lines(err.Error()) {
+		i.report(hcl.DiagError, gatewayKey("access_log.format"), "Wrong log format", "%s.", strings.TrimSpace(fault))
+	}
+	return Diagnostics{list: i.diags, files: c.source.files}
+}
+
 func (i *inspector) pool(p *Pool) {
 	i.user(poolKey(p.Name, "user"), p.User)
 	i.group(poolKey(p.Name, "group"), p.Group)

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/term"
 
+	"gateway/proxy"
 	"gateway/routes"
 )
 
@@ -19,9 +20,10 @@ func check(args []string) error {
 	if err != nil {
 		return err
 	}
+	warn(doubts(c))
 	if m, err := readMachine(); err == nil { // else nothing is known of the machine
 		if text := overcommitted(c, m.total); text != "" {
-			fmt.Fprintf(os.Stderr, "Warning: %s\n\n", text)
+			warn([]string{text})
 		}
 	}
 	fmt.Printf("%s: ok: %s, %s\n", files[0], plural(len(c.Sites), "site"), plural(len(c.Pools), "pool"))
@@ -30,12 +32,11 @@ func check(args []string) error {
 
 // load reads a configuration and holds it against this machine. What it finds goes to standard error.
 func load(path string) (*routes.Config, error) {
-	c, diags := routes.Load(path)
-	report(diags)
-	if diags.HasErrors() {
-		return nil, errReported
+	c, err := read(path)
+	if err != nil {
+		return nil, err
 	}
-	diags = c.CheckSystem()
+	diags := c.CheckSystem()
 	report(diags)
 	settle(c)
 	found := findings(c)
@@ -46,6 +47,29 @@ func load(path string) (*routes.Config, error) {
 		return nil, errReported
 	}
 	return c, nil
+}
+
+// read reads a configuration, the format of the access log included, which only who writes that knows. What is wrong goes to standard
+// error.
+func read(path string) (*routes.Config, error) {
+	c, diags := routes.Load(path)
+	report(diags)
+	if diags.HasErrors() {
+		return nil, errReported
+	}
+	if log := c.Gateway.AccessLog; log != nil {
+		if _, err := proxy.ParseLogFormat(log.Format); err != nil {
+			report(c.WrongLogFormat(err))
+			return nil, errReported
+		}
+	}
+	return c, nil
+}
+
+func warn(texts []string) {
+	for _, text := range texts {
+		fmt.Fprintf(os.Stderr, "Warning: %s\n\n", text)
+	}
 }
 
 func report(diags routes.Diagnostics) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -113,11 +114,18 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	for i := range c.Pools {
 		f.pools[c.Pools[i].Name] = f.newPool(c.Pools[i])
 	}
+	// What net/http says of servers is for those who look for faults: servers can have it say a lot.
+	if _, err := zap.RedirectStdLogAt(f.log.Desugar(), zap.DebugLevel); err != nil {
+		return nil, err
+	}
 	f.server = proxy.NewServer(c, f.pools, f.log)
 	f.handshakes = proxy.NewHandshakes(f.log)
 	var err error
 	if c.Gateway.AccessLog != nil {
 		if f.access, err = proxy.NewAccessLog(*c.Gateway.AccessLog, proxy.WithAccessLogWarning(f.log.Warnw)); err != nil {
+			if errors.Is(err, fs.ErrPermission) {
+				err = errors.New(cantLog(c))
+			}
 			return nil, err
 		}
 	}
@@ -150,7 +158,7 @@ func maxConns(c *routes.Config) int {
 		return 0
 	}
 	have := int(min(limit.Cur, 1<<30))
-	reserve := 128
+	reserve := 128 + proxy.KeptFiles()
 	for i := range c.Pools {
 		if c.Pools[i].MPM != routes.Event {
 			reserve += 2 * c.Pools[i].MaxRequestWorkers
@@ -292,7 +300,9 @@ func (f *front) run() int {
 		m, files, err := f.ctl.Recv()
 		if errors.Is(err, ctl.ErrNoRoom) {
 			f.log.Errorw("message of the supervisor came without its files: raise the limit of open files (ulimit -n, LimitNOFILE)", "message", m.Kind, "error", err)
-			f.doWithout(m)
+			if !f.doWithout(m) {
+				return exitFailed
+			}
 			continue
 		}
 		if err != nil {
@@ -329,12 +339,14 @@ func (f *front) adopt(c child) {
 	f.pools[c.Pool].Started(c.Slot, c.PID, c.Socket, time.Duration(c.Seconds*float64(time.Second)))
 }
 
-// doWithout deals with a message that came without its files. A child whose output nobody reads would stand still one day.
-func (f *front) doWithout(m ctl.Message) {
+// doWithout deals with a message that came without its files. Whoever writes what nobody reads stands still one day: a child ends
+// for that, and for the parent of a pool's children the front, as the next one gets its output anew. It reports whether to go on.
+func (f *front) doWithout(m ctl.Message) bool {
 	if m.Kind == ctl.Child {
+		f.pools[m.Pool].Started(m.Slot, m.PID, m.Socket, time.Duration(m.Seconds*float64(time.Second)))
 		starter{f.ctl, f.setup.Generation}.Kill(m.Pool, m.Slot, m.PID)
-		f.pools[m.Pool].StartFailed(m.Slot, "the front had no descriptor free for its output")
 	}
+	return m.Kind != ctl.Parent
 }
 
 // hear logs what the parent of a pool's children and these write.

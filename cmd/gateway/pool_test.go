@@ -68,6 +68,9 @@ func TestPlannedPrograms(t *testing.T) {
 }
 
 func TestAPoolWithOneOPcacheRunsPHPFPM(t *testing.T) {
+	if routes.MaxForked != supervise.MaxForked {
+		t.Errorf("a configuration may have %d children of one php-fpm, a plan %d", routes.MaxForked, supervise.MaxForked)
+	}
 	for name, row := range map[string]struct {
 		workers int
 		rlimit  routes.Rlimit

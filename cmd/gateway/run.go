@@ -22,10 +22,14 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	c, diags := routes.Load(files[0])
-	report(diags)
-	if diags.HasErrors() {
-		return errReported
+	if *socket != "" {
+		if *socket, err = filepath.Abs(*socket); err != nil {
+			return err
+		}
+	}
+	c, err := read(files[0])
+	if err != nil {
+		return err
 	}
 	// What this machine lacks concerns the pools and sites that need it: the others serve.
 	if diags := c.CheckSystem(); diags.Errors() > 0 {
@@ -33,9 +37,7 @@ func run(args []string) error {
 		fmt.Fprintf(os.Stderr, "gateway: starting all the same: what is named above is out of service until it is mended\n\n")
 	}
 	settle(c)
-	for _, text := range findings(c) {
-		fmt.Fprintf(os.Stderr, "Warning: %s\n\n", text)
-	}
+	warn(slices.Concat(findings(c), doubts(c)))
 	return serve(c, *socket, nil)
 }
 
@@ -49,24 +51,8 @@ func serve(c *routes.Config, adminSocket string, ready func()) error {
 	if ignored := ignoredUsers(c); len(ignored) > 0 {
 		log.Warnw("users and groups are ignored: only root can change them", "ignored", ignored)
 	}
-	for _, name := range keyReaders(c) {
-		log.Warnw("children of this pool run as the front's user and can read the keys in state_dir: give the pool a user of its own", "pool", name)
-	}
 	plan.Ready = ready
 	return supervise.Run(*plan, log)
-}
-
-// keyReaders lists the pools whose children run as the front's user while that user's state_dir holds a key.
-func keyReaders(c *routes.Config) (names []string) {
-	if os.Geteuid() != 0 || !keepsKeys(c) {
-		return nil
-	}
-	for i := range c.Pools {
-		if p := &c.Pools[i]; p.MPM != routes.Event && (p.User == "" || p.User == c.Gateway.User) {
-			names = append(names, p.Name)
-		}
-	}
-	return names
 }
 
 // keepsKeys reports whether the front stores keys: those of automatic certificates, or the internal CA's.

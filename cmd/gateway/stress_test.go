@@ -67,6 +67,9 @@ func TestStress(t *testing.T) {
 			{"ten thousand children serve one request each", (*stress).once},
 			{"hundreds of php-cgi children serve one request each", (*stress).oncePHP},
 		},
+		"soak": {
+			{"clients that come and go leave nothing", (*stress).soak},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -322,7 +325,7 @@ func (s *stress) closedSocket(t *testing.T) {
 // grandchild: the processes that were forked keep the connections open until the end of the test, so who waits for the end of a
 // connection waits in vain.
 func (s *stress) grandchild(t *testing.T) {
-	defer s.mark(t, "grandchild") // which stays
+	defer func() { _ = s.mark(t, "grandchild") }() // which stays
 	for range 3 {
 		s.want(t, "/rude/fork", http.StatusBadGateway)
 		s.want(t, "/rude/pid", http.StatusOK)

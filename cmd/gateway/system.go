@@ -1,21 +1,28 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"gateway/mpm/supervise"
+	"gateway/proxy"
 	"gateway/routes"
 	"gateway/tls"
 )
 
-// findings are what is wrong with a configuration on this machine that only a start would show: rights of the front's user, and
-// certificates that can't be used.
+// findings are what is wrong with a configuration on this machine that only a start would show: rights of the front's and the pools'
+// users, and certificates that can't be used.
 func findings(c *routes.Config) []string {
-	return slices.Concat(unreachable(c), lockedOut(c), badCertificates(c))
+	return slices.Concat(unreachable(c), lockedOut(c), mutedLog(c), badCertificates(c))
 }
 
 // lockedOut lists the pools whose user can't get to what its children are to run, as with an interpreter in somebody's home.
@@ -29,45 +36,129 @@ func lockedOut(c *routes.Config) []string {
 		if err != nil || plan.Credential == nil {
 			continue // an unknown user is reported elsewhere; the caller's rights were tried
 		}
-		for _, path := range []string{plan.Path, plan.Dir} {
-			if path == supervise.Self {
+		for _, needed := range []struct{ what, path string }{{"program", plan.Path}, {"folder", plan.Dir}} {
+			if needed.path == supervise.Self {
 				continue // the kernel has it open
 			}
-			if at := obstacle(path, plan.Credential); at != "" {
-				found = append(found, fmt.Sprintf("pool %q: its user can't enter %s, and so can't use %s: run chmod o+x %s, or name another one", plan.Name, at, path, at))
+			if at := obstacle(needed.path, plan.Credential); at != "" {
+				found = append(found, fmt.Sprintf("pool %q: its user can't enter %s, and so can't use %s: name another %s, one that everybody may use, or run chmod o+x %s",
+					plan.Name, at, needed.path, needed.what, at))
 			}
 		}
 	}
 	return found
 }
 
-// unreachable lists the folders that the front's user can't enter.
+// unreachable lists the folders that those who are to use them can't enter: the front, and the children of each pool.
 func unreachable(c *routes.Config) []string {
 	credential, err := lookup(c.Gateway.User)
 	if credential == nil || err != nil {
-		return nil // the front runs as the caller, whose rights were tried; an unknown user is reported elsewhere
+		return nil // all run as the caller, whose rights were tried; an unknown user is reported elsewhere
 	}
-	var found, folders []string
-	for i := range c.Sites {
-		for j := range c.Sites[i].Routes {
-			r := &c.Sites[i].Routes[j]
-			folders = append(folders, r.Root)
-			if r.CGI != nil {
-				folders = append(folders, r.CGI.Root)
-			}
+	found := fences(fmt.Sprintf("user %q, as which the front runs,", c.Gateway.User), credential, frontFolders(c))
+	for i := range c.Pools {
+		p := &c.Pools[i]
+		plan, err := planPool(p, c.Gateway.User)
+		if p.MPM == routes.Event || err != nil {
+			continue
+		}
+		who := fmt.Sprintf("user %q, as which the children of pool %q run,", cmp.Or(p.User, c.Gateway.User), p.Name)
+		found = append(found, fences(who, plan.Credential, poolFolders(c, p))...)
+	}
+	return found
+}
+
+// fences says which of the folders a user can't enter.
+func fences(who string, credential *supervise.Credential, folders []string) (found []string) {
+	slices.Sort(folders)
+	for _, folder := range slices.Compact(folders) {
+		if at := obstacle(folder, credential); at != "" {
+			found = append(found, fmt.Sprintf("%s can't enter %s, and so can't use %s: run chmod o+x %s, or choose another folder", who, at, folder, at))
+		}
+	}
+	return found
+}
+
+// frontFolders are those in which the front looks itself: of routes on event pools, and of scripts, which it looks for before a child
+// gets the request. The children of other pools look for it.
+func frontFolders(c *routes.Config) (folders []string) {
+	for i := range c.Pools {
+		if p := &c.Pools[i]; p.MPM == routes.Event || p.HasApplication() {
+			folders = append(folders, roots(c, p)...)
 		}
 	}
 	if log := c.Gateway.AccessLog; log != nil && log.Path != "-" {
 		folders = append(folders, filepath.Dir(log.Path))
 	}
-	slices.Sort(folders)
-	for _, folder := range slices.Compact(folders) {
-		if at := obstacle(folder, credential); at != "" {
-			found = append(found, fmt.Sprintf("user %q, as which the front runs, can't enter %s, and so can't use %s: run chmod o+x %s, or choose another folder",
-				c.Gateway.User, at, folder, at))
+	return folders
+}
+
+// poolFolders are those in which the children of a pool look: for files and scripts, or for the scripts that PHP is told to run.
+func poolFolders(c *routes.Config, p *routes.Pool) []string {
+	switch {
+	case !p.HasApplication():
+		d := proxy.DutiesOf(c, p)
+		return slices.Concat(d.Open, d.Look, d.Run)
+	case p.PHP != nil:
+		return roots(c, p)
+	}
+	return nil
+}
+
+// roots are the folders of a pool's routes.
+func roots(c *routes.Config, p *routes.Pool) (folders []string) {
+	for i := range c.Sites {
+		for j := range c.Sites[i].Routes {
+			if r := &c.Sites[i].Routes[j]; r.Pool == p.Name {
+				folders = append(folders, r.Root)
+			}
 		}
 	}
-	return found
+	return folders
+}
+
+// mutedLog says why the front could not write its access log.
+func mutedLog(c *routes.Config) []string {
+	log := c.Gateway.AccessLog
+	if log == nil || log.Path == "-" {
+		return nil
+	}
+	credential, err := lookup(c.Gateway.User)
+	folder := filepath.Dir(log.Path)
+	if err != nil || credential != nil && obstacle(folder, credential) != "" {
+		return nil // reported elsewhere
+	}
+	if log.MaxSize == 0 && writable(log.Path, credential) == nil {
+		return nil
+	}
+	if err := writable(folder, credential); !errors.Is(err, fs.ErrPermission) {
+		return nil // a folder that is missing is reported elsewhere
+	}
+	return []string{cantLog(c)}
+}
+
+// cantLog tells how to let the front write its access log.
+func cantLog(c *routes.Config) string {
+	folder, name := filepath.Dir(c.Gateway.AccessLog.Path), c.Gateway.User
+	if u, err := user.Current(); err == nil && (os.Geteuid() != 0 || name == "") {
+		name = u.Username
+	}
+	return fmt.Sprintf("access log: user %q, as which the front runs, can't write in %s: run chown %s %s, or choose another folder", name, folder, name, folder)
+}
+
+// writable tries whether a user (nil: the caller) may write to a path that is there.
+func writable(path string, user *supervise.Credential) error {
+	if user == nil {
+		return unix.Access(path, unix.W_OK)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && !permits(st, user, unix.W_OK) {
+		return fs.ErrPermission
+	}
+	return nil
 }
 
 // obstacle is the first folder on the way to a path that its mode bits keep a user from entering; empty: none, or the path is
@@ -86,22 +177,23 @@ func obstacle(path string, user *supervise.Credential) string {
 		return ""
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || mayEnter(st, user) {
+	if !ok || permits(st, user, unix.X_OK) {
 		return ""
 	}
 	return path
 }
 
-func mayEnter(st *syscall.Stat_t, user *supervise.Credential) bool {
+// permits reports whether the mode bits give a user all rights of a mask: unix.X_OK lets a folder be entered.
+func permits(st *syscall.Stat_t, user *supervise.Credential, mask uint32) bool {
 	switch {
 	case user.UID == 0:
 		return true
 	case st.Uid == user.UID:
-		return st.Mode&0o100 != 0
+		return st.Mode>>6&mask == mask
 	case st.Gid == user.GID, slices.Contains(user.Groups, st.Gid):
-		return st.Mode&0o010 != 0
+		return st.Mode>>3&mask == mask
 	}
-	return st.Mode&0o001 != 0
+	return st.Mode&mask == mask
 }
 
 // badCertificates lists the given certificates that no handshake could use. One that can't be read is reported elsewhere.

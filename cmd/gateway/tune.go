@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -277,6 +279,32 @@ type size struct {
 	children int
 }
 
+// doubt says why no size is proposed for the pool; empty: one is.
+func (s *size) doubt() string {
+	switch {
+	case !s.pool.HasApplication():
+		return "no size is proposed: its children are the gateway itself, whose memory says nothing of the scripts that they start"
+	case s.sample.requests < uint64(s.sample.children):
+		return "no size is proposed: its children have served next to nothing, and grow when they do. Measure while the gateway serves, or with -get URL"
+	}
+	return ""
+}
+
+// processors warns of pools that easily have more children than the machine can run.
+func (s *size) processors() string {
+	reason := ""
+	switch {
+	case s.pool.Spawn == routes.SpawnStatic:
+		reason = `spawn = "static" starts all of them at first`
+	case s.pool.WSGI != nil, s.pool.HTTP != nil:
+		reason = "such applications take long to start and keep what they have loaded"
+	default:
+		return ""
+	}
+	n := runtime.NumCPU()
+	return fmt.Sprintf("the size is what fits the memory, but %s. There are %d processors: %d to %d children are enough unless requests mostly wait for others", reason, n, n, 2*n)
+}
+
 // sizes divides the memory among the pools in proportion to what they would take as they are configured.
 func (m *measurement) sizes(c *routes.Config) []size {
 	var all []size
@@ -366,6 +394,9 @@ func printSizes(w io.Writer, sizes []size) {
 // printBlocks shows the lines to write into the configuration.
 func printBlocks(w io.Writer, sizes []size) {
 	for _, s := range sizes {
+		if s.doubt() != "" {
+			continue
+		}
 		fmt.Fprintf(w, "pool %q {\n", s.pool.Name)
 		if s.pool.MPM == routes.Worker {
 			fmt.Fprintf(w, "  server_limit        = %d\n  threads_per_child   = %d\n", s.children, s.pool.ThreadsPerChild)
@@ -376,8 +407,8 @@ func printBlocks(w io.Writer, sizes []size) {
 
 func (m *measurement) printAdvice(w io.Writer, sizes []size) {
 	for _, s := range sizes {
-		if s.sample.requests < uint64(s.sample.children) {
-			fmt.Fprintf(w, "pool %q: its children have served next to nothing, and grow when they do: measure while the gateway serves, or with -get URL.\n", s.pool.Name)
+		if text := cmp.Or(s.doubt(), s.processors()); text != "" {
+			fmt.Fprintf(w, "pool %q: %s.\n", s.pool.Name, text)
 		}
 	}
 	if text := m.troubles(); text != "" {

@@ -18,7 +18,7 @@ func tunedPools() *routes.Config {
 	return &routes.Config{Pools: []routes.Pool{
 		{Name: "edge", MPM: routes.Event, MaxRequestWorkers: 400},
 		{Name: "php", MPM: routes.Prefork, MaxRequestWorkers: 30, ThreadsPerChild: 1, PHP: &routes.PHP{}},
-		{Name: "app", MPM: routes.Worker, MaxRequestWorkers: 50, ThreadsPerChild: 10, ServerLimit: 16},
+		{Name: "app", MPM: routes.Worker, WSGI: &routes.WSGI{}, MaxRequestWorkers: 50, ThreadsPerChild: 10, ServerLimit: 16},
 	}}
 }
 
@@ -82,6 +82,34 @@ func TestTheArithmeticIsShown(t *testing.T) {
 	}
 	if err := (&measurement{pools: map[string]*sample{"php": {trouble: "no such file"}}}).print(&out, tunedPools()); err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("print() without any child = %v, want the pool's trouble", err)
+	}
+}
+
+func TestNoSizeIsProposedForWhatWasNotMeasured(t *testing.T) {
+	served := &sample{children: 2, requests: 9, sum: 2 * mib, largest: mib}
+	for name, row := range map[string]struct {
+		pool   routes.Pool
+		sample *sample
+		block  bool
+		says   string
+	}{
+		"PHP that has served":   {routes.Pool{PHP: &routes.PHP{}}, served, true, ""},
+		"children that wait":    {routes.Pool{PHP: &routes.PHP{}}, &sample{children: 2, requests: 1, sum: mib, largest: mib}, false, "served next to nothing"},
+		"the gateway itself":    {routes.Pool{}, served, false, "the gateway itself"},
+		"all children at first": {routes.Pool{PHP: &routes.PHP{}, Spawn: routes.SpawnStatic}, served, true, "processors"},
+		"a WSGI application":    {routes.Pool{WSGI: &routes.WSGI{}}, served, true, "processors"},
+		"an HTTP application":   {routes.Pool{HTTP: &routes.HTTPApp{}}, served, true, "processors"},
+	} {
+		row.pool.Name, row.pool.MPM, row.pool.MaxRequestWorkers = "a", routes.Prefork, 4
+		m := measurement{machine: machine{10 * gib, 9 * gib}, pools: map[string]*sample{"a": row.sample}}
+		var out bytes.Buffer
+		if err := m.print(&out, &routes.Config{Pools: []routes.Pool{row.pool}}); err != nil {
+			t.Fatal(err)
+		}
+		_, advice, told := strings.Cut(out.String(), "pool \"a\": ")
+		if strings.Contains(out.String(), "max_request_workers =") != row.block || told != (row.says != "") || !strings.Contains(advice, row.says) {
+			t.Errorf("%s: print() proposes a size: want %t, and %q:\n%s", name, row.block, row.says, &out)
+		}
 	}
 }
 

@@ -105,6 +105,12 @@ func closedOr(err error) error {
 	return net.ErrClosed
 }
 
+// Unread is how much memory is taken by what was written and the other side has not read all of; 0: it has read everything.
+func (c *Channel) Unread() (n int) {
+	_ = c.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }) // of a closed one: nothing
+	return n
+}
+
 // CloseWrite says that no more is to come.
 func (c *Channel) CloseWrite() error {
 	var err error

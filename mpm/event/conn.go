@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -118,6 +119,9 @@ type Conn struct {
 	wwait    chan struct{}
 	onGone   atomic.Pointer[func(half bool)]
 	watcher  Watcher // see Watch
+
+	due        sync.Mutex // guards what follows, in engine seconds; 0: none
+	own, stall uint32     // deadlines: of the owner, and of a write that waits for the client
 }
 
 func newConn() any { return &Conn{rwait: make(chan struct{}, 1), wwait: make(chan struct{}, 1)} }
@@ -154,6 +158,7 @@ func (l *loop) own(index uint32, en *entry, p *Listener, rest []byte) *Conn {
 	if !p.Raw || ch.session[i] != nil {
 		en.deadline.Store(0)
 	}
+	c.own, c.stall = en.deadline.Load(), 0
 	en.set(stateOwned, flagPark|flagWritable)
 	if l.watch(index, en) != nil {
 		en.flag(flagGone) // nothing would ever wake its owner
@@ -172,6 +177,7 @@ func (c *Conn) serve() {
 		}
 		l.engine.active.Add(-1)
 		c.onGone.Store(nil)
+		c.then, c.watcher = nil, nil
 		l.conns.Put(c)
 	}()
 	_, err := c.Write(c.pending)
@@ -382,6 +388,11 @@ func (c *Conn) sendAll(n int, send func(done int) (int, unix.Errno)) (done int, 
 		}
 	}
 	stalled := false
+	defer func() {
+		if stalled {
+			c.setStall(0)
+		}
+	}()
 	for done < n {
 		if c.entry.state.Load()&flagGone != 0 {
 			return done, ErrGone
@@ -394,7 +405,7 @@ func (c *Conn) sendAll(n int, send func(done int) (int, unix.Errno)) (done int, 
 			return done, nil
 		case errno == unix.EAGAIN:
 			stalled = true
-			c.SetTimeout(writeStall)
+			c.setStall(writeStall)
 			if err := c.wait(c.wwait, flagWritable); err != nil {
 				return done, err
 			}
@@ -407,15 +418,33 @@ func (c *Conn) sendAll(n int, send func(done int) (int, unix.Errno)) (done int, 
 			return done, nil
 		}
 	}
-	if stalled {
-		c.SetTimeout(0)
-	}
 	return done, nil
 }
 
 // SetTimeout sets the deadline to d from now, rounded up to a second. 0: none. A deadline that has passed is forgotten.
+// That of a write that waits for the client holds all the same.
 func (c *Conn) SetTimeout(d time.Duration) {
-	c.entry.deadline.Store(c.loop.engine.after(d))
+	c.due.Lock()
+	defer c.due.Unlock()
+	c.own = c.loop.engine.after(d)
+	c.applyDue()
+}
+
+// setStall sets until when a write waits; 0: none does.
+func (c *Conn) setStall(d time.Duration) {
+	c.due.Lock()
+	defer c.due.Unlock()
+	c.stall = c.loop.engine.after(d)
+	c.applyDue()
+}
+
+// applyDue has the loop watch the earlier of the two. If that has passed the loop says so again.
+func (c *Conn) applyDue() {
+	at := c.own
+	if c.stall != 0 && (at == 0 || c.stall < at) {
+		at = c.stall
+	}
+	c.entry.deadline.Store(at)
 	c.entry.take(flagExpired)
 }
 
@@ -508,6 +537,13 @@ func (c *Conn) Linger() {
 
 // Abort makes every further use of the connection fail, as if the client had gone.
 func (c *Conn) Abort() { c.entry.flag(flagGone) }
+
+// Reset closes the connection at once so that the client can't take what it got for all there is.
+func (c *Conn) Reset() {
+	// It fails for a unix socket, whose clients get the end of file.
+	_ = unix.SetsockoptLinger(int(c.entry.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	_ = c.Close()
+}
 
 // Close closes the connection at once.
 func (c *Conn) Close() error {

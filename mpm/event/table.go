@@ -92,10 +92,8 @@ func (en *entry) flag(flags uint32) bool {
 	}
 }
 
-// take removes flags and reports whether any of them was set.
-func (en *entry) take(flags uint32) bool {
-	return en.state.And(^flags)&flags != 0
-}
+// take removes flags.
+func (en *entry) take(flags uint32) { en.state.And(^flags) }
 
 const chunkSize = 256
 

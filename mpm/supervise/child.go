@@ -27,6 +27,7 @@ type pool struct {
 type child struct {
 	process
 	pool       *pool
+	parent     *parent // that has forked it; nil: we have
 	slot       int
 	generation int
 	socket     string      // name in the socket folder
@@ -243,9 +244,13 @@ func withSocket(p *pool, path string) (args, env []string) {
 
 // buryChild forgets a child that was reaped and tells the front.
 func (s *supervisor) buryChild(c *child, status unix.WaitStatus, now time.Time) {
-	delete(s.children, c.pid)
+	if s.children[c.pid] == c {
+		delete(s.children, c.pid)
+	}
 	delete(c.pool.slots, c.slot)
-	s.warden.release(c.pid)
+	if c.held == nil {
+		s.warden.release(c.pid)
+	}
 	oom := s.endedByOOM(c, status, now)
 	if err := s.unmakeChild(c); err != nil && !errors.Is(err, unix.ENOENT) {
 		s.log.Warnw("socket of a child not removed", "socket", c.socket, "error", err)

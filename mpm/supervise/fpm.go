@@ -65,13 +65,12 @@ func fpmImage(p *Pool, sockets []string) image {
 
 func (p *Pool) isRoot() bool { return ownerOf(p.Credential).uid == 0 }
 
-// mark is the limit of core files of the child in a place, in bytes: a little above the pool's, and for each place another. Whatever
-// the child starts inherits it, and it can be seen by everybody; so it tells whose remains a process is, where all children of a
-// pool are of one session.
-func (p *Pool) mark(slot int) uint64 {
-	const smallest = 2 // 0 is no limit to php-fpm; 1 is how the kernel keeps a core dump from causing another
-	return smallest + uint64(slot) + p.coreLimit()
-}
+// mark is the limit of core files of the child in a place, in bytes: a little above the pool's, and for each place of each pool
+// another. Whatever the child starts inherits it, and it can be seen by everybody; so it tells whose remains a process is.
+func (p *Pool) mark(slot int) uint64 { return p.firstMark + uint64(slot) + p.coreLimit() }
+
+// smallestMark: 0 is no limit to php-fpm; 1 is how the kernel keeps a core dump from causing another.
+const smallestMark uint64 = 2
 
 // coreLimit is the pool's own limit of core files. None is 0: below a page there are none.
 func (p *Pool) coreLimit() uint64 {

@@ -3,6 +3,7 @@ package supervise
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"strconv"
 	"strings"
@@ -15,11 +16,12 @@ import (
 )
 
 const (
-	// maxForked is how many children one parent has at most: so many sockets it can be told of in one environment variable.
-	maxForked = 1024
+	// MaxForked is how many children one parent has at most: so many sockets it can be told of in one environment variable.
+	MaxForked = 1024
 
-	// forkTimeout is how long a parent may take to fork a child, its own start included.
-	forkTimeout = 30 * time.Second
+	// firstForkTimeout is how long a parent may take to fork its first child, its own start included; forkTimeout is for the others.
+	firstForkTimeout = 30 * time.Second
+	forkTimeout      = 10 * time.Second
 
 	// forkLook is how often to look for a child that is to come.
 	forkLook = 2 * time.Millisecond
@@ -34,6 +36,7 @@ type parent struct {
 	group   *childGroup
 	places  []place
 	coming  map[int]time.Time // places whose child was asked for, and when it is too late for that
+	patient time.Duration     // how long one may take to come
 	knockAt time.Time
 }
 
@@ -57,14 +60,20 @@ func (s *supervisor) startForked(p *pool, m ctl.Message, now time.Time) {
 	}
 	if err := s.folder.knock(p.parent.places[m.Slot].socket); err != nil {
 		s.send(failed(m, err), nil, nil)
+		if unreachable(err) {
+			s.retireParent(p.parent, err, now)
+		}
 		return
 	}
-	p.parent.coming[m.Slot] = now.Add(forkTimeout)
+	p.parent.coming[m.Slot] = now.Add(p.parent.patient)
 }
 
 // startParent starts the parent of a pool's children, which has none yet.
 func (s *supervisor) startParent(p *pool, now time.Time) error {
-	par := &parent{process: process{started: now, quits: true}, pool: p, coming: map[int]time.Time{}, knockAt: now.Add(s.fpmIdle / 3)}
+	par := &parent{
+		process: process{started: now, quits: true}, pool: p,
+		coming: map[int]time.Time{}, patient: firstForkTimeout, knockAt: now.Add(s.fpmIdle / 3),
+	}
 	if err := s.forkParent(par); err != nil {
 		return errors.Join(err, s.unmakeParent(par))
 	}
@@ -165,15 +174,16 @@ func (s *supervisor) introduce(par *parent) {
 func (s *supervisor) parentDue(par *parent, now time.Time, next *soonest) {
 	par.advance(now, next)
 	s.welcome(par, now)
-	for slot, late := range par.coming {
+	for _, late := range par.coming {
 		if !now.Before(late) {
-			s.giveUp(par, slot, fmt.Errorf("php-fpm %d: no child after %v", par.pid, forkTimeout))
+			s.retireParent(par, fmt.Errorf("php-fpm %d: no child after %v", par.pid, par.patient), now)
 		}
 	}
 	if len(par.coming) > 0 {
 		next.add(now.Add(forkLook))
 	}
 	s.knock(par, now, next)
+	next.add(par.climb.next()) // it may just have been retired, and its children, whose turn is over, with it
 }
 
 // welcome finds the children that were asked for.
@@ -193,6 +203,7 @@ func (s *supervisor) welcome(par *parent, now time.Time) {
 		switch {
 		case err == nil:
 			delete(par.coming, slot)
+			par.patient = s.forkTimeout
 			s.enter(c, now)
 		case !errors.Is(err, unix.ESRCH): // else it has ended already, and its parent forks another one
 			s.giveUp(par, slot, err)
@@ -202,13 +213,13 @@ func (s *supervisor) welcome(par *parent, now time.Time) {
 
 // adopt makes what a parent has forked a child of the pool.
 func (s *supervisor) adopt(par *parent, slot, pid int, now time.Time) (*child, error) {
-	f, err := hold(par, slot, pid)
+	f, err := s.hold(par, slot, pid)
 	if err != nil {
 		return nil, err
 	}
 	c := &child{
 		process: process{pid: pid, started: now, quits: true, held: f},
-		pool:    par.pool, slot: slot, generation: s.plan.Generation, socket: par.places[slot].socket,
+		pool:    par.pool, parent: par, slot: slot, generation: s.plan.Generation, socket: par.places[slot].socket,
 	}
 	err = s.openChildGroup(c)
 	if err == nil && c.group != nil {
@@ -228,32 +239,89 @@ func (s *supervisor) giveUp(par *parent, slot int, err error) {
 	s.send(failed(ctl.Message{Pool: par.pool.Name, Slot: slot, Generation: s.plan.Generation}, err), nil, nil)
 }
 
-// knock keeps the children that were asked for from being ended by their parent, which ends those to which nobody connects.
+// knock keeps the children that were asked for from being ended by their parent, which ends those to which nobody connects. It also
+// finds the places to which nobody can: there the parent forks one child after the other, each of which ends at once.
 func (s *supervisor) knock(par *parent, now time.Time, next *soonest) {
-	if len(par.pool.slots) == 0 {
+	if par.retired() {
 		return
 	}
 	if !now.Before(par.knockAt) {
 		par.knockAt = now.Add(s.fpmIdle / 3)
-		for slot := range par.pool.slots {
-			if p := par.places[slot]; !readable(p.listener) { // else one waits already
-				s.folder.knock(p.socket) //nolint:errcheck // the next one is as good
+		for slot, p := range par.places {
+			var err error
+			switch {
+			case p.shut():
+				err = errShut
+			case par.pool.slots[slot] != nil && !readable(p.listener): // else one waits already
+				err = s.folder.knock(p.socket)
+			}
+			if unreachable(err) {
+				s.retireParent(par, err, now)
+				return
 			}
 		}
 	}
 	next.add(par.knockAt)
 }
 
-// forkedBy lists the processes that a process of one thread has forked.
-func forkedBy(pid int) []int {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
+// errShut is of a place whose socket somebody has shut down: what a script executes inherits it. Nothing opens that again.
+var errShut = errors.New("a listening socket was shut down, perhaps by a program that a script has started")
+
+func (p place) shut() bool { return poll(p.listener)&unix.POLLHUP != 0 }
+
+// unreachable tells from an error of [socketFolder.knock] that no knock will be heard any more.
+func unreachable(err error) bool {
+	return errors.Is(err, errShut) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT)
+}
+
+// retireParent replaces a parent that does not fork any more: the next Start brings another one, with sockets of its own. This one's
+// children finish what they do.
+func (s *supervisor) retireParent(par *parent, reason error, now time.Time) {
+	if par.retired() {
+		return
+	}
+	s.log.Errorw("parent of a pool's children forks no more: ending it, the next child that starts gets another one",
+		"pool", par.pool.Name, "pid", par.pid, "error", reason)
+	par.pool.parent = nil
+	par.climb.begin(now, stopping, s.stopLadder())
+	for c := range par.children() {
+		c.bereaved = ctl.Orphaned // it is not blamed
+		c.climb.begin(now, stopping, s.stopLadder())
+	}
+	for slot := range par.coming {
+		s.giveUp(par, slot, reason)
+	}
+}
+
+// retired reports whether the pool has another parent, or is to get one.
+func (par *parent) retired() bool { return par.pool.parent != par }
+
+// children are those that were asked for.
+func (par *parent) children() iter.Seq[*child] {
+	return func(yield func(*child) bool) {
+		for _, c := range par.pool.slots {
+			if c.parent == par && !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// forkedBy lists the children of a process.
+func forkedBy(pid int) (pids []int) {
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if err != nil {
 		return nil
 	}
-	var pids []int
-	for _, f := range strings.Fields(string(b)) {
-		if n, err := strconv.Atoi(f); err == nil {
-			pids = append(pids, n)
+	for _, t := range threads {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, t.Name()))
+		if err != nil { // it has ended
+			continue
+		}
+		for _, f := range strings.Fields(string(b)) {
+			if n, err := strconv.Atoi(f); err == nil {
+				pids = append(pids, n)
+			}
 		}
 	}
 	return pids
@@ -261,20 +329,33 @@ func forkedBy(pid int) []int {
 
 // reapForked buries the children that have ended, which their parents reap.
 func (s *supervisor) reapForked(now time.Time) {
-	for _, c := range s.children {
-		if c.held == nil || !c.held.ended() {
-			continue
-		}
-		status := c.fate()
-		if status != peaceful {
-			c.held.family.signal(syscall.SIGKILL)
-			if c.group != nil {
-				c.group.kill()
+	for _, p := range s.pools {
+		for _, c := range p.slots { // not by pid: another child may have got that
+			if c.held != nil && c.held.ended() {
+				s.buryForked(c, now)
 			}
 		}
-		s.buryChild(c, status, now)
 	}
 }
+
+func (s *supervisor) buryForked(c *child, now time.Time) {
+	status := c.fate()
+	if status != peaceful {
+		if c.group != nil {
+			c.group.kill()
+		}
+		if !c.held.family.signal(syscall.SIGKILL) {
+			s.retireParent(c.parent, errOvergrown, now)
+		}
+	}
+	if par := c.parent; !par.retired() && par.places[c.slot].shut() {
+		s.retireParent(par, errShut, now)
+	}
+	s.buryChild(c, status, now)
+}
+
+// errOvergrown is of a child that has left behind more than could be killed: they may have the socket of its place.
+var errOvergrown = errors.New("what a killed child has started forks faster than it can be killed")
 
 // peaceful is the status of a child that left when it was asked to.
 const peaceful unix.WaitStatus = 0
@@ -300,13 +381,15 @@ func (par *parent) endGroup() {
 }
 
 // buryParent forgets a parent that was reaped. The next Start starts another one.
-func (s *supervisor) buryParent(par *parent, status unix.WaitStatus, now time.Time) {
+func (s *supervisor) buryParent(par *parent, status unix.WaitStatus) {
 	delete(s.parents, par.pid)
-	par.pool.parent = nil
 	s.warden.release(par.pid)
-	if s.stop.phase == running {
+	if s.stop.phase == running && !par.retired() {
 		s.log.Errorw("parent of a pool's children exited, and they with it: the next one that starts gets another parent",
 			"pool", par.pool.Name, "pid", par.pid, "reason", describe(status), "children", len(par.pool.slots))
+	}
+	if !par.retired() {
+		par.pool.parent = nil
 	}
 	if err := s.unmakeParent(par); err != nil {
 		s.log.Warnw("sockets of a pool not removed", "pool", par.pool.Name, "error", err)
@@ -315,8 +398,11 @@ func (s *supervisor) buryParent(par *parent, status unix.WaitStatus, now time.Ti
 		s.giveUp(par, slot, fmt.Errorf("php-fpm %d: %s", par.pid, describe(status)))
 	}
 	fate := unix.WaitStatus(ctl.Unseen) // of the first: one failure is to count as one
-	for _, c := range par.pool.slots {
-		c.killed, c.bereaved = true, fate
+	for c := range par.children() {
+		if c.bereaved == 0 {
+			c.bereaved = fate
+		}
+		c.signal(rung{signal: syscall.SIGKILL, group: true}) // endGroup misses one that has made a session of its own
 		fate = ctl.Orphaned
 	}
 }

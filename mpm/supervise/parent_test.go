@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/internal/ctl"
+	"gateway/proxy/fcgi"
 )
 
 // fpm is a pool whose children one php-fpm forks.
@@ -268,47 +270,238 @@ func TestForkedChildrenHaveControlGroups(t *testing.T) {
 	}
 }
 
-func TestAFamilyIsToldByItsMark(t *testing.T) {
-	leader := exec.Command("sh", "-c", "ulimit -c 4; (sleep 600; sleep 601) & wait")
-	leader.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := leader.Start(); err != nil {
+// run has a child run a PHP script, and returns what that writes.
+func run(c ctl.Message, path string) (string, error) {
+	nc, err := net.Dial("unix", c.Socket)
+	if err != nil {
+		return "", err
+	}
+	conn := fcgi.NewConn(nc)
+	defer conn.Close()
+	r, err := conn.Do([]fcgi.Param{{Name: "SCRIPT_FILENAME", Value: path}, {Name: "REQUEST_METHOD", Value: "GET"}}, nil, 0, func([]byte) {})
+	if err != nil {
+		return "", err
+	}
+	b, err := io.ReadAll(r)
+	_, body, _ := strings.Cut(string(b), "\r\n\r\n")
+	return body, err
+}
+
+func script(t *testing.T, text string) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "script.php")
+	if err := os.WriteFile(path, []byte("<?php "+text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	session := leader.Process.Pid
-	t.Cleanup(func() {
-		syscall.Kill(-session, syscall.SIGKILL)
-		leader.Wait()
-	})
-	var child, grandchild int
-	eventually(t, "a grandchild runs", func() bool {
-		if pids := forkedBy(session); len(pids) == 1 {
-			child = pids[0]
-			if pids = forkedBy(child); len(pids) == 1 {
-				grandchild = pids[0]
+	return path
+}
+
+func TestAParentWhoseSocketWasShutDownIsReplaced(t *testing.T) {
+	for name, row := range map[string]struct {
+		slot    int
+		knocked bool // nobody starts a child: the parent finds it when it knocks
+	}{
+		"by the script of a child":                     {slot: 0},
+		"while nobody has a child in the place":        {slot: 1},
+		"and nobody starts one there until the knocks": {slot: 1, knocked: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, fpm(t, 2))
+			if row.knocked {
+				r.set.FPMIdle = 3 * time.Second
 			}
+			s := r.start()
+			first, second := s.startChild("php", 0), s.startChild("php", 1)
+			parent, sum := parentOf(first.PID), script(t, "echo 7*6;")
+			socket := placeSocketOf(t, second.PID)
+			if row.slot == 0 {
+				socket = placeSocketOf(t, first.PID)
+			} else {
+				s.send(about(ctl.Retire, second))
+				s.expect(ctl.Exited)
+			}
+			if err := unix.Shutdown(socket, unix.SHUT_RDWR); err != nil {
+				t.Fatal(err)
+			}
+			if row.slot == 1 && !row.knocked {
+				s.send(ctl.Message{Kind: ctl.Start, Pool: "php", Slot: 1, Generation: 1})
+				if m := s.expect(ctl.Failed); !strings.Contains(m.Text, "refused") {
+					t.Errorf("failed: %q", m.Text)
+				}
+			}
+			want := []int{ctl.Orphaned}
+			if row.slot == 0 {
+				want = []int{ctl.Unseen, ctl.Orphaned}
+			}
+			for _, status := range want {
+				if e := s.expect(ctl.Exited); e.Status != status {
+					t.Errorf("exited %+v, want status %#x", e, status)
+				}
+			}
+			for slot := range 2 {
+				c := s.startChild("php", slot)
+				if answer, err := run(c, sum); parentOf(c.PID) == parent || err != nil || answer != "42" {
+					t.Errorf("child %d of place %d, forked by %d, answers %q (%v), want one of another php-fpm that answers 42", c.PID, slot, parentOf(c.PID), answer, err)
+				}
+			}
+			eventually(t, "the old parent is gone", func() bool { return gone(parent) })
+		})
+	}
+}
+
+// placeSocketOf borrows the listening socket that a child of php-fpm, and whatever its scripts execute, has.
+func placeSocketOf(t *testing.T, pid int) int {
+	t.Helper()
+	handle, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(handle)
+	for _, d := range descriptors(pid) {
+		var number int
+		if n, _ := fmt.Sscanf(d, "%d socket:", &number); n == 0 || !strings.Contains(d, " socket:") {
+			continue
+		}
+		fd, err := unix.PidfdGetfd(handle, number, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	t.Fatalf("child %d has no socket: %q", pid, descriptors(pid))
+	return -1
+}
+
+func TestAParentThatHangsIsReplaced(t *testing.T) {
+	r := newRig(t, fpm(t, 2))
+	r.set.ForkTimeout = 300 * time.Millisecond
+	r.set.Ladder = []time.Duration{0, 200 * time.Millisecond}
+	s := r.start()
+	first := s.startChild("php", 0)
+	parent := parentOf(first.PID)
+	if answer, err := run(first, script(t, "echo posix_kill(posix_getppid(), 19);")); err != nil || answer != "1" {
+		t.Fatalf("the script says %q (%v)", answer, err)
+	}
+	s.send(ctl.Message{Kind: ctl.Start, Pool: "php", Slot: 1, Generation: 1})
+	if m := s.expect(ctl.Failed); !strings.Contains(m.Text, "no child after") {
+		t.Errorf("failed: %q", m.Text)
+	}
+	if e := s.expect(ctl.Exited); e.PID != first.PID || e.Status != ctl.Orphaned {
+		t.Errorf("exited %+v, want status %#x of %d", e, ctl.Orphaned, first.PID)
+	}
+	for slot := range 2 {
+		if c := s.startChild("php", slot); parentOf(c.PID) == parent {
+			t.Errorf("child %d was forked by the parent that hangs", c.PID)
+		}
+	}
+	eventually(t, "the old parent is gone", func() bool { return gone(parent) })
+}
+
+func TestWhatAForkedChildStartedEndsWithIt(t *testing.T) {
+	const wait = " & echo $! > PID; wait"
+	for name, row := range map[string]struct {
+		script string
+		end    syscall.Signal // of the child; 0: a Kill of the front, as after request_timeout
+	}{
+		"a program for which it waits":                     {"sleep 3330" + wait, 0},
+		"one that has lowered its limit of core files":     {"ulimit -c 0; sleep 3331" + wait, 0},
+		"one that also does not heed SIGTERM":              {"ulimit -c 0; trap '' TERM; sleep 3332" + wait, 0},
+		"one that has also left the session":               {"ulimit -c 0; trap '' TERM; setsid sleep 3333" + wait, 0},
+		"one of a session of its own, when the child dies": {"setsid sleep 3334" + wait, syscall.SIGKILL},
+		"one that has the socket and a lower limit":        {"ulimit -c 0; setsid sleep 3335" + wait, syscall.SIGKILL},
+		"an orphan that has the mark and no socket":        {"setsid sh -c 'for fd in 3 4 5 6 7 8 9; do eval \"exec $fd>&-\"; done; exec sleep 3336'" + wait, syscall.SIGKILL},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newRig(t, fpm(t, 2)).start()
+			c, other := s.startChild("php", 0), s.startChild("php", 1)
+			note := filepath.Join(t.TempDir(), "pid")
+			path := script(t, "exec(<<<'SH'\n"+strings.ReplaceAll(row.script, "PID", note)+"\nSH);")
+			go run(c, path) // ends with the child
+			var left int
+			eventually(t, "the program runs", func() bool {
+				b, err := os.ReadFile(note)
+				if err == nil {
+					left, err = strconv.Atoi(strings.TrimSpace(string(b)))
+				}
+				return err == nil && strings.Contains(statusField(left, "Name"), "sleep")
+			})
+			if row.end == 0 {
+				s.send(about(ctl.Kill, c))
+			} else if err := syscall.Kill(c.PID, row.end); err != nil {
+				t.Fatal(err)
+			}
+			s.expect(ctl.Exited)
+			eventually(t, "it is gone", func() bool { return gone(left) })
+			if gone(other.PID) {
+				t.Error("so is another child")
+			}
+		})
+	}
+}
+
+func TestEveryPlaceOfEveryPoolHasAMarkOfItsOwn(t *testing.T) {
+	s := newSupervisor(Plan{Pools: []Pool{{Name: "a", FPM: true, Slots: 3}, {Name: "b", Slots: 9}, {Name: "c", FPM: true, Slots: 2}}}, nil)
+	seen := map[uint64]string{}
+	for _, name := range []string{"a", "c"} {
+		p := s.pools[name]
+		for slot := range p.Slots + 1 { // the last is the parent's
+			m, place := p.mark(slot), fmt.Sprint(name, slot)
+			if seen[m] != "" || m < smallestMark {
+				t.Errorf("place %s has the mark %d, that of %q, want one of its own", place, m, seen[m])
+			}
+			seen[m] = place
+		}
+	}
+}
+
+func TestAFamilyIsToldByMarkOrSocket(t *testing.T) {
+	orphan := exec.Command("sh", "-c", "ulimit -c 4; sleep 600 & wait")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	orphan.ExtraFiles = []*os.File{w}
+	if err := orphan.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	pid := orphan.Process.Pid
+	t.Cleanup(func() {
+		orphan.Process.Kill()
+		orphan.Wait()
+	})
+	var grandchild int
+	eventually(t, "its child runs", func() bool {
+		if pids := forkedBy(pid); len(pids) == 1 {
+			grandchild = pids[0]
 		}
 		return grandchild != 0
 	})
-	own := family{session: session, mark: coreLimitOf(grandchild), since: startOf(child)}
+	own := family{mark: coreLimitOf(pid), since: startOf(pid), strays: func() []int { return []int{pid} }, known: map[int]uint64{}}
+	pipe := slices.DeleteFunc(linksOf(pid), func(l string) bool { return !strings.HasPrefix(l, "pipe:") })
+	if len(pipe) == 0 {
+		t.Fatalf("no pipe among %q", linksOf(pid))
+	}
 	for name, row := range map[string]struct {
 		family family
-		pid    int
 		want   bool
 	}{
-		"what a child has started is of its family": {own, grandchild, true},
-		"the child itself is not":                   {own, child, false},
-		"nor its parent":                            {own, session, false},
-		"nor who is in another place":               {family{session, own.mark + 1, own.since}, grandchild, false},
-		"nor who is of another parent":              {family{session + 1, own.mark, own.since}, grandchild, false},
-		"nor what was there before":                 {family{session, own.mark, startOf(grandchild) + 1}, grandchild, false},
+		"an orphan with the mark is of the family":       {own, true},
+		"so is one that has the socket, whatever it did": {family{mark: own.mark + 1, since: own.since, socket: pipe[len(pipe)-1]}, true},
+		"who is of another place is not":                 {family{mark: own.mark + 1, since: own.since, socket: "socket:[0]"}, false},
+		"nor what was there before":                      {family{mark: own.mark, since: own.since + 1, socket: pipe[len(pipe)-1]}, false},
 	} {
-		if got := row.family.has(member{row.pid, session}); got != row.want {
+		if got := row.family.has(pid); got != row.want {
 			t.Errorf("%s: has() = %t", name, got)
 		}
 	}
-	own.signal(syscall.SIGKILL)
-	eventually(t, "the grandchild is gone", func() bool { return gone(grandchild) })
-	if gone(child) || gone(session) {
-		t.Error("others are gone, too")
+	if (kin{pid, own.since - 1}).send(syscall.SIGKILL) {
+		t.Error("a stranger with the pid got a signal")
 	}
+	if !own.signal(syscall.SIGKILL) {
+		t.Error("signal() says that somebody may be left")
+	}
+	eventually(t, "both are gone", func() bool { return gone(pid) && gone(grandchild) })
 }

@@ -77,6 +77,8 @@ type Pool struct {
 
 	// FPM says that the program is php-fpm, of which one process, the parent, forks all children of the pool: they share its OPcache.
 	FPM bool
+
+	firstMark uint64 // see [Pool.mark]; set by the supervisor
 }
 
 // SocketPlaceholder stands in the arguments of a pool with OwnSocket for the path at which a child may listen; it is also in its
@@ -160,8 +162,8 @@ func (p *Pool) validate() error {
 		return fmt.Errorf("pool %q: %d slots: must be 1 to %d", p.Name, p.Slots, ctl.MaxSlot)
 	case p.Cgroup != nil && strings.ContainsAny(p.Name, "/\x00\n"):
 		return fmt.Errorf("pool %q: the name can't be that of a control group", p.Name)
-	case p.FPM && (p.OwnSocket || p.Slots > maxForked):
-		return fmt.Errorf("pool %q: php-fpm has no socket of its own and at most %d slots", p.Name, maxForked)
+	case p.FPM && (p.OwnSocket || p.Slots > MaxForked):
+		return fmt.Errorf("pool %q: php-fpm has no socket of its own and at most %d slots", p.Name, MaxForked)
 	case p.KillAfter < 0:
 		return fmt.Errorf("pool %q: kill_after %v: must not be negative", p.Name, p.KillAfter)
 	}

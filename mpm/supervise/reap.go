@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -51,7 +52,7 @@ func (s *supervisor) reap(now time.Time) {
 		switch {
 		case par != nil:
 			par.endGroup()
-			s.buryParent(par, wait(z.pid), now)
+			s.buryParent(par, wait(z.pid))
 		case c != nil && c.held == nil:
 			if z.endGroup(&c.process) && c.group != nil {
 				c.group.kill()
@@ -145,7 +146,7 @@ func (s *supervisor) killOrphans() bool {
 	found := false
 	for _, n := range names {
 		pid, err := strconv.Atoi(n.Name())
-		if err != nil || s.children[pid] != nil || s.parents[pid] != nil || pid == s.warden.pid || parentOf(pid) != os.Getpid() {
+		if err != nil || s.runs(pid) || parentOf(pid) != os.Getpid() {
 			continue
 		}
 		found = true
@@ -153,6 +154,14 @@ func (s *supervisor) killOrphans() bool {
 	}
 	return found
 }
+
+// runs reports whether a process is one of those that we know by name.
+func (s *supervisor) runs(pid int) bool {
+	return s.children[pid] != nil || s.parents[pid] != nil || pid == s.warden.pid || s.front != nil && pid == s.front.pid
+}
+
+// strays lists what we inherited: who has lost the process of ours that has started it.
+func (s *supervisor) strays() []int { return slices.DeleteFunc(forkedBy(os.Getpid()), s.runs) }
 
 // parentOf reads the parent of a process; 0 when there is none.
 func parentOf(pid int) int {

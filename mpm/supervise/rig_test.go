@@ -78,6 +78,7 @@ type setting struct {
 	ReadyTimeout time.Duration
 	Heartbeat    time.Duration
 	FPMIdle      time.Duration
+	ForkTimeout  time.Duration
 	Ladder       []time.Duration // the TERMs, then the KILL; nil: as in production
 }
 
@@ -97,6 +98,9 @@ func supervisorRole() int {
 	}
 	if set.FPMIdle > 0 {
 		s.fpmIdle = set.FPMIdle
+	}
+	if set.ForkTimeout > 0 {
+		s.forkTimeout = set.ForkTimeout
 	}
 	if set.Ladder != nil {
 		s.stopLadder = func() []rung { return shortLadder(set.Ladder) }

@@ -33,6 +33,7 @@ type supervisor struct {
 	readyTimeout time.Duration
 	heartbeat    time.Duration
 	fpmIdle      time.Duration
+	forkTimeout  time.Duration
 	clock        func() time.Time
 
 	// Made by prepare, which appends to undo how to unmake it.
@@ -87,6 +88,7 @@ func newSupervisor(p Plan, log Logger) *supervisor {
 		readyTimeout: readyTimeout,
 		heartbeat:    heartbeatPeriod,
 		fpmIdle:      fpmIdle,
+		forkTimeout:  forkTimeout,
 		clock:        time.Now,
 		signals:      make(chan os.Signal, 8),
 		deaths:       make(chan os.Signal, 1),
@@ -97,7 +99,12 @@ func newSupervisor(p Plan, log Logger) *supervisor {
 		children:     make(map[int]*child),
 		parents:      make(map[int]*parent),
 	}
+	firstMark := smallestMark
 	for _, pl := range p.Pools {
+		if pl.FPM {
+			pl.firstMark = firstMark
+			firstMark += uint64(pl.Slots) + 1 //nolint:gosec // positive; the parent has one, too
+		}
 		s.pools[pl.Name] = &pool{Pool: pl, slots: make(map[int]*child)}
 	}
 	return s

@@ -35,7 +35,7 @@ HEADER_BYTES = 8
 MAX_CONTENT = 65528  # of one record that is written: the largest multiple of 8, so that there is no padding
 MAX_PARAMS = 1 << 20  # of one request
 RECEIVE = 65536
-GATHER = 32768  # output is held back until it has so many bytes
+GATHER = 32768  # blocks that are all there already are sent in pieces of so many bytes
 
 SMALL = 16384  # is sent and received without letting go of the interpreter's lock
 SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -557,8 +557,8 @@ class Response:
         self.complete = False  # all of it but the end of the request
         self.blocks = []  # that were not sent,
         self.size = 0  # and their length. For HEAD: how much the body has
-        # Blocks are gathered to so many bytes. The front asks for each at once when it passes them on at once.
-        self.limit = 0 if "GATEWAY_STREAM" in environ else GATHER
+        # Blocks are gathered to so many bytes: none, because the next one may be long in coming (PEP 3333, "Buffering and Streaming").
+        self.limit = 0
 
     def start_response(self, status, headers, exc_info=None):
         if exc_info:
@@ -581,8 +581,6 @@ class Response:
             raise ValueError("line breaks in the status %r or in a header of %r" % (status, headers))
         names = head.lower()
         self.has_length = "\ncontent-length:" in names or status[:3] in ("204", "304")
-        if "\nx-accel-buffering: no" in names or "\ncontent-type: text/event-stream" in names:
-            self.limit = 0
         return head.encode("latin-1")
 
     def write(self, block):
@@ -607,8 +605,10 @@ class Response:
         try:
             close = getattr(result, "close", None)
             one = has_one(result)
-            if one and self.limit:
+            if one:
                 self.limit = sys.maxsize
+            elif isinstance(result, (list, tuple)):
+                self.limit = GATHER
             for block in result:
                 self.write(block)
                 if self.is_head and block:

@@ -1,7 +1,7 @@
 pool "a" {
   mpm = "worker"
   wsgi {
-    module = "shop/wsgi:application"
+    module = "shop/wsgi.py"
   }
 }
 pool "b" {

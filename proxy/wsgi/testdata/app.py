@@ -181,14 +181,9 @@ def raises_after_start(environ, start_response):
     raise LookupError("after start")
 
 
-def raises_gathered(environ, start_response):
-    ok(start_response)
-    return Blocks("gathered", [b"some", LookupError("gathered")])
-
-
 def raises_sent(environ, start_response):
     ok(start_response)
-    return Blocks("sent", [b"s" * 40000, LookupError("sent")])
+    return Blocks("sent", [b"some", LookupError("sent")])
 
 
 def raises_in_close(environ, start_response):

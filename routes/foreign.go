@@ -1,0 +1,149 @@
+package routes
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// elsewhere are words of Apache and its modules, php-fpm and NGINX Unit, in snake_case, and what to write here for those whose own
+// word is not near. docs/mpm.md has the tables.
+var elsewhere = map[string]string{
+	// php-fpm
+	"pm":                        `spawn = "static", "demand" or "ondemand" in the pool`,
+	"max_children":              "max_request_workers in the pool",
+	"process_idle_timeout":      "idle_timeout in the pool",
+	"max_requests":              "max_requests_per_child in the pool",
+	"max_spawn_rate":            "nothing: 32 children a second are started, or as many as requests wait for",
+	"status_path":               "nothing: `gateway status` tells it",
+	"listen_backlog":            "queue { length } in the pool",
+	"request_terminate_timeout": "request_timeout in the pool",
+	"process_control_timeout":   "grace_period in the gateway block",
+	"rlimit_files":              "rlimit { nofile } in the pool",
+	"rlimit_core":               "rlimit { core } in the pool",
+	"process_priority":          "nice in the pool",
+	"chdir":                     "dir in the pool",
+	"clear_env":                 "env_pass in the pool",
+	"php_value":                 "php { ini } in the pool",
+	"php_flag":                  "php { ini } in the pool",
+	"php_admin_flag":            "php { ini } in the pool",
+	"access_format":             "access_log { format } in the gateway block",
+	"php_admin_value":           "php { ini } in the pool",
+
+	// Apache, mpm-itk, mod_suexec and mod_wsgi
+	"timeout":                   "request_timeout in the pool",
+	"assign_user_id":            "user in the pool",
+	"suexec_user_group":         "user in the pool",
+	"r_limit_cpu":               "rlimit { cpu } in the pool",
+	"r_limit_mem":               "rlimit { as } in the pool",
+	"r_limit_nproc":             "rlimit { nproc } in the pool",
+	"document_root":             "root in the site",
+	"directory_index":           "index in the site",
+	"maximum_requests":          "max_requests_per_child in the pool",
+	"processes":                 "max_request_workers in the pool",
+	"threads":                   "threads_per_child in the pool",
+	"queue_timeout":             "queue { timeout } in the pool",
+	"python_home":               "wsgi { python } in the pool",
+	"graceful_shutdown_timeout": "grace_period in the gateway block",
+	"inactivity_timeout":        `idle_timeout with spawn = "ondemand" in the pool`,
+	"python_path":               "PYTHONPATH in wsgi { env } in the pool",
+	"server_alias":              "one more name behind the word site",
+	"custom_log":                "access_log in the gateway block",
+	"log_format":                "access_log { format } in the gateway block",
+	"limit_request_body":        "max_request_body in the site or route",
+	"server_name":               "the name behind the word site",
+	"max_memory_per_child":      "max_child_memory in the pool",
+
+	// mod_fcgid
+	"fcgid_max_processes":            "max_request_workers in the pool",
+	"fcgid_max_processes_per_class":  "max_request_workers in the pool",
+	"fcgid_min_processes_per_class":  "min_spare_servers in the pool",
+	"fcgid_max_requests_per_process": "max_requests_per_child in the pool",
+	"fcgid_idle_timeout":             `idle_timeout with spawn = "ondemand" in the pool`,
+	"fcgid_idle_scan_interval":       `idle_timeout with spawn = "ondemand" in the pool`,
+	"fcgid_process_life_time":        "max_child_age in the pool",
+	"fcgid_busy_timeout":             "request_timeout in the pool",
+	"fcgid_io_timeout":               "request_timeout in the pool",
+	"fcgid_initial_env":              "env in the application's block",
+	"fcgid_max_request_len":          "max_request_body in the site or route",
+	"fcgid_wrapper":                  "fastcgi { command } in the pool",
+
+	// NGINX Unit
+	"environment":       "env in the application's block",
+	"working_directory": "dir in the pool",
+	"callable":          `wsgi { module = "module:callable" } in the pool`,
+	"factory":           `wsgi { module = "module:callable()" } in the pool`,
+	"home":              "wsgi { python } in the pool",
+}
+
+// instead is a sentence that says what to write in place of an unknown word: the same one as it is spelt here, what another server's
+// word is called here, in which block it means something, or else the nearest.
+func instead(given string, spec *block) string {
+	name := snakeCase(given)
+	if a, ok := spec.attr(name); ok {
+		return fmt.Sprintf(" Did you mean %q?", a.name)
+	}
+	if here, ok := elsewhere[name]; ok {
+		return " Here that is " + here + "."
+	}
+	if homes := homesOf(schema, name); homes != nil {
+		return fmt.Sprintf(" %q stands in %s.", name, alternatives(homes))
+	}
+	return didYouMean(name, spec.words())
+}
+
+// homesOf lists the blocks in which a word may stand.
+func homesOf(b *block, name string) (homes []string) {
+	_, isAttr := b.attr(name)
+	_, isBlock := b.block(name)
+	if b.name != "" && (isAttr || isBlock) {
+		homes = []string{b.name}
+	}
+	for _, inner := range b.blocks {
+		homes = append(homes, homesOf(inner, name)...)
+	}
+	slices.Sort(homes)
+	return slices.Compact(homes)
+}
+
+// snakeCase spells Apache's MaxRequestWorkers and mod_wsgi's request-timeout as this configuration does.
+func snakeCase(name string) string {
+	var b strings.Builder
+	runes := []rune(strings.ReplaceAll(name, "-", "_"))
+	for i, c := range runes {
+		if unicode.IsUpper(c) && i > 0 && runes[i-1] != '_' {
+			afterLower := !unicode.IsUpper(runes[i-1])
+			beforeLower := i+1 < len(runes) && unicode.IsLower(runes[i+1])
+			if afterLower || beforeLower {
+				b.WriteByte('_')
+			}
+		}
+		b.WriteRune(unicode.ToLower(c))
+	}
+	return b.String()
+}
+
+// dotted matches a line that sets a value the way php-fpm's files do.
+var dotted = regexp.MustCompile(`^\s*((?:pm|listen|process|security|request|ping)\.([a-z_]+))\s*=`)
+
+// explainDotted says of a syntax error what is wrong with a word of php-fpm that has a dot.
+func explainDotted(d *hcl.Diagnostic, src []byte) {
+	line := src[bytes.LastIndexByte(src[:min(d.Subject.Start.Byte, len(src))], '\n')+1:]
+	m := dotted.FindSubmatch(line)
+	if m == nil {
+		return
+	}
+	whole, name := string(m[1]), string(m[2])
+	d.Summary, d.Detail = "Unknown attribute", fmt.Sprintf("%q is a word of php-fpm: no attribute has a dot.", whole)
+	for _, candidate := range []string{snakeCase(strings.ReplaceAll(whole, ".", "_")), name} {
+		if text := instead(candidate, poolSchema); text != "" {
+			d.Detail += text
+			return
+		}
+	}
+}

@@ -1,0 +1,5 @@
+pool "php" {
+  mpm              = "prefork"
+  pm.start_servers = 10
+  php {}
+}

@@ -1,0 +1,5 @@
+pool "php" {
+  mpm             = "prefork"
+  pm.max_children = 10
+  php {}
+}
