@@ -315,19 +315,23 @@ func (l *link) hangUp() {
 	}
 }
 
-// hold is a slot in use. Exactly one of its methods release, lost and forgo is to be called.
+// hold is a slot in use, and the context of the work with its child. That ends with the child or its deadline; if the child is not
+// awaited, with the client too. Exactly one of the methods release, lost and forgo is to be called.
 type hold struct {
+	ending
 	slot   *mpm.Slot
 	conn   channel         // nil: none could be had
 	client context.Context // of the request
 	body   *spooled        // likewise
-	ctx    context.Context // ends with the child or its deadline; if not awaited, with the client too
-	cancel context.CancelFunc
-	unhook func() bool // conn is no longer closed or hung up by others; false: that has happened
-	script bool        // the child is the gateway itself, and runs scripts
-	remote bool        // who answers is no child
-	watch  *watch      // of a remote one; nil: it may take its time
-	deputy *hold       // the child that connected to a remote one, and has the slot; nil: the pool has no children
+	script bool            // the child is the gateway itself, and runs scripts
+	remote bool            // who answers is no child
+	watch  *watch          // of a remote one; nil: it may take its time
+	deputy *hold           // the child that connected to a remote one, and has the slot; nil: the pool has no children
+
+	cancel  context.CancelFunc // see context; nil: nobody has asked for one
+	closing hook               // of itself: closes conn
+	left    hook               // of the client: ends the hold, or hangs conn up
+	deaf    hook               // of the client: closes the conn of an endless response
 
 	// The response is a conversation or a stream. It ends with its client.
 	endless bool
@@ -338,15 +342,25 @@ type hold struct {
 }
 
 func (c *call) newHold(slot *mpm.Slot) *hold {
-	h := &hold{slot: slot, client: c.r.Context(), body: c.body, script: !c.pool.config.HasApplication(), unhook: func() bool { return true }}
+	h := &hold{slot: slot, client: c.r.Context(), body: c.body, script: !c.pool.config.HasApplication()}
 	h.awaited = c.pool.config.MPM == routes.Worker || c.pool.config.HTTP != nil
-	parent := h.client
-	if h.awaited {
-		parent = context.WithoutCancel(parent)
+	if !h.awaited {
+		h.left.on(h.client, h.clientLeft)
 	}
-	h.ctx, h.cancel = slot.Context(parent)
+	slot.OnEnd(h.end)
 	return h
 }
+
+// Value implements context.Context.
+func (h *hold) Value(any) any { return nil }
+
+// context is h in the form of which package context can make others without a goroutine for each. To be called at most once.
+func (h *hold) context() (ctx context.Context) {
+	ctx, h.cancel = context.WithCancel(h)
+	return ctx
+}
+
+func (h *hold) clientLeft() { h.end(context.Cause(h.client)) }
 
 // holdFastCGI connects to the child of a slot, unless there is a connection.
 func (c *call) holdFastCGI(slot *mpm.Slot) (*link, *hold, error) {
@@ -383,22 +397,34 @@ func lacksRoom(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 
-// hook has the connection end with h.ctx: reading from it then fails at once, whoever else keeps it open. The client's end
+// hook has the connection end with the hold: reading from it then fails at once, whoever else keeps it open. The client's end
 // is told to a child that is awaited.
 func (h *hold) hook(conn channel) {
 	h.conn = conn
-	h.unhook = context.AfterFunc(h.ctx, func() {
-		_ = conn.Close()
-		h.body.interrupt()
-	})
-	if !h.awaited {
-		return
+	h.closing.wait(&h.ending, h.closeConn)
+	if h.awaited {
+		h.left.on(h.client, conn.hangUp)
 	}
-	ended, gone := h.unhook, context.AfterFunc(h.client, conn.hangUp)
-	h.unhook = func() bool {
-		alive, here := ended(), gone()
-		return alive && here
+}
+
+func (h *hold) closeConn() {
+	_ = h.conn.Close()
+	h.body.interrupt()
+}
+
+// unhook leaves the connection alone. It reports whether it was neither closed nor hung up.
+func (h *hold) unhook() bool {
+	alive, here, heard := h.closing.stop(), h.left.stop(), h.deaf.stop()
+	return alive && here && heard
+}
+
+// over says that there is no more work.
+func (h *hold) over() {
+	h.watch.end()
+	if h.cancel != nil {
+		h.cancel()
 	}
+	h.end(context.Canceled)
 }
 
 // unlimited says that the response is a conversation or a stream, whose length says nothing of the application.
@@ -407,24 +433,20 @@ func (h *hold) unlimited() {
 	h.slot.Unlimited()
 	h.watch.end()
 	if h.conn == nil {
-		return // h.ctx ends with the client
+		return // h ends with the client
 	}
-	unhook, here := h.unhook, context.AfterFunc(h.client, func() { _ = h.conn.Close() })
-	h.unhook = func() bool {
-		stayed := here()
-		return unhook() && stayed
-	}
+	h.deaf.on(h.client, func() { _ = h.conn.Close() })
 }
 
 // release gives the slot back. The connection stays with it if it can be used again.
 func (h *hold) release(o mpm.Outcome) {
+	unhooked := h.unhook()
 	if h.deputy != nil {
-		h.cancel()
+		h.over()
 		h.deputy.release(h.deputy.outcome())
 		return
 	}
 	h.slot.Channel = nil
-	unhooked := h.unhook()
 	switch {
 	case h.conn == nil:
 	case unhooked && o == mpm.Done && h.conn.Usable():
@@ -432,7 +454,7 @@ func (h *hold) release(o mpm.Outcome) {
 	default:
 		_ = h.conn.Close() // nothing is being written
 	}
-	h.cancel()
+	h.over()
 	h.slot.Release(o)
 }
 
@@ -461,7 +483,7 @@ func (h *hold) forgo(resp io.ReadCloser) {
 	_, err := io.Copy(io.Discard, resp)
 	_ = resp.Close()   // always nil
 	_ = h.conn.Close() // it was hung up
-	if err != nil && context.Cause(h.ctx) != nil {
+	if err != nil && h.Err() != nil {
 		h.release(mpm.Broken)
 		return
 	}
@@ -476,7 +498,7 @@ func (h *hold) lost(err error) error {
 	if !h.endless && (hadNoResponse(err) || errors.Is(err, fcgi.ErrTruncated) || errors.Is(err, errAnswerCut)) {
 		h.awaitExit()
 	}
-	cause := context.Cause(h.ctx)
+	cause := h.Err()
 	gone := h.client.Err() != nil
 	switch {
 	case gone && !h.awaited:
@@ -516,10 +538,11 @@ func (h *hold) lost(err error) error {
 
 // lostRemote is lost for one who is no child.
 func (h *hold) lostRemote(err error) error {
-	cause := context.Cause(h.ctx)
+	cause := h.Err()
 	switch {
-	case h.deputy != nil && childFailed(err) && cause == nil:
-		h.cancel()
+	case h.deputy != nil && childFailed(err) && cause == nil && h.client.Err() == nil:
+		h.unhook()
+		h.over()
 		return h.deputy.lost(err)
 	case h.client.Err() != nil:
 		h.release(mpm.Abandoned)
@@ -533,12 +556,12 @@ func (h *hold) lostRemote(err error) error {
 	return err
 }
 
-// awaitExit waits a moment for the end of h.ctx.
+// awaitExit waits a moment for the end of the hold.
 func (h *hold) awaitExit() {
 	t := time.NewTimer(exitGrace)
 	defer t.Stop()
 	select {
-	case <-h.ctx.Done():
+	case <-h.Done():
 	case <-t.C:
 	}
 }

@@ -220,7 +220,7 @@ func (c *call) tryHTTP(slot *mpm.Slot) error {
 		l = newHTTPLink(slot.Child)
 	}
 	h.hook(l)
-	resp, nc, err := c.ask(h.ctx, &l.transport, &url.URL{Scheme: "http", Host: "application"})
+	resp, nc, err := c.ask(h.context(), &l.transport, &url.URL{Scheme: "http", Host: "application"})
 	if err != nil {
 		return h.lost(err)
 	}
@@ -473,7 +473,7 @@ func (c *call) switchProtocols(h *hold, resp *http.Response, nc net.Conn) error 
 	stop := context.AfterFunc(h.client, func() { _ = application.Close() })
 	carry(client, application, nc, switchHead(resp, protocol))
 	stop()
-	cause := context.Cause(h.ctx)
+	cause := h.Err()
 	_ = application.Close() // perhaps once more
 	if cause != nil && h.client.Err() == nil {
 		h.release(mpm.Broken)

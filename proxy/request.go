@@ -39,19 +39,18 @@ func exchangeOf(r *http.Request) *exchange {
 // request serves the request whose head was parsed. It reports whether the connection can take another one.
 func (k *conn) request() bool {
 	x := &exchange{conn: k, began: time.Now(), local: k.local, remote: k.remote, secure: k.secure != nil, listener: k.http.Address}
-	ctx, cancel := context.WithCancelCause(context.WithValue(context.Background(), exchangeKey{}, x))
-	defer cancel(nil)
+	defer x.end(context.Canceled)
 	b := k.newBody()
-	r := k.newRequest(ctx, b)
+	r := k.newRequest(x, b)
 	w := &response{conn: k, request: r, exchange: x, body: b, header: make(http.Header, 8), length: -1, held: k.held[:0],
 		close: !k.head.KeepAlive, minor: k.head.Minor, count: k.raw.Requests()}
 	b.response = w
 	k.raw.OnGone(func(half bool) {
 		if !half || x.endless.Load() {
-			cancel(event.ErrGone)
+			x.end(event.ErrGone)
 			return
 		}
-		time.AfterFunc(probeDelay, func() { w.probe(cancel) })
+		time.AfterFunc(probeDelay, w.probe)
 	})
 	ok := k.handle(w, r)
 	k.raw.OnGone(nil)
@@ -101,7 +100,7 @@ func (k *conn) handle(w *response, r *http.Request) (ok bool) {
 }
 
 // newRequest makes the request that handlers see. URL.Path is as the client sent it, still escaped: the router decodes it.
-func (k *conn) newRequest(ctx context.Context, b *body) *http.Request {
+func (k *conn) newRequest(x *exchange, b *body) *http.Request {
 	h := &k.head
 	r := (&http.Request{
 		Method:        method(h.Method),
@@ -115,7 +114,7 @@ func (k *conn) newRequest(ctx context.Context, b *body) *http.Request {
 		Host:          string(h.Host),
 		RequestURI:    string(h.Target),
 		Close:         !h.KeepAlive,
-	}).WithContext(ctx)
+	}).WithContext(x)
 	if k.remote.IsValid() {
 		r.RemoteAddr = k.remote.String()
 	}
@@ -141,7 +140,6 @@ func (k *conn) newRequest(ctx context.Context, b *body) *http.Request {
 	}
 	if k.secure != nil {
 		k.secure.Describe(r)
-		x := exchangeOf(r)
 		x.tls = tlsFacts{protocol: k.secure.Version(), cipher: k.secure.Cipher()}
 	}
 	return r

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -370,13 +369,13 @@ func (w *response) abandon() {
 // probe finds out whether a half-closed client is still there. TCP tells "I have sent all" and "I am gone" the same way, until
 // something is written: 100 (Continue) is a response that every HTTP/1.1 client must be able to skip (RFC 9110 §15.2), and a
 // client that is gone resets the connection, of which the engine then tells.
-func (w *response) probe(cancel context.CancelCauseFunc) {
+func (w *response) probe() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.sent || w.minor == 0 {
 		return
 	}
 	if _, err := w.conn.stream.Write([]byte(http1.Continue)); err != nil {
-		cancel(event.ErrGone)
+		w.exchange.end(event.ErrGone)
 	}
 }

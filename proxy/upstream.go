@@ -137,7 +137,7 @@ func (c *call) noteDown(s *upstream, err error) {
 // holdUpstream holds a slot for a server that is no child: nothing but the server itself says when it has finished, and what
 // it does wrong is not the slot's fault. What connects to it uses ctx, and calls connected when it has, or has given up.
 func (c *call) holdUpstream(slot *mpm.Slot) (h *hold, ctx context.Context, connected func(), err error) {
-	h = &hold{slot: slot, client: c.r.Context(), body: c.body, unhook: func() bool { return true }, remote: true}
+	h = &hold{slot: slot, client: c.r.Context(), body: c.body, remote: true}
 	var l *link
 	if c.pool.hasDeputies() {
 		if l, h.deputy, err = c.holdFastCGI(slot); err != nil {
@@ -146,30 +146,26 @@ func (c *call) holdUpstream(slot *mpm.Slot) (h *hold, ctx context.Context, conne
 		h.deputy.script = false // what fails now is the child's own doing
 		slot.Unlimited()        // or the deadline of a server would end a child
 	}
-	h.ctx, h.cancel = c.watchUpstream(h)
+	h.left.on(h.client, h.clientLeft)
+	c.watchUpstream(h)
 	if l == nil {
-		return h, h.ctx, func() {}, nil
+		return h, h.context(), func() {}, nil
 	}
 	d := &dialer{link: l}
-	stop := context.AfterFunc(h.ctx, func() { _ = l.Close() }) // ends a dial
-	return h, context.WithValue(h.ctx, dialerKey{}, d), func() {
-		stop()
+	h.closing.wait(&h.ending, func() { _ = l.Close() }) // ends a dial
+	return h, context.WithValue(h.context(), dialerKey{}, d), func() {
+		h.closing.stop()
 		d.revoke()
 	}, nil
 }
 
-// watchUpstream has the request end with its client, or when the server takes too long.
-func (c *call) watchUpstream(h *hold) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(h.client)
+// watchUpstream has the hold end when the server takes too long.
+func (c *call) watchUpstream(h *hold) {
 	c.watch = nil
 	if d := c.pool.config.RequestTimeout; d > 0 {
-		c.watch = &watch{limit: d, timer: time.AfterFunc(d, func() { cancel(errTooSlow) })}
+		c.watch = &watch{limit: d, timer: time.AfterFunc(d, func() { h.end(errTooSlow) })}
 	}
 	h.watch = c.watch
-	return ctx, func() {
-		h.watch.end()
-		cancel(nil)
-	}
 }
 
 // watch ends a request whose server is silent for too long. It runs from the beginning. A nil watch never does. It is safe for
