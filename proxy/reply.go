@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -129,15 +130,21 @@ func (rp *reply) hasTrailer() bool { return rp.trailer != nil && len(*rp.trailer
 
 // begin decides on the head of the response.
 func (c *call) begin(rp *reply) {
-	header := c.w.Header()
-	for name, values := range rp.header {
-		header[name] = values
-	}
-	if c.pool.config.Queue.Header {
-		header.Set("X-Queue-Time", strconv.FormatFloat(c.x.queueWait.Seconds(), 'f', 6, 64))
-	}
+	header := c.header(rp)
+	c.showQueueTime()
 	rp.announce(header)
 	c.w.WriteHeader(rp.status)
+}
+
+// header is that of the response to the client, with the fields of rp in it. rp's own is not used any more.
+func (c *call) header(rp *reply) http.Header {
+	if w, ok := c.w.(*response); ok && len(w.header) == 0 {
+		w.header = rp.header
+		return rp.header
+	}
+	header := c.w.Header()
+	maps.Copy(header, rp.header)
+	return header
 }
 
 // showQueueTime tells the client how long it has waited, where the pool does.

@@ -36,15 +36,26 @@ func exchangeOf(r *http.Request) *exchange {
 	return &exchange{began: time.Now()}
 }
 
-// request serves the request whose head was parsed. It reports whether the connection can take another one.
-func (k *conn) request() bool {
-	x := &exchange{conn: k, began: time.Now(), local: k.local, remote: k.remote, secure: k.secure != nil, listener: k.http.Address}
+// round is all that a connection knows of one request, in one piece: it costs one allocation.
+type round struct {
+	exchange exchange
+	response response
+	body     body
+	url      url.URL
+}
+
+// request serves the request whose head was parsed, and which began at that time. It reports whether the connection can take
+// another one.
+func (k *conn) request(began time.Time) bool {
+	o := &round{
+		exchange: exchange{conn: k, began: began, local: k.local, remote: k.remote, secure: k.secure != nil, listener: k.http.Address},
+		body:     k.newBody(),
+		response: response{conn: k, length: -1, held: k.held[:0], close: !k.head.KeepAlive, minor: k.head.Minor, count: k.raw.Requests()},
+	}
+	x, w, b := &o.exchange, &o.response, &o.body
 	defer x.end(context.Canceled)
-	b := k.newBody()
-	r := k.newRequest(x, b)
-	w := &response{conn: k, request: r, exchange: x, body: b, header: make(http.Header, 8), length: -1, held: k.held[:0],
-		close: !k.head.KeepAlive, minor: k.head.Minor, count: k.raw.Requests()}
-	b.response = w
+	r := k.newRequest(o)
+	w.request, w.exchange, w.body, b.response = r, x, b, w
 	k.raw.OnGone(func(half bool) {
 		if !half || x.endless.Load() {
 			x.end(event.ErrGone)
@@ -100,24 +111,22 @@ func (k *conn) handle(w *response, r *http.Request) (ok bool) {
 }
 
 // newRequest makes the request that handlers see. URL.Path is as the client sent it, still escaped: the router decodes it.
-func (k *conn) newRequest(x *exchange, b *body) *http.Request {
+func (k *conn) newRequest(o *round) *http.Request {
 	h := &k.head
+	o.url = url.URL{Path: string(h.Path), RawQuery: string(h.Query), ForceQuery: h.HasQuery && len(h.Query) == 0}
 	r := (&http.Request{
 		Method:        method(h.Method),
-		URL:           &url.URL{Path: string(h.Path), RawQuery: string(h.Query), ForceQuery: h.HasQuery && len(h.Query) == 0},
+		URL:           &o.url,
 		Proto:         protocols[h.Minor],
 		ProtoMajor:    1,
 		ProtoMinor:    h.Minor,
 		Header:        make(http.Header, len(h.Fields)),
-		Body:          b,
+		Body:          &o.body,
 		ContentLength: max(h.ContentLength, 0),
 		Host:          string(h.Host),
 		RequestURI:    string(h.Target),
 		Close:         !h.KeepAlive,
-	}).WithContext(x)
-	if k.remote.IsValid() {
-		r.RemoteAddr = k.remote.String()
-	}
+	}).WithContext(&o.exchange)
 	if h.Chunked {
 		r.ContentLength, r.TransferEncoding = -1, []string{"chunked"}
 	}
@@ -140,7 +149,7 @@ func (k *conn) newRequest(x *exchange, b *body) *http.Request {
 	}
 	if k.secure != nil {
 		k.secure.Describe(r)
-		x.tls = tlsFacts{protocol: k.secure.Version(), cipher: k.secure.Cipher()}
+		o.exchange.tls = tlsFacts{protocol: k.secure.Version(), cipher: k.secure.Cipher()}
 	}
 	return r
 }
@@ -195,9 +204,9 @@ var (
 	errBodyClosed = errors.New("request body read after its handler returned")
 )
 
-func (k *conn) newBody() *body {
+func (k *conn) newBody() body {
 	h := &k.head
-	return &body{conn: k, left: max(h.ContentLength, 0), chunked: h.Chunked, expect: h.Expect100, done: !h.HasBody()}
+	return body{conn: k, left: max(h.ContentLength, 0), chunked: h.Chunked, expect: h.Expect100, done: !h.HasBody()}
 }
 
 // Read reads decoded bytes. Its errors stay, and end the connection.

@@ -23,11 +23,11 @@ type response struct {
 	request  *http.Request
 	exchange *exchange
 	body     *body
-	header   http.Header
-	status   int    // 0: not decided yet
-	length   int64  // declared; -1: not
-	written  int64  // bytes of body that the handler wrote
-	held     []byte // of these, those not sent yet
+	header   http.Header // nil: nothing is in it
+	status   int         // 0: not decided yet
+	length   int64       // declared; -1: not
+	written  int64       // bytes of body that the handler wrote
+	held     []byte      // of these, those not sent yet
 	minor    int
 	chunked  bool
 	close    bool // the connection ends with this response
@@ -46,7 +46,12 @@ var (
 )
 
 // Header implements http.ResponseWriter.
-func (w *response) Header() http.Header { return w.header }
+func (w *response) Header() http.Header {
+	if w.header == nil {
+		w.header = make(http.Header, 8)
+	}
+	return w.header
+}
 
 // WriteHeader implements http.ResponseWriter. Informational responses are sent at once.
 func (w *response) WriteHeader(status int) {
