@@ -39,16 +39,18 @@ var errNoRoom = errors.New("no descriptor is free: raise the limit of open files
 
 // applications is what a [Server] needs to have programs answer. It is immutable and safe for concurrent use.
 type applications struct {
-	spool   *spool
-	readers *sync.Pool // of *bufio.Reader with responseMemory
-	log     Logger
+	spool        *spool
+	readers      *sync.Pool // of *bufio.Reader with responseMemory
+	environments *sync.Pool // of *environment
+	log          Logger
 }
 
 func newApplications(c *routes.Config, log Logger) applications {
 	return applications{
-		spool:   newSpool(c.Gateway.SpoolDir, c.Gateway.SpoolLimit, log),
-		readers: &sync.Pool{New: func() any { return bufio.NewReaderSize(nil, responseMemory) }},
-		log:     log,
+		spool:        newSpool(c.Gateway.SpoolDir, c.Gateway.SpoolLimit, log),
+		readers:      &sync.Pool{New: func() any { return bufio.NewReaderSize(nil, responseMemory) }},
+		environments: &sync.Pool{New: func() any { return new(environment) }},
+		log:          log,
 	}
 }
 
@@ -89,7 +91,7 @@ type call struct {
 	r      *http.Request
 	x      *exchange
 	pool   pool
-	params environment // of an application that speaks FastCGI
+	params *environment // of an application that speaks FastCGI
 	body   *spooled
 	br     *bufio.Reader // before the response; nil: none
 
@@ -125,9 +127,18 @@ func (s *Server) serveApplication(w http.ResponseWriter, r *http.Request, x *exc
 	c := call{Server: s, w: w, r: r, x: x, pool: p, body: body}
 	defer c.endReading()
 	if !speaksHTTP {
-		c.params = environ(r, x, prog, body.length)
+		c.params, _ = s.environments.Get().(*environment)
+		defer c.putParams()
+		c.params.fill(r, x, prog, body.length)
 	}
 	return c.run()
+}
+
+// putParams gives the variables back.
+func (c *call) putParams() {
+	clear(*c.params) // of the request's texts
+	*c.params = (*c.params)[:0]
+	c.environments.Put(c.params)
 }
 
 // takeBody collects the body of a request, or leaves a large one to the child: its length must be known then.
@@ -270,7 +281,7 @@ func (c *call) try(slot *mpm.Slot) (next string, err error) {
 	}
 	stderr := stderrLog{log: c.log, pool: c.x.pool, pid: c.x.pid, uri: c.x.uri}
 	defer stderr.end()
-	resp, err := link.Do(c.params, c.body.reader(), c.body.length, stderr.write)
+	resp, err := link.Do(*c.params, c.body.reader(), c.body.length, stderr.write)
 	if err != nil {
 		return "", h.lost(err)
 	}

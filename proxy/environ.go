@@ -3,6 +3,7 @@ package proxy
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,10 +16,10 @@ const fixedVariables = 28
 // environment is the list of a request's CGI variables, no name twice (RFC 3875 §4.1).
 type environment []fcgi.Param
 
-// environ tells a program about a request: the variables of RFC 3875, those that Apache adds, and what PHP asks for.
-// bodyLen is the length of the body as the program will read it.
-func environ(r *http.Request, x *exchange, p program, bodyLen int64) environment {
-	e := make(environment, 0, fixedVariables+len(r.Header)+len(p.env))
+// fill tells a program about a request: the variables of RFC 3875, those that Apache adds, and what PHP asks for.
+// bodyLen is the length of the body as the program will read it. e is empty before.
+func (e *environment) fill(r *http.Request, x *exchange, p program, bodyLen int64) {
+	*e = slices.Grow(*e, fixedVariables+len(r.Header)+len(p.env))
 	e.addProgram(x, p)
 	e.addRequest(r, bodyLen)
 	e.addConnection(r, x)
@@ -28,7 +29,6 @@ func environ(r *http.Request, x *exchange, p program, bodyLen int64) environment
 	for name, value := range p.env {
 		e.set(name, value)
 	}
-	return e
 }
 
 // set adds a variable whose value is not from the client, or replaces it.

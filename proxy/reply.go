@@ -54,6 +54,9 @@ func (c *call) pass(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader) (n
 	} else {
 		d := newDelivery(c.spool, c.w, func() { c.begin(rp) })
 		defer d.close()
+		if r, ok := resp.(*fcgi.Response); ok {
+			d.whole = r.Arrived()
+		}
 		out = d
 	}
 	return "", c.send(h, rp, resp, br, out)
