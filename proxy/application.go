@@ -92,6 +92,7 @@ type call struct {
 	x      *exchange
 	pool   pool
 	params *environment // of an application that speaks FastCGI
+	stderr stderrLog    // of the try, likewise
 	body   *spooled
 	br     *bufio.Reader // before the response; nil: none
 
@@ -279,22 +280,21 @@ func (c *call) try(slot *mpm.Slot) (next string, err error) {
 	if err != nil {
 		return "", h.lost(err)
 	}
-	stderr := stderrLog{log: c.log, pool: c.x.pool, pid: c.x.pid, uri: c.x.uri}
-	defer stderr.end()
-	resp, err := link.Do(*c.params, c.body.reader(), c.body.length, stderr.write)
+	c.stderr = stderrLog{log: c.log, pool: c.x.pool, pid: c.x.pid, uri: c.x.uri}
+	defer c.stderr.end()
+	resp, err := link.Do(*c.params, c.body.reader(), c.body.length, c.stderr.write)
 	if err != nil {
 		return "", h.lost(err)
 	}
-	br, put := c.reader(resp)
-	defer put()
-	return c.answer(h, resp, br)
+	defer c.putReader()
+	return c.answer(h, resp, c.reader(resp))
 }
 
-// reader returns a buffer before a response, and how to give it back.
-func (c *call) reader(resp io.Reader) (br *bufio.Reader, put func()) {
+// reader returns a buffer before a response. The caller must call putReader.
+func (c *call) reader(resp io.Reader) *bufio.Reader {
 	c.br, _ = c.readers.Get().(*bufio.Reader)
 	c.br.Reset(resp)
-	return c.br, c.putReader
+	return c.br
 }
 
 // putReader gives the buffer before a response back, once.

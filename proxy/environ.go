@@ -84,26 +84,28 @@ func (e *environment) addRequest(r *http.Request, bodyLen int64) {
 }
 
 func (e *environment) addConnection(r *http.Request, x *exchange) {
-	scheme, port := "http", uint16(80)
+	scheme, port := "http", "80"
 	if x.secure {
-		scheme, port = "https", 443
+		scheme, port = "https", "443"
 		e.add("HTTPS", "on")
 		e.addNonempty("SSL_PROTOCOL", x.tls.protocol)
 		e.addNonempty("SSL_CIPHER", x.tls.cipher)
 	}
 	e.add("REQUEST_SCHEME", scheme)
 	if x.local.IsValid() {
-		port = x.local.Port()
-		e.add("SERVER_ADDR", addressText(x.local))
+		var address string
+		address, port = splitAddress(x.local)
+		e.add("SERVER_ADDR", address)
 	}
-	e.add("SERVER_PORT", strconv.Itoa(int(port)))
+	e.add("SERVER_PORT", port)
 	e.add("SERVER_NAME", hostOf(r, x))
 	if !x.remote.IsValid() {
 		e.add("REMOTE_ADDR", "unix:") // RFC 3875 wants one; as in nginx, and no address that somebody might trust
 		return
 	}
-	e.add("REMOTE_ADDR", addressText(x.remote))
-	e.add("REMOTE_PORT", strconv.Itoa(int(x.remote.Port())))
+	address, port := splitAddress(x.remote)
+	e.add("REMOTE_ADDR", address)
+	e.add("REMOTE_PORT", port)
 }
 
 func (e *environment) addNonempty(name, value string) {
@@ -112,8 +114,12 @@ func (e *environment) addNonempty(name, value string) {
 	}
 }
 
-// addressText is an address without port; an IPv4 client of an IPv6 socket has an IPv4 address.
-func addressText(a netip.AddrPort) string { return a.Addr().Unmap().String() }
+// splitAddress returns the texts of an address and its port, which share one string. An IPv4 client of an IPv6 socket has an IPv4 address.
+func splitAddress(a netip.AddrPort) (address, port string) {
+	text := netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
+	i := strings.LastIndexByte(text, ':')
+	return strings.Trim(text[:i], "[]"), text[i+1:]
+}
 
 // hostOf is the host that the client asked for, or else the site's name.
 func hostOf(r *http.Request, x *exchange) string {

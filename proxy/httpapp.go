@@ -415,9 +415,8 @@ func (c *call) answerHTTP(h *hold, resp *http.Response, nc net.Conn) error {
 		rp.header.Set("Content-Length", strconv.FormatInt(rp.length, 10))
 	}
 	body := &answerBody{ReadCloser: &watched{resp.Body, h.watch}}
-	br, put := c.reader(body)
-	defer put()
-	_, err := c.pass(h, rp, body, br)
+	defer c.putReader()
+	_, err := c.pass(h, rp, body, c.reader(body))
 	return err
 }
 

@@ -239,8 +239,11 @@ func stripHopByHop(header http.Header) {
 			header.Del(strings.Trim(name, " \t"))
 		}
 	}
-	for _, name := range [...]string{"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"} {
-		delete(header, name)
+	for name := range header {
+		switch name {
+		case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+			delete(header, name)
+		}
 	}
 }
 

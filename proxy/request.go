@@ -113,7 +113,11 @@ func (k *conn) handle(w *response, r *http.Request) (ok bool) {
 // newRequest makes the request that handlers see. URL.Path is as the client sent it, still escaped: the router decodes it.
 func (k *conn) newRequest(o *round) *http.Request {
 	h := &k.head
-	o.url = url.URL{Path: string(h.Path), RawQuery: string(h.Query), ForceQuery: h.HasQuery && len(h.Query) == 0}
+	target := string(h.Target)
+	o.url = url.URL{Path: target, ForceQuery: h.HasQuery && len(h.Query) == 0}
+	if len(h.Path) < len(target) {
+		o.url.Path, o.url.RawQuery = string(h.Path), string(h.Query)
+	}
 	r := (&http.Request{
 		Method:        method(h.Method),
 		URL:           &o.url,
@@ -124,7 +128,7 @@ func (k *conn) newRequest(o *round) *http.Request {
 		Body:          &o.body,
 		ContentLength: max(h.ContentLength, 0),
 		Host:          string(h.Host),
-		RequestURI:    string(h.Target),
+		RequestURI:    target,
 		Close:         !h.KeepAlive,
 	}).WithContext(&o.exchange)
 	if h.Chunked {
