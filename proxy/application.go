@@ -221,9 +221,11 @@ func (c *call) mayRepeat(err error) bool {
 
 // conclude tells the client of an error, unless there is none or its response has begun.
 func (c *call) conclude(err error) {
+	if err == nil {
+		return
+	}
 	_, cut := errors.AsType[*cutError](err)
 	switch {
-	case err == nil:
 	case cut && (c.r.Context().Err() != nil || errors.Is(err, event.ErrGone)):
 		panic(http.ErrAbortHandler) // nobody misses the rest
 	case cut && errors.Is(err, errSpool): // the spool has logged it

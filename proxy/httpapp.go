@@ -405,7 +405,7 @@ func (c *call) answerHTTP(h *hold, resp *http.Response, nc net.Conn) error {
 	if rp.length < 0 && rp.hasBody(c.r.Method) && c.r.ProtoAtLeast(1, 1) {
 		rp.trailer = &resp.Trailer
 	}
-	rp.header.Del("X-Accel-Buffering")
+	delete(rp.header, "X-Accel-Buffering")
 	stripHopByHop(rp.header)
 	delete(rp.header, "Content-Length")
 	if !rp.hasBody("") && rp.status != http.StatusNotModified {
@@ -422,7 +422,7 @@ func (c *call) answerHTTP(h *hold, resp *http.Response, nc net.Conn) error {
 
 // isEndless reports a response that is to be passed on piece by piece, for as long as its client listens.
 func isEndless(header http.Header) bool {
-	return strings.EqualFold(header.Get("X-Accel-Buffering"), "no") || strings.HasPrefix(header.Get("Content-Type"), "text/event-stream")
+	return strings.EqualFold(first(header, "X-Accel-Buffering"), "no") || strings.HasPrefix(first(header, "Content-Type"), "text/event-stream")
 }
 
 // answerBody is the body of a response, whose errors say what they mean.

@@ -179,7 +179,7 @@ func (h *hold) refuse(resp *fcgi.Response, err error) error {
 // newReply applies RFC 3875 §6.2 to a head: which kind of response it is, and which fields concern the client.
 func newReply(status int, header http.Header) *reply {
 	rp := &reply{status: status, header: header}
-	location := header.Get("Location")
+	location := first(header, "Location")
 	switch {
 	case status != 0:
 	case location == "":
@@ -190,7 +190,7 @@ func newReply(status int, header http.Header) *reply {
 		rp.status = http.StatusFound
 	}
 	rp.stream = isEndless(header)
-	header.Del("X-Accel-Buffering")
+	delete(header, "X-Accel-Buffering")
 	stripHopByHop(header)
 	rp.length = takeLength(header)
 	if rp.status == http.StatusNoContent {
@@ -205,6 +205,14 @@ func newReply(status int, header http.Header) *reply {
 		header.Set("X-Content-Type-Options", "nosniff")
 	}
 	return rp
+}
+
+// first is header.Get for a name that is canonical.
+func first(header http.Header, name string) string {
+	if values := header[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }
 
 // isLocalPath tells "/path" from a URL, also from one without scheme ("//host/path").

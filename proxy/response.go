@@ -63,7 +63,7 @@ func (w *response) WriteHeader(status int) {
 		return
 	}
 	w.status = status
-	if v := w.header.Get("Content-Length"); v != "" {
+	if v := first(w.header, "Content-Length"); v != "" {
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil || n < 0 {
 			w.header.Del("Content-Length")
@@ -240,7 +240,7 @@ func (w *response) begin(last bool) []byte {
 
 // last reports whether the connection ends with this response.
 func (w *response) last() bool {
-	if w.close || w.conn.raw.Draining() || w.body.hopeless() || http1.HasToken([]byte(w.header.Get("Connection")), "close") {
+	if w.close || w.conn.raw.Draining() || w.body.hopeless() || http1.HasToken([]byte(first(w.header, "Connection")), "close") {
 		return true
 	}
 	return w.exchange.site != nil && exhausted(w.exchange.site, w.count)
