@@ -94,7 +94,7 @@ func client(w *world, rnd *rand.Rand) {
 }
 
 func work(w *world, s *Slot, rnd *rand.Rand) {
-	ctx, cancel := s.Context(w.t.Context())
+	ctx, cancel := contextOf(w.t.Context(), s)
 	defer cancel()
 	s.Describe("GET", "/x")
 	took := time.Duration(rnd.IntN(100)) * ms

@@ -52,7 +52,7 @@ type thread struct {
 	deadline    time.Time
 	method, uri string
 	ended       error // why it lost its child, before its Release
-	cancel      context.CancelCauseFunc
+	onEnd       func(cause error)
 }
 
 // Started reports a child that runs: one that Start asked for, or one that an earlier front has left.
@@ -208,8 +208,8 @@ func (p *Pool) lose(t *thread, cause error) {
 		return
 	}
 	t.ended = cause
-	if cancel := t.cancel; cancel != nil {
-		p.after(func() { cancel(cause) })
+	if f := t.onEnd; f != nil {
+		p.after(func() { f(cause) })
 	}
 }
 

@@ -13,7 +13,7 @@ var (
 	ErrQueueFull    = errors.New("queue is full")
 	ErrQueueTimeout = errors.New("waited too long for a slot")
 	ErrDraining     = errors.New("pool is being retired")
-	ErrDeadline     = errors.New("request_timeout has passed") // the cause of a [Slot.Context]
+	ErrDeadline     = errors.New("request_timeout has passed") // what [Slot.OnEnd] tells
 )
 
 // ExitReason is why a child ended. Every end has exactly one.
@@ -37,7 +37,7 @@ var exitReasons = [...]ExitReason{
 	ExitMaxRequests, ExitIdle, ExitMemory, ExitAge, ExitDeadline, ExitOOM, ExitCrash, ExitShutdown, ExitReload,
 }
 
-// ChildExit is the cause of a [Slot.Context] whose child ended during the request.
+// ChildExit is what [Slot.OnEnd] tells when the child ended during the request.
 type ChildExit struct {
 	PID    int
 	Status syscall.WaitStatus

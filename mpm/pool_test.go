@@ -169,27 +169,6 @@ func TestEventPool(t *testing.T) {
 		}
 		equal(t, "calls to the starter", w.forget(), nil)
 	})
-	bubble(t, "the request's context ends at its deadline", func(t *testing.T) {
-		w := openWorld(t, cfg)
-		s := w.acquire()
-		ctx, cancel := s.Context(t.Context())
-		defer cancel()
-		<-ctx.Done()
-		is(t, "cause", context.Cause(ctx), ErrDeadline)
-		s.Release(Done)
-	})
-	bubble(t, "without request_timeout the context has no deadline", func(t *testing.T) {
-		cfg := cfg
-		cfg.RequestTimeout = 0
-		w := openWorld(t, cfg)
-		s := w.acquire()
-		ctx, cancel := s.Context(t.Context())
-		defer cancel()
-		if _, ok := ctx.Deadline(); ok {
-			t.Error("the context has a deadline")
-		}
-		s.Release(Done)
-	})
 }
 
 func TestChildrenStart(t *testing.T) {
@@ -426,7 +405,7 @@ func TestDeadline(t *testing.T) {
 		other.Release(Done)
 		s.Channel = channel{w, "c"}
 		s.Describe("GET", "/slow.php")
-		ctx, cancel := s.Context(t.Context())
+		ctx, cancel := contextOf(t.Context(), s)
 		defer cancel()
 		begin := time.Now()
 		<-ctx.Done()
@@ -447,7 +426,7 @@ func TestDeadline(t *testing.T) {
 		w := openWorld(t, cfg)
 		s := w.acquire()
 		time.Sleep(cfg.RequestTimeout + ms)
-		ctx, cancel := s.Context(t.Context())
+		ctx, cancel := contextOf(t.Context(), s)
 		defer cancel()
 		is(t, "cause", context.Cause(ctx), ErrDeadline)
 		s.Release(Broken)
@@ -456,14 +435,14 @@ func TestDeadline(t *testing.T) {
 	bubble(t, "a request without limit has no deadline, the next one of its child has", func(t *testing.T) {
 		w := openWorld(t, cfg)
 		s := w.acquire()
-		ctx, cancel := s.Context(t.Context())
+		ctx, cancel := contextOf(t.Context(), s)
 		defer cancel()
 		s.Unlimited()
 		time.Sleep(100 * cfg.RequestTimeout)
 		is(t, "cause", context.Cause(ctx), nil)
 		s.Release(Done)
 		s = w.acquire()
-		ctx, cancel = s.Context(t.Context())
+		ctx, cancel = contextOf(t.Context(), s)
 		defer cancel()
 		begin := time.Now()
 		<-ctx.Done()
@@ -487,7 +466,7 @@ func TestDeadline(t *testing.T) {
 		w := openWorld(t, cfg)
 		for range 5 {
 			s := w.acquire()
-			ctx, cancel := s.Context(t.Context())
+			ctx, cancel := contextOf(t.Context(), s)
 			time.Sleep(cfg.RequestTimeout - ms)
 			is(t, "cause", context.Cause(ctx), nil)
 			s.Release(Done)
@@ -502,9 +481,9 @@ func TestChildrenEnd(t *testing.T) {
 		w := openWorld(t, prefork(2))
 		other, s := w.acquire(), w.acquire()
 		s.Channel = channel{w, "c"}
-		ctx, cancel := s.Context(t.Context())
+		ctx, cancel := contextOf(t.Context(), s)
 		defer cancel()
-		otherCtx, cancelOther := other.Context(t.Context())
+		otherCtx, cancelOther := contextOf(t.Context(), other)
 		defer cancelOther()
 		r := w.queue()
 		w.pool.Exited(s.Child.Slot, s.Child.PID, 11, false)

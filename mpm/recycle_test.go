@@ -109,7 +109,7 @@ func TestOnlyIfWaiting(t *testing.T) {
 		s := w.acquire()
 		time.Sleep(time.Minute)
 		first, second := w.queue(), w.queue()
-		ctx, cancel := s.Context(t.Context())
+		ctx, cancel := contextOf(t.Context(), s)
 		defer cancel()
 		begin := time.Now()
 		<-ctx.Done()
@@ -201,7 +201,7 @@ func TestWhatOtherPoolsBrokeOn(t *testing.T) {
 	bubble(t, "a pool that is reset while a request runs lets it finish", func(t *testing.T) {
 		w := openWorld(t, prefork(2))
 		s := w.acquire()
-		ctx, cancel := s.Context(t.Context())
+		ctx, cancel := contextOf(t.Context(), s)
 		defer cancel()
 		drained := make(chan error)
 		go func() { drained <- w.pool.Drain(t.Context()) }()
@@ -311,7 +311,7 @@ func TestOutOfMemoryIsAReasonOfItsOwn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := openWorld(t, prefork(2))
 		s := w.acquire()
-		ctx, cancel := s.Context(t.Context())
+		ctx, cancel := contextOf(t.Context(), s)
 		defer cancel()
 		w.pool.Exited(s.Child.Slot, s.Child.PID, 9, true)
 		exit := exitOf(t, ctx)

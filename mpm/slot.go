@@ -1,7 +1,6 @@
 package mpm
 
 import (
-	"context"
 	"io"
 	"time"
 )
@@ -56,26 +55,24 @@ func (s *Slot) ID() SlotID {
 	return SlotID{s.Child.Slot, s.Child.PID, s.thread.number}
 }
 
-// Context returns a context for the work with the child. It ends with cause [ErrDeadline] when the pool's request_timeout
-// has passed, and with a [*ChildExit] as soon as the child was reaped: the connection may outlive it in the hands of a
-// grandchild, so its end of file is not to be waited for. To be called at most once; the caller must call cancel.
-func (s *Slot) Context(parent context.Context) (ctx context.Context, cancel context.CancelFunc) {
+// OnEnd has f called when the work with the child must end before its Release: with [ErrDeadline] when the pool's
+// request_timeout has passed, and with a [*ChildExit] as soon as the child was reaped: the connection may outlive it in the
+// hands of a grandchild, so its end of file is not to be waited for. f is called once, perhaps before OnEnd returns and perhaps
+// just after Release; it must not block. To be called at most once. The work in an event pool has no such end.
+func (s *Slot) OnEnd(f func(cause error)) {
 	if s.thread == nil {
-		if d := s.pool.cfg.RequestTimeout; d > 0 {
-			return context.WithTimeoutCause(parent, d, ErrDeadline)
-		}
-		return context.WithCancel(parent)
+		return
 	}
-	ctx, stop := context.WithCancelCause(parent)
 	s.pool.mu.Lock()
-	defer s.pool.mu.Unlock()
-	if t := s.thread; t.holder == s {
-		if t.ended != nil {
-			stop(t.ended)
-		}
-		t.cancel = stop
+	defer s.pool.unlock()
+	t := s.thread
+	if t.holder != s {
+		return
 	}
-	return ctx, func() { stop(nil) }
+	t.onEnd = f
+	if cause := t.ended; cause != nil {
+		s.pool.after(func() { f(cause) })
+	}
 }
 
 // maxURIBytes is how much of a target the status shows.
@@ -126,12 +123,12 @@ func (p *Pool) grant(t *thread, now time.Time, wait time.Duration) *Slot {
 
 // forget clears what a thread knew of its request, whose deadline stays.
 func (t *thread) forget() {
-	t.holder, t.ended, t.cancel, t.method, t.uri = nil, nil, nil, "", ""
+	t.holder, t.ended, t.onEnd, t.method, t.uri = nil, nil, nil, "", ""
 }
 
 // Unlimited lifts the deadline of the request: it has become a conversation or a stream, whose length says nothing of its child.
 // Nothing of the pool ends it any more, but the end of the child, until it is abandoned: at a shutdown its caller must do that when grace_period is
-// over. It does not concern an event pool, where the deadline is that of Context.
+// over.
 func (s *Slot) Unlimited() {
 	t := s.thread
 	if t == nil {

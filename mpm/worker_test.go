@@ -163,9 +163,9 @@ func TestThreadsEnd(t *testing.T) {
 		slow := w.acquire()
 		time.Sleep(time.Second)
 		victim := w.acquire()
-		slowCtx, cancel := slow.Context(t.Context())
+		slowCtx, cancel := contextOf(t.Context(), slow)
 		defer cancel()
-		victimCtx, cancelVictim := victim.Context(t.Context())
+		victimCtx, cancelVictim := contextOf(t.Context(), victim)
 		defer cancelVictim()
 		<-slowCtx.Done()
 		synctest.Wait()
@@ -185,7 +185,7 @@ func TestThreadsEnd(t *testing.T) {
 		var contexts []context.Context
 		for range 3 {
 			s := w.acquire()
-			ctx, cancel := s.Context(t.Context())
+			ctx, cancel := contextOf(t.Context(), s)
 			defer cancel()
 			slots, contexts = append(slots, s), append(contexts, ctx)
 		}
@@ -267,7 +267,7 @@ func TestThreadsEnd(t *testing.T) {
 		cfg.RequestTimeout, cfg.MaxRequestsPerChild = 3*time.Second, 2
 		w := openWorld(t, cfg)
 		a, b := w.acquire(), w.acquire()
-		ctx, cancel := b.Context(t.Context())
+		ctx, cancel := contextOf(t.Context(), b)
 		defer cancel()
 		a.Release(Done)
 		time.Sleep(3 * time.Second)

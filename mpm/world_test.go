@@ -183,6 +183,13 @@ func (c channel) Close() error {
 }
 
 // acquire gets a slot that must be free.
+// contextOf is a context that ends as the work of a slot does.
+func contextOf(parent context.Context, s *Slot) (context.Context, context.CancelFunc) {
+	ctx, end := context.WithCancelCause(parent)
+	s.OnEnd(end)
+	return ctx, func() { end(nil) }
+}
+
 func (w *world) acquire() *Slot {
 	w.t.Helper()
 	s, err := w.pool.Acquire(w.t.Context())

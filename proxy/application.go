@@ -44,16 +44,18 @@ var errNoRoom = errors.New("no descriptor is free: raise the limit of open files
 
 // applications is what a [Server] needs to have programs answer. It is immutable and safe for concurrent use.
 type applications struct {
-	spool   *spool
-	readers *sync.Pool // of *bufio.Reader with responseMemory
-	log     Logger
+	spool        *spool
+	readers      *sync.Pool // of *bufio.Reader with responseMemory
+	environments *sync.Pool // of *environment
+	log          Logger
 }
 
 func newApplications(c *routes.Config, log Logger) applications {
 	return applications{
-		spool:   newSpool(c.Gateway.SpoolDir, c.Gateway.SpoolLimit, log),
-		readers: &sync.Pool{New: func() any { return bufio.NewReaderSize(nil, responseMemory) }},
-		log:     log,
+		spool:        newSpool(c.Gateway.SpoolDir, c.Gateway.SpoolLimit, log),
+		readers:      &sync.Pool{New: func() any { return bufio.NewReaderSize(nil, responseMemory) }},
+		environments: &sync.Pool{New: func() any { return new(environment) }},
+		log:          log,
 	}
 }
 
@@ -94,7 +96,8 @@ type call struct {
 	r      *http.Request
 	x      *exchange
 	pool   pool
-	params environment // of an application that speaks FastCGI
+	params *environment // of an application that speaks FastCGI
+	stderr stderrLog    // of the try, likewise
 	body   *spooled
 	br     *bufio.Reader // before the response; nil: none
 
@@ -134,9 +137,18 @@ func (s *Server) serveApplication(w http.ResponseWriter, r *http.Request, x *exc
 	c := call{Server: s, w: w, r: r, x: x, pool: p, body: body}
 	defer c.endReading()
 	if !speaksHTTP {
-		c.params = environ(r, x, prog, body.length)
+		c.params, _ = s.environments.Get().(*environment)
+		defer c.putParams()
+		c.params.fill(r, x, prog, body.length)
 	}
 	return c.run()
+}
+
+// putParams gives the variables back.
+func (c *call) putParams() {
+	clear(*c.params) // of the request's texts
+	*c.params = (*c.params)[:0]
+	c.environments.Put(c.params)
 }
 
 // takeBody collects the body of a request, or leaves a large one to the child: its length must be known then.
@@ -218,9 +230,11 @@ func (c *call) mayRepeat(err error) bool {
 
 // conclude tells the client of an error, unless there is none or its response has begun.
 func (c *call) conclude(err error) {
+	if err == nil {
+		return
+	}
 	_, cut := errors.AsType[*cutError](err)
 	switch {
-	case err == nil:
 	case cut && (c.r.Context().Err() != nil || errors.Is(err, event.ErrGone)):
 		panic(http.ErrAbortHandler) // nobody misses the rest
 	case cut && errors.Is(err, errSpool): // the spool has logged it
@@ -277,22 +291,21 @@ func (c *call) try(slot *mpm.Slot) (next string, err error) {
 	if err != nil {
 		return "", h.lost(err)
 	}
-	stderr := stderrLog{log: c.log, pool: c.x.pool, pid: c.x.pid, uri: c.x.uri}
-	defer stderr.end()
-	resp, err := link.Do(c.params, c.body.reader(), c.body.length, stderr.write)
+	c.stderr = stderrLog{log: c.log, pool: c.x.pool, pid: c.x.pid, uri: c.x.uri}
+	defer c.stderr.end()
+	resp, err := link.Do(*c.params, c.body.reader(), c.body.length, c.stderr.write)
 	if err != nil {
 		return "", h.lost(err)
 	}
-	br, put := c.reader(resp)
-	defer put()
-	return c.answer(h, resp, br)
+	defer c.putReader()
+	return c.answer(h, resp, c.reader(resp))
 }
 
-// reader returns a buffer before a response, and how to give it back.
-func (c *call) reader(resp io.Reader) (br *bufio.Reader, put func()) {
+// reader returns a buffer before a response. The caller must call putReader.
+func (c *call) reader(resp io.Reader) *bufio.Reader {
 	c.br, _ = c.readers.Get().(*bufio.Reader)
 	c.br.Reset(resp)
-	return c.br, c.putReader
+	return c.br
 }
 
 // putReader gives the buffer before a response back, once.
@@ -331,20 +344,27 @@ func (l *link) isRead() bool {
 	return !ok || channel.Unread() == 0
 }
 
-// hold is a slot in use. Exactly one of its methods release, lost and forgo is to be called.
+// hold is a slot in use, and the context of the work with its child. That ends with the child or its deadline; if the child is not
+// awaited, with the client too. Exactly one of the methods release, lost and forgo is to be called.
 type hold struct {
+	ending
 	slot   *mpm.Slot
 	conn   channel         // nil: none could be had
 	client context.Context // of the request
 	body   *spooled        // likewise
-	ctx    context.Context // ends with the child or its deadline; if not awaited, with the client too
-	cancel context.CancelFunc
-	unhook func() bool // conn is no longer closed or hung up by others; false: that has happened
-	ours   bool        // the child is the gateway itself or the WSGI shim, who end the connection when what they run fails
-	shared bool        // the child is one of php-fpm, where a script can go on after its response
-	remote bool        // who answers is no child
-	watch  *watch      // of a remote one; nil: it may take its time
-	deputy *hold       // the child that connected to a remote one, and has the slot; nil: the pool has no children
+	ours   bool            // the child is the gateway itself or the WSGI shim, who end the connection when what they run fails
+	shared bool            // the child is one of php-fpm, where a script can go on after its response
+	remote bool            // who answers is no child
+	watch  *watch          // of a remote one; nil: it may take its time
+	deputy *hold           // the child that connected to a remote one, and has the slot; nil: the pool has no children
+
+	cancel  context.CancelFunc // see context; nil: nobody has asked for one
+	closing hook               // of itself: closes conn
+	leaving hook               // of the client: ends the hold, or hangs conn up
+	deaf    hook               // of the client: closes the conn of an endless response
+	freeing hook               // of itself, of a remote one: interrupts whoever waits for the client
+
+	interrupted chan struct{} // closed when freeing has done that; nil: freeing waits for nothing
 
 	// The response is a conversation or a stream. It ends with its client.
 	endless bool
@@ -355,16 +375,26 @@ type hold struct {
 }
 
 func (c *call) newHold(slot *mpm.Slot) *hold {
-	h := &hold{slot: slot, client: c.r.Context(), body: c.body, ours: !c.pool.config.HasApplication() || c.pool.config.WSGI != nil, unhook: func() bool { return true }}
+	h := &hold{slot: slot, client: c.r.Context(), body: c.body, ours: !c.pool.config.HasApplication() || c.pool.config.WSGI != nil}
 	h.shared = c.pool.config.PHP != nil && c.pool.config.PHP.ShareOPcache
 	h.awaited = c.pool.config.MPM == routes.Worker || c.pool.config.HTTP != nil
-	parent := h.client
-	if h.awaited {
-		parent = context.WithoutCancel(parent)
+	if !h.awaited {
+		h.leaving.on(h.client, h.clientLeft)
 	}
-	h.ctx, h.cancel = slot.Context(parent)
+	slot.OnEnd(h.end)
 	return h
 }
+
+// Value implements context.Context.
+func (h *hold) Value(any) any { return nil }
+
+// context is h in the form of which package context can make others without a goroutine for each. To be called at most once.
+func (h *hold) context() (ctx context.Context) {
+	ctx, h.cancel = context.WithCancel(h)
+	return ctx
+}
+
+func (h *hold) clientLeft() { h.end(context.Cause(h.client)) }
 
 // holdFastCGI connects to the child of a slot, unless there is a connection.
 func (c *call) holdFastCGI(slot *mpm.Slot) (*link, *hold, error) {
@@ -401,22 +431,37 @@ func lacksRoom(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) || errors.Is(err, unix.ENOMEM)
 }
 
-// hook has the connection end with h.ctx: reading from it then fails at once, whoever else keeps it open. The client's end
+// hook has the connection end with the hold: reading from it then fails at once, whoever else keeps it open. The client's end
 // is told to a child that is awaited.
 func (h *hold) hook(conn channel) {
 	h.conn = conn
-	h.unhook = context.AfterFunc(h.ctx, func() {
-		_ = conn.Close()
-		h.body.interrupt()
-	})
-	if !h.awaited {
-		return
+	h.closing.wait(&h.ending, h.closeConn)
+	if h.awaited {
+		h.leaving.on(h.client, conn.hangUp)
 	}
-	ended, gone := h.unhook, context.AfterFunc(h.client, conn.hangUp)
-	h.unhook = func() bool {
-		alive, here := ended(), gone()
-		return alive && here
+}
+
+func (h *hold) closeConn() {
+	_ = h.conn.Close()
+	h.body.interrupt()
+}
+
+// unhook leaves the connection alone. It reports whether it was neither closed nor hung up.
+func (h *hold) unhook() bool {
+	alive, here, heard := h.closing.stop(), h.leaving.stop(), h.deaf.stop()
+	return alive && here && heard
+}
+
+// over says that there is no more work.
+func (h *hold) over() {
+	h.watch.end()
+	if h.interrupted != nil && !h.freeing.stop() {
+		<-h.interrupted // the connection may soon be another client's
 	}
+	if h.cancel != nil {
+		h.cancel()
+	}
+	h.end(context.Canceled)
 }
 
 // unlimited says that the response is a conversation or a stream, whose length says nothing of the application.
@@ -425,24 +470,20 @@ func (h *hold) unlimited() {
 	h.slot.Unlimited()
 	h.watch.end()
 	if h.conn == nil {
-		return // h.ctx ends with the client
+		return // h ends with the client
 	}
-	unhook, here := h.unhook, context.AfterFunc(h.client, func() { _ = h.conn.Close() })
-	h.unhook = func() bool {
-		stayed := here()
-		return unhook() && stayed
-	}
+	h.deaf.on(h.client, func() { _ = h.conn.Close() })
 }
 
 // release gives the slot back. The connection stays with it if it can be used again.
 func (h *hold) release(o mpm.Outcome) {
+	unhooked := h.unhook()
 	if h.deputy != nil {
-		h.cancel()
+		h.over()
 		h.deputy.release(h.deputy.outcome())
 		return
 	}
 	h.slot.Channel = nil
-	unhooked := h.unhook()
 	switch {
 	case h.conn == nil:
 	case unhooked && o == mpm.Done && h.conn.Usable():
@@ -450,7 +491,7 @@ func (h *hold) release(o mpm.Outcome) {
 	default:
 		_ = h.conn.Close() // nothing is being written
 	}
-	h.cancel()
+	h.over()
 	if l, ok := h.slot.Channel.(*link); ok && h.shared && !l.isRead() {
 		go h.settle(l) // ends after settleTime at the latest
 		return
@@ -496,7 +537,7 @@ func (h *hold) forgo(resp io.ReadCloser) {
 	_, err := io.Copy(io.Discard, resp)
 	_ = resp.Close()   // always nil
 	_ = h.conn.Close() // it was hung up
-	if err != nil && context.Cause(h.ctx) != nil {
+	if err != nil && h.Err() != nil {
 		h.release(mpm.Broken)
 		return
 	}
@@ -520,7 +561,7 @@ func (h *hold) lost(err error) error {
 	if !h.endless && (hadNoResponse(err) || errors.Is(err, fcgi.ErrTruncated) || errors.Is(err, errAnswerCut)) {
 		h.awaitExit()
 	}
-	cause := context.Cause(h.ctx)
+	cause := h.Err()
 	gone := h.client.Err() != nil
 	switch {
 	case gone && (!h.awaited || h.endless):
@@ -561,10 +602,11 @@ func (h *hold) lost(err error) error {
 
 // lostRemote is lost for one who is no child.
 func (h *hold) lostRemote(err error) error {
-	cause := context.Cause(h.ctx)
+	cause := h.Err()
 	switch {
-	case h.deputy != nil && childFailed(err) && cause == nil:
-		h.cancel()
+	case h.deputy != nil && childFailed(err) && cause == nil && h.client.Err() == nil:
+		h.unhook()
+		h.over()
 		return h.deputy.lost(err)
 	case h.client.Err() != nil:
 		h.release(mpm.Abandoned)
@@ -578,12 +620,12 @@ func (h *hold) lostRemote(err error) error {
 	return err
 }
 
-// awaitExit waits a moment for the end of h.ctx.
+// awaitExit waits a moment for the end of the hold.
 func (h *hold) awaitExit() {
 	t := time.NewTimer(exitGrace)
 	defer t.Stop()
 	select {
-	case <-h.ctx.Done():
+	case <-h.Done():
 	case <-t.C:
 	}
 }

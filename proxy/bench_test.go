@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"gateway/mpm/event"
 	"gateway/proxy/http1"
@@ -133,4 +134,45 @@ site "localhost" {
 	}
 	b.Cleanup(func() { c.Close() })
 	return c
+}
+
+// BenchmarkPHPRequest is a request for a script and back, on a connection that is kept: what the front does for it, php-cgi being
+// another process. user-us/op is the processor time of the front alone, system calls left out, and the client's little.
+func BenchmarkPHPRequest(b *testing.B) {
+	g := newGate(b, phpPool(b), map[string]string{"www/hello.php": `<?php header("Content-Type: text/plain"); echo "hello world\n";`})
+	e, err := event.New(event.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { e.Close() })
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer ln.Close()
+	f, err := ln.(*net.TCPListener).File()
+	if err != nil {
+		b.Fatal(err)
+	}
+	h := &HTTP{Handler: g.handler, Server: g.handler, Address: "tcp :80", Log: zap.NewNop().Sugar(), Local: func(*event.Conn) netip.AddrPort { return netip.MustParseAddrPort("127.0.0.1:80") }}
+	if err := e.Listen(f, event.Listener{Protocol: h, Address: "tcp :80"}); err != nil {
+		b.Fatal(err)
+	}
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	request, buf := []byte("GET /hello.php HTTP/1.1\r\nHost: legacy.example\r\n\r\n"), make([]byte, 4096)
+	var before, after unix.Rusage
+	b.ReportAllocs()
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &before)
+	for b.Loop() {
+		c.Write(request)
+		if n, err := c.Read(buf); err != nil || !strings.HasPrefix(string(buf[:n]), "HTTP/1.1 200") {
+			b.Fatal(string(buf[:n]), err)
+		}
+	}
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &after)
+	b.ReportMetric(float64(after.Utime.Nano()-before.Utime.Nano())/float64(b.N)/1000, "user-us/op")
 }

@@ -32,6 +32,7 @@ type delivery struct {
 	w     http.ResponseWriter
 	offer offerer // w; nil: it can't be written to without waiting
 	head  func()  // sets the head of w, before its first byte
+	whole bool    // all of the body is here: nothing will be waited for
 	spool *spool
 
 	mu      sync.Mutex
@@ -77,7 +78,7 @@ func (d *delivery) Write(p []byte) (int, error) {
 func (d *delivery) gather(p []byte) int {
 	if d.memory == nil {
 		d.memory = d.spool.buffer()
-		if !d.sending {
+		if !d.sending && !d.whole {
 			d.hurry()
 		}
 	}

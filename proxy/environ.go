@@ -3,6 +3,7 @@ package proxy
 import (
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,10 +16,10 @@ const fixedVariables = 28
 // environment is the list of a request's CGI variables, no name twice (RFC 3875 §4.1).
 type environment []fcgi.Param
 
-// environ tells a program about a request: the variables of RFC 3875, those that Apache adds, and what PHP asks for.
-// bodyLen is the length of the body as the program will read it.
-func environ(r *http.Request, x *exchange, p program, bodyLen int64) environment {
-	e := make(environment, 0, fixedVariables+len(r.Header)+len(p.env))
+// fill tells a program about a request: the variables of RFC 3875, those that Apache adds, and what PHP asks for.
+// bodyLen is the length of the body as the program will read it. e is empty before.
+func (e *environment) fill(r *http.Request, x *exchange, p program, bodyLen int64) {
+	*e = slices.Grow(*e, fixedVariables+len(r.Header)+len(p.env))
 	e.addProgram(x, p)
 	e.addRequest(r, bodyLen)
 	e.addConnection(r, x)
@@ -28,7 +29,6 @@ func environ(r *http.Request, x *exchange, p program, bodyLen int64) environment
 	for name, value := range p.env {
 		e.set(name, value)
 	}
-	return e
 }
 
 // set adds a variable whose value is not from the client, or replaces it.
@@ -84,26 +84,28 @@ func (e *environment) addRequest(r *http.Request, bodyLen int64) {
 }
 
 func (e *environment) addConnection(r *http.Request, x *exchange) {
-	scheme, port := "http", uint16(80)
+	scheme, port := "http", "80"
 	if x.secure {
-		scheme, port = "https", 443
+		scheme, port = "https", "443"
 		e.add("HTTPS", "on")
 		e.addNonempty("SSL_PROTOCOL", x.tls.protocol)
 		e.addNonempty("SSL_CIPHER", x.tls.cipher)
 	}
 	e.add("REQUEST_SCHEME", scheme)
 	if x.local.IsValid() {
-		port = x.local.Port()
-		e.add("SERVER_ADDR", addressText(x.local))
+		var address string
+		address, port = splitAddress(x.local)
+		e.add("SERVER_ADDR", address)
 	}
-	e.add("SERVER_PORT", strconv.Itoa(int(port)))
+	e.add("SERVER_PORT", port)
 	e.add("SERVER_NAME", hostOf(r, x))
 	if !x.remote.IsValid() {
 		e.add("REMOTE_ADDR", "unix:") // RFC 3875 wants one; as in nginx, and no address that somebody might trust
 		return
 	}
-	e.add("REMOTE_ADDR", addressText(x.remote))
-	e.add("REMOTE_PORT", strconv.Itoa(int(x.remote.Port())))
+	address, port := splitAddress(x.remote)
+	e.add("REMOTE_ADDR", address)
+	e.add("REMOTE_PORT", port)
 }
 
 func (e *environment) addNonempty(name, value string) {
@@ -112,8 +114,12 @@ func (e *environment) addNonempty(name, value string) {
 	}
 }
 
-// addressText is an address without port; an IPv4 client of an IPv6 socket has an IPv4 address.
-func addressText(a netip.AddrPort) string { return a.Addr().Unmap().String() }
+// splitAddress returns the texts of an address and its port, which share one string. An IPv4 client of an IPv6 socket has an IPv4 address.
+func splitAddress(a netip.AddrPort) (address, port string) {
+	text := netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
+	i := strings.LastIndexByte(text, ':')
+	return strings.Trim(text[:i], "[]"), text[i+1:]
+}
 
 // hostOf is the host that the client asked for, or else the site's name.
 func hostOf(r *http.Request, x *exchange) string {

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"gateway/proxy/fcgi"
 	"gateway/routes"
 )
 
@@ -21,6 +20,11 @@ func variables(e environment) (vars map[string]string, twice string) {
 		vars[p.Name] = p.Value
 	}
 	return vars, twice
+}
+
+func environmentOf(r *http.Request, x *exchange, p program, bodyLen int64) (e environment) {
+	e.fill(r, x, p, bodyLen)
+	return e
 }
 
 func TestEnviron(t *testing.T) {
@@ -88,7 +92,7 @@ func TestEnviron(t *testing.T) {
 			r := httptest.NewRequest("GET", "http://h.example/p?", nil)
 			r.RequestURI = "/p?"
 			row.request(r)
-			got, twice := variables(environ(r, exchangeOn(row.change), row.program, row.bodyLen))
+			got, twice := variables(environmentOf(r, exchangeOn(row.change), row.program, row.bodyLen))
 			if twice != "" {
 				t.Errorf("%s came twice", twice)
 			}
@@ -138,7 +142,7 @@ func FuzzEnviron(f *testing.F) {
 			r.Header[h[0]] = append(r.Header[h[0]], h[1]) // as it is
 		}
 		x := &exchange{site: &routes.Site{Names: []string{"a"}}, routeState: routeState{route: &routes.Route{}}}
-		vars, twice := variables(environ(r, x, program{}, 0))
+		vars, twice := variables(environmentOf(r, x, program{}, 0))
 		if twice != "" {
 			t.Errorf("%s came twice", twice)
 		}
@@ -166,9 +170,9 @@ func BenchmarkEnviron(b *testing.B) {
 		site: &routes.Site{Names: []string{"a"}}, routeState: routeState{route: &routes.Route{Root: "/srv/www"}},
 	}
 	b.ReportAllocs()
-	var e []fcgi.Param
+	var e environment
 	for b.Loop() {
-		e = environ(r, x, program{name: "/index.php", file: "/srv/www/index.php"}, 0)
+		e = e[:0]
+		e.fill(r, x, program{name: "/index.php", file: "/srv/www/index.php"}, 0)
 	}
-	_ = e
 }

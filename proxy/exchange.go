@@ -9,8 +9,10 @@ import (
 	"gateway/routes"
 )
 
-// exchange is one request on its way to its answer. It belongs to the goroutine that serves the request.
+// exchange is one request on its way to its answer, and the context of that. It ends when the client has gone, or has its answer.
+// It belongs to the goroutine that serves the request.
 type exchange struct {
+	ending
 	conn     *conn // nil: the request came another way
 	began    time.Time
 	local    netip.AddrPort // zero for a unix socket
@@ -32,6 +34,14 @@ type exchange struct {
 	pool      string
 	pid       int           // of the child that served it; 0: none
 	queueWait time.Duration // in the pool's queue
+}
+
+// Value implements context.Context.
+func (x *exchange) Value(key any) any {
+	if key == (exchangeKey{}) {
+		return x
+	}
+	return nil
 }
 
 // routeState changes with every internal redirect.

@@ -289,9 +289,10 @@ func (h *HTTP) Serve(c *event.Conn) {
 		return
 	}
 	for k.next() {
-		served, more := k.serveHot()
+		now := time.Now()
+		served, more := k.serveHot(now)
 		if !served {
-			more = k.request()
+			more = k.request(now)
 		}
 		if !more {
 			return
@@ -300,8 +301,7 @@ func (h *HTTP) Serve(c *event.Conn) {
 }
 
 // serveHot answers a request for a hot file, if it is one. more says that another may follow.
-func (k *conn) serveHot() (served, more bool) {
-	now := time.Now()
+func (k *conn) serveHot(now time.Time) (served, more bool) {
 	a, ok := k.http.hot(&k.head, now)
 	if !ok || a.fromDisk() && (k.secure != nil || !a.file.unchanged() || !a.file.hold()) {
 		if k.secure != nil {

@@ -217,7 +217,7 @@ func (c *call) tryHTTP(slot *mpm.Slot) error {
 		l = newHTTPLink(slot.Child)
 	}
 	h.hook(l)
-	resp, nc, err := c.ask(h.ctx, &l.transport, &url.URL{Scheme: "http", Host: "application"})
+	resp, nc, err := c.ask(h.context(), &l.transport, &url.URL{Scheme: "http", Host: "application"})
 	if err != nil {
 		return h.lost(err)
 	}
@@ -380,7 +380,7 @@ func (c *call) answerHTTP(h *hold, resp *http.Response, nc net.Conn) error {
 	if rp.length < 0 && rp.hasBody(c.r.Method) && c.r.ProtoAtLeast(1, 1) {
 		rp.trailer = &resp.Trailer
 	}
-	rp.header.Del("X-Accel-Buffering")
+	delete(rp.header, "X-Accel-Buffering")
 	stripHopByHop(rp.header)
 	rp.announce() // now: whoever reads the body writes to rp.trailer
 	delete(rp.header, "Content-Length")
@@ -391,15 +391,14 @@ func (c *call) answerHTTP(h *hold, resp *http.Response, nc net.Conn) error {
 		rp.header.Set("Content-Length", strconv.FormatInt(rp.length, 10))
 	}
 	body := &answerBody{ReadCloser: &watched{resp.Body, h.watch}}
-	br, put := c.reader(body)
-	defer put()
-	_, err := c.pass(h, rp, body, br)
+	defer c.putReader()
+	_, err := c.pass(h, rp, body, c.reader(body))
 	return err
 }
 
 // isEndless reports a response that is to be passed on piece by piece, for as long as its client listens.
 func isEndless(header http.Header) bool {
-	return strings.EqualFold(header.Get("X-Accel-Buffering"), "no") || strings.HasPrefix(header.Get("Content-Type"), "text/event-stream")
+	return strings.EqualFold(first(header, "X-Accel-Buffering"), "no") || strings.HasPrefix(first(header, "Content-Type"), "text/event-stream")
 }
 
 // answerBody is the body of a response, whose errors say what they mean.
@@ -449,7 +448,7 @@ func (c *call) switchProtocols(h *hold, resp *http.Response, nc net.Conn) error 
 	stop := context.AfterFunc(h.client, func() { _ = application.Close() })
 	carry(client, application, nc, switchHead(resp, protocol))
 	stop()
-	cause := context.Cause(h.ctx)
+	cause := h.Err()
 	_ = application.Close() // perhaps once more
 	if cause != nil && h.client.Err() == nil {
 		h.release(mpm.Broken)

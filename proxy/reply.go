@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -58,6 +59,9 @@ func (c *call) pass(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader) (n
 	} else {
 		d := newDelivery(c.spool, c.w, func() { c.begin(rp) })
 		defer d.close()
+		if r, ok := resp.(*fcgi.Response); ok {
+			d.whole = r.Arrived()
+		}
 		out = d
 	}
 	return "", c.send(h, rp, resp, br, out)
@@ -134,12 +138,20 @@ func (rp *reply) hasTrailer() bool { return rp.trailer != nil && len(*rp.trailer
 
 // begin decides on the head of the response.
 func (c *call) begin(rp *reply) {
-	header := c.w.Header()
-	for name, values := range rp.header {
-		header[name] = values
-	}
+	c.header(rp)
 	c.showQueueTime()
 	c.w.WriteHeader(rp.status)
+}
+
+// header is that of the response to the client, with the fields of rp in it. rp's own is not used any more.
+func (c *call) header(rp *reply) http.Header {
+	if w, ok := c.w.(*response); ok && len(w.header) == 0 {
+		w.header = rp.header
+		return rp.header
+	}
+	header := c.w.Header()
+	maps.Copy(header, rp.header)
+	return header
 }
 
 // showQueueTime tells the client how long it has waited, where the pool does.
@@ -172,7 +184,7 @@ func (h *hold) refuse(resp *fcgi.Response, err error) error {
 // newReply applies RFC 3875 §6.2 to a head: which kind of response it is, and which fields concern the client.
 func newReply(status int, header http.Header) *reply {
 	rp := &reply{status: status, header: header}
-	location := header.Get("Location")
+	location := first(header, "Location")
 	switch {
 	case status != 0:
 	case location == "":
@@ -183,7 +195,7 @@ func newReply(status int, header http.Header) *reply {
 		rp.status = http.StatusFound
 	}
 	rp.stream = isEndless(header)
-	header.Del("X-Accel-Buffering")
+	delete(header, "X-Accel-Buffering")
 	stripHopByHop(header)
 	rp.length = takeLength(header)
 	if rp.status == http.StatusNoContent {
@@ -198,6 +210,14 @@ func newReply(status int, header http.Header) *reply {
 		header.Set("X-Content-Type-Options", "nosniff")
 	}
 	return rp
+}
+
+// first is header.Get for a name that is canonical.
+func first(header http.Header, name string) string {
+	if values := header[name]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
 }
 
 // isLocalPath tells "/path" from a URL, also from one without scheme ("//host/path").
@@ -232,8 +252,11 @@ func stripHopByHop(header http.Header) {
 			header.Del(strings.Trim(name, " \t"))
 		}
 	}
-	for _, name := range [...]string{"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"} {
-		delete(header, name)
+	for name := range header {
+		switch name {
+		case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+			delete(header, name)
+		}
 	}
 }
 

@@ -36,22 +36,32 @@ func exchangeOf(r *http.Request) *exchange {
 	return &exchange{began: time.Now()}
 }
 
-// request serves the request whose head was parsed. It reports whether the connection can take another one.
-func (k *conn) request() bool {
-	x := &exchange{conn: k, began: time.Now(), local: k.local, remote: k.remote, secure: k.secure != nil, listener: k.http.Address}
-	ctx, cancel := context.WithCancelCause(context.WithValue(context.Background(), exchangeKey{}, x))
-	defer cancel(nil)
-	b := k.newBody()
-	r := k.newRequest(ctx, b)
-	w := &response{conn: k, request: r, exchange: x, body: b, header: make(http.Header, 8), length: -1, held: k.held[:0],
-		close: !k.head.KeepAlive, minor: k.head.Minor, count: k.raw.Requests()}
-	b.response = w
+// round is all that a connection knows of one request, in one piece: it costs one allocation.
+type round struct {
+	exchange exchange
+	response response
+	body     body
+	url      url.URL
+}
+
+// request serves the request whose head was parsed, and which began at that time. It reports whether the connection can take
+// another one.
+func (k *conn) request(began time.Time) bool {
+	o := &round{
+		exchange: exchange{conn: k, began: began, local: k.local, remote: k.remote, secure: k.secure != nil, listener: k.http.Address},
+		body:     k.newBody(),
+		response: response{conn: k, length: -1, held: k.held[:0], close: !k.head.KeepAlive, minor: k.head.Minor, count: k.raw.Requests()},
+	}
+	x, w, b := &o.exchange, &o.response, &o.body
+	defer x.end(context.Canceled)
+	r := k.newRequest(o)
+	w.request, w.exchange, w.body, b.response = r, x, b, w
 	k.raw.OnGone(func(half bool) {
 		if !half || x.endless.Load() {
-			cancel(event.ErrGone)
+			x.end(event.ErrGone)
 			return
 		}
-		time.AfterFunc(probeDelay, func() { w.probe(cancel) })
+		time.AfterFunc(probeDelay, w.probe)
 	})
 	ok := k.handle(w, r)
 	k.raw.OnGone(nil)
@@ -104,24 +114,26 @@ func (k *conn) handle(w *response, r *http.Request) (ok bool) {
 }
 
 // newRequest makes the request that handlers see. URL.Path is as the client sent it, still escaped: the router decodes it.
-func (k *conn) newRequest(ctx context.Context, b *body) *http.Request {
+func (k *conn) newRequest(o *round) *http.Request {
 	h := &k.head
+	target := string(h.Target)
+	o.url = url.URL{Path: target, ForceQuery: h.HasQuery && len(h.Query) == 0}
+	if len(h.Path) < len(target) {
+		o.url.Path, o.url.RawQuery = string(h.Path), string(h.Query)
+	}
 	r := (&http.Request{
 		Method:        method(h.Method),
-		URL:           &url.URL{Path: string(h.Path), RawQuery: string(h.Query), ForceQuery: h.HasQuery && len(h.Query) == 0},
+		URL:           &o.url,
 		Proto:         protocols[h.Minor],
 		ProtoMajor:    1,
 		ProtoMinor:    h.Minor,
 		Header:        make(http.Header, len(h.Fields)),
-		Body:          b,
+		Body:          &o.body,
 		ContentLength: max(h.ContentLength, 0),
 		Host:          string(h.Host),
-		RequestURI:    string(h.Target),
+		RequestURI:    target,
 		Close:         !h.KeepAlive,
-	}).WithContext(ctx)
-	if k.remote.IsValid() {
-		r.RemoteAddr = k.remote.String()
-	}
+	}).WithContext(&o.exchange)
 	if h.Chunked {
 		r.ContentLength, r.TransferEncoding = -1, []string{"chunked"}
 	}
@@ -144,8 +156,7 @@ func (k *conn) newRequest(ctx context.Context, b *body) *http.Request {
 	}
 	if k.secure != nil {
 		k.secure.Describe(r)
-		x := exchangeOf(r)
-		x.tls = tlsFacts{protocol: k.secure.Version(), cipher: k.secure.Cipher()}
+		o.exchange.tls = tlsFacts{protocol: k.secure.Version(), cipher: k.secure.Cipher()}
 	}
 	return r
 }
@@ -200,9 +211,9 @@ var (
 	errBodyClosed = errors.New("request body read after its handler returned")
 )
 
-func (k *conn) newBody() *body {
+func (k *conn) newBody() body {
 	h := &k.head
-	return &body{conn: k, left: max(h.ContentLength, 0), chunked: h.Chunked, expect: h.Expect100, done: !h.HasBody()}
+	return body{conn: k, left: max(h.ContentLength, 0), chunked: h.Chunked, expect: h.Expect100, done: !h.HasBody()}
 }
 
 // Read reads decoded bytes. Its errors stay, and end the connection.

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -24,11 +23,11 @@ type response struct {
 	request  *http.Request
 	exchange *exchange
 	body     *body
-	header   http.Header
-	status   int    // 0: not decided yet
-	length   int64  // declared; -1: not
-	written  int64  // bytes of body that the handler wrote
-	held     []byte // of these, those not sent yet
+	header   http.Header // nil: nothing is in it
+	status   int         // 0: not decided yet
+	length   int64       // declared; -1: not
+	written  int64       // bytes of body that the handler wrote
+	held     []byte      // of these, those not sent yet
 	minor    int
 	chunked  bool
 	close    bool // the connection ends with this response
@@ -47,7 +46,12 @@ var (
 )
 
 // Header implements http.ResponseWriter.
-func (w *response) Header() http.Header { return w.header }
+func (w *response) Header() http.Header {
+	if w.header == nil {
+		w.header = make(http.Header, 8)
+	}
+	return w.header
+}
 
 // WriteHeader implements http.ResponseWriter. Informational responses are sent at once.
 func (w *response) WriteHeader(status int) {
@@ -59,7 +63,7 @@ func (w *response) WriteHeader(status int) {
 		return
 	}
 	w.status = status
-	if v := w.header.Get("Content-Length"); v != "" {
+	if v := first(w.header, "Content-Length"); v != "" {
 		n, err := strconv.ParseInt(v, 10, 64)
 		if err != nil || n < 0 {
 			w.header.Del("Content-Length")
@@ -251,7 +255,7 @@ func (w *response) begin(last bool) []byte {
 
 // last reports whether the connection ends with this response.
 func (w *response) last() bool {
-	if w.close || w.conn.raw.Draining() || w.body.hopeless() || http1.HasToken([]byte(w.header.Get("Connection")), "close") {
+	if w.close || w.conn.raw.Draining() || w.body.hopeless() || http1.HasToken([]byte(first(w.header, "Connection")), "close") {
 		return true
 	}
 	return w.exchange.site != nil && exhausted(w.exchange.site, w.count)
@@ -390,13 +394,13 @@ func (w *response) abandon() {
 // probe finds out whether a half-closed client is still there. TCP tells "I have sent all" and "I am gone" the same way, until
 // something is written: 100 (Continue) is a response that every HTTP/1.1 client must be able to skip (RFC 9110 §15.2), and a
 // client that is gone resets the connection, of which the engine then tells.
-func (w *response) probe(cancel context.CancelCauseFunc) {
+func (w *response) probe() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.sent || w.minor == 0 {
 		return
 	}
 	if _, err := w.conn.stream.Write([]byte(http1.Continue)); err != nil {
-		cancel(event.ErrGone)
+		w.exchange.end(event.ErrGone)
 	}
 }

@@ -37,6 +37,7 @@ type spool struct {
 	log     Logger
 	used    atomic.Int64 // of limit
 	buffers sync.Pool    // of *[spoolMemory]byte
+	empty   spooled      // the body of every request that has none; immutable
 
 	complaints limiter
 }
@@ -117,10 +118,10 @@ type spooled struct {
 //
 // An error of body comes back as it is. io.ErrUnexpectedEOF: it was shorter than announced.
 func (s *spool) read(body io.Reader, length int64) (*spooled, error) {
-	b := &spooled{spool: s}
 	if body == nil || body == http.NoBody || length == 0 {
-		return b, nil
+		return &s.empty, nil
 	}
+	b := &spooled{spool: s}
 	if err := b.fill(body, length); err != nil {
 		b.close()
 		return nil, err

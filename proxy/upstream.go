@@ -102,7 +102,7 @@ func (c *call) tryUpstreams(slot *mpm.Slot) error {
 		return unmarked(h.lost(err))
 	}
 	err = c.answerHTTP(h, resp, nc)
-	if _, cut := errors.AsType[*cutError](err); cut && errors.Is(context.Cause(h.ctx), errTooSlow) {
+	if _, cut := errors.AsType[*cutError](err); cut && errors.Is(h.Err(), errTooSlow) {
 		return &cutError{errTooSlow} // and not what that has done to the client
 	}
 	return err
@@ -141,7 +141,7 @@ func (c *call) noteDown(s *upstream, err error) {
 // holdUpstream holds a slot for a server that is no child: nothing but the server itself says when it has finished, and what
 // it does wrong is not the slot's fault. What connects to it uses ctx, and calls connected when it has, or has given up.
 func (c *call) holdUpstream(slot *mpm.Slot) (h *hold, ctx context.Context, connected func(), err error) {
-	h = &hold{slot: slot, client: c.r.Context(), body: c.body, unhook: func() bool { return true }, remote: true}
+	h = &hold{slot: slot, client: c.r.Context(), body: c.body, remote: true}
 	var l *link
 	if c.pool.hasDeputies() {
 		if l, h.deputy, err = c.holdFastCGI(slot); err != nil {
@@ -150,40 +150,33 @@ func (c *call) holdUpstream(slot *mpm.Slot) (h *hold, ctx context.Context, conne
 		h.deputy.ours = false // what fails now is the child's own doing
 		slot.Unlimited()      // or the deadline of a server would end a child
 	}
-	h.ctx, h.cancel = c.watchUpstream(h)
+	h.leaving.on(h.client, h.clientLeft)
+	c.watchUpstream(h)
 	if l == nil {
-		return h, h.ctx, func() {}, nil
+		return h, h.context(), func() {}, nil
 	}
 	d := newDialer(l)
-	stop := context.AfterFunc(h.ctx, func() { _ = l.Close() }) // ends a dial
-	return h, context.WithValue(h.ctx, dialerKey{}, d), func() {
-		stop()
+	h.closing.wait(&h.ending, func() { _ = l.Close() }) // ends a dial
+	return h, context.WithValue(h.context(), dialerKey{}, d), func() {
+		h.closing.stop()
 		d.revoke()
 	}, nil
 }
 
-// watchUpstream has the request end with its client, or when the server takes too long. Whoever waits for the client then has
-// to give up as well, but an answer that has not begun can still be sent.
-func (c *call) watchUpstream(h *hold) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancelCause(h.client)
+// watchUpstream has the hold end when the server takes too long. Whoever waits for the client then has to give up as well, but an
+// answer that has not begun can still be sent.
+func (c *call) watchUpstream(h *hold) {
 	c.watch = nil
 	if d := c.pool.config.RequestTimeout; d > 0 {
-		c.watch = &watch{limit: d, timer: time.AfterFunc(d, func() { cancel(errTooSlow) })}
+		c.watch = &watch{limit: d, timer: time.AfterFunc(d, func() { h.end(errTooSlow) })}
 	}
 	h.watch = c.watch
-	interrupted := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(interrupted)
-		if w, ok := c.w.(interface{ interrupt() }); ok {
+	if w, ok := c.w.(interface{ interrupt() }); ok {
+		h.interrupted = make(chan struct{})
+		h.freeing.wait(&h.ending, func() {
+			defer close(h.interrupted)
 			w.interrupt()
-		}
-	})
-	return ctx, func() {
-		if !stop() {
-			<-interrupted // the connection may soon be another client's
-		}
-		h.watch.end()
-		cancel(nil)
+		})
 	}
 }
 

@@ -12,13 +12,29 @@ import (
 )
 
 // Channel is a connection to the private unix socket of a child. It implements net.Conn; its addresses are those of a socket
-// without a name. Its methods may be called from several goroutines.
+// without a name. One goroutine may read while another one writes; the other methods may be called from several.
 //
 // Reads and writes never block, and the runtime is not told of them: it takes a system call that was preempted for one that
 // blocks, and a child on the same processor preempts whoever wakes it. That cost a tenth of a short request.
 type Channel struct {
 	file *os.File // in Go's poller
 	raw  syscall.RawConn
+	in   transfer // of who reads
+	out  transfer // of who writes
+}
+
+// transfer is one read or write. The functions that the poller calls are made once for a channel, and not for each of them.
+type transfer struct {
+	p     []byte
+	n     int
+	errno unix.Errno
+	ready func(fd uintptr) bool // tries it
+}
+
+// take ends a transfer, and keeps nothing of it.
+func (t *transfer) take() (n int, errno unix.Errno) {
+	t.p = nil
+	return t.n, t.errno
 }
 
 // Dial connects to the socket at path. It does not wait: a socket whose backlog is full is an error.
@@ -34,6 +50,14 @@ func Dial(path string) (*Channel, error) {
 	if c.raw, err = c.file.SyscallConn(); err != nil {
 		return nil, errors.Join(err, c.file.Close())
 	}
+	c.in.ready = func(fd uintptr) bool {
+		c.in.n, c.in.errno = read(int(fd), c.in.p)
+		return c.in.errno != unix.EAGAIN
+	}
+	c.out.ready = func(fd uintptr) bool {
+		c.out.n, c.out.errno = write(int(fd), c.out.p)
+		return c.out.errno != unix.EAGAIN
+	}
 	return c, nil
 }
 
@@ -42,11 +66,9 @@ func (c *Channel) Read(p []byte) (n int, err error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	var errno unix.Errno
-	err = c.raw.Read(func(fd uintptr) bool {
-		n, errno = read(int(fd), p)
-		return errno != unix.EAGAIN
-	})
+	c.in.p = p
+	err = c.raw.Read(c.in.ready)
+	n, errno := c.in.take()
 	switch {
 	case err != nil:
 		return 0, closedOr(err)
@@ -80,12 +102,9 @@ func (c *Channel) ReadMsgUnix(p, control []byte) (n, controls, flags int, addr *
 // Write implements net.Conn.
 func (c *Channel) Write(p []byte) (n int, err error) {
 	for n < len(p) {
-		var sent int
-		var errno unix.Errno
-		err := c.raw.Write(func(fd uintptr) bool {
-			sent, errno = write(int(fd), p[n:])
-			return errno != unix.EAGAIN
-		})
+		c.out.p = p[n:]
+		err := c.raw.Write(c.out.ready)
+		sent, errno := c.out.take()
 		if err != nil {
 			return n, closedOr(err)
 		}

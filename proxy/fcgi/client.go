@@ -132,6 +132,9 @@ type Response struct {
 // AppStatus is the exit status that the application gave, valid after io.EOF. php-cgi's says nothing of use.
 func (r *Response) AppStatus() uint32 { return r.status }
 
+// Arrived reports whether all that is left of the response is here, so that reading it waits for nobody.
+func (r *Response) Arrived() bool { return r.err != nil || r.conn.in.holds(kindEnd) }
+
 // start sends the request, in one write when it is small.
 func (r *Response) start(body io.Reader, bodyLen int64) {
 	if bodyLen <= inlineRequest-int64(len(r.conn.out)) {

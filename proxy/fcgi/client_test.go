@@ -355,6 +355,37 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
+func TestArrived(t *testing.T) {
+	out := func(s string) string { return rec(kindStdout, 1, s, paddingFor(len(s))) }
+	rows := []struct {
+		name  string
+		first string // what comes with the first byte
+		want  bool
+	}{
+		{"all of it", out("hello") + endOK, true},
+		{"nothing but the end", endOK, true},
+		{"several records", out("a") + rec(kindStderr, 1, "uh", 6) + out("") + out("b") + endOK, true},
+		{"all but the last byte", out("hello") + endOK[:len(endOK)-1], false},
+		{"all but the end", out("hello"), false},
+		{"a part of a record", out("hello")[:10], false},
+		{"another version", out("hello") + "\x02" + endOK[1:], false},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			r, err := NewConn(&scriptConn{input: strings.NewReader(row.first)}).Do(nil, nil, 0, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := r.Arrived(); got != row.want {
+				t.Errorf("Arrived() after %q = %t, want %t", row.first, got, row.want)
+			}
+			if _, err := io.ReadAll(r); !r.Arrived() {
+				t.Errorf("Arrived() after the response has ended with %v = false", err)
+			}
+		})
+	}
+}
+
 func TestCloseBeforeTheEndClosesTheConnection(t *testing.T) {
 	front, app := pair(t)
 	go func() { _, _ = io.WriteString(app, rec(kindStdout, 1, "abc", 0)) }()

@@ -56,7 +56,7 @@ func TestRequestFile(t *testing.T) {
 			if _, err := file.WriteString("content"); err != nil {
 				t.Fatal(err)
 			}
-			serveOn(t, app, func(_ context.Context, r *Request) {
+			server := serveOn(t, app, func(_ context.Context, r *Request) {
 				_, _ = io.WriteString(r.Stdout, output)
 				r.File = file
 			})
@@ -73,6 +73,9 @@ func TestRequestFile(t *testing.T) {
 			b := make([]byte, 7)
 			if _, err := got.ReadAt(b, 0); string(b) != "content" {
 				t.Errorf("the file holds %q, %v", b, err)
+			}
+			if err := server.Shutdown(t.Context()); err != nil { // the end is sent before the file is closed
+				t.Fatal(err)
 			}
 			if err := file.Close(); !errors.Is(err, os.ErrClosed) {
 				t.Errorf("Close() of the handler's file = %v, want os.ErrClosed", err)

@@ -106,8 +106,10 @@ func parseField(line string) (name, value string, err error) {
 		return "", "", fmt.Errorf("field name %.40q is not a token", name)
 	}
 	value = strings.Trim(value, " \t")
-	if i := strings.IndexFunc(value, isControl); i >= 0 {
-		return "", "", fmt.Errorf("field %.40q has byte %#02x in its value", name, value[i])
+	for i := range len(value) {
+		if isControl(value[i]) {
+			return "", "", fmt.Errorf("field %.40q has byte %#02x in its value", name, value[i])
+		}
 	}
 	return textproto.CanonicalMIMEHeaderKey(name), value, nil
 }
@@ -126,7 +128,7 @@ func isToken(s string) bool {
 }
 
 // isControl is what a field value must not have (RFC 9110 §5.5); a CR would split the response.
-func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
+func isControl(c byte) bool { return c < ' ' && c != '\t' || c == 0x7f }
 
 // parseStatus reads "404" or "404 Not Found".
 func parseStatus(value string) (int, error) {

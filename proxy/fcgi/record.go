@@ -141,6 +141,21 @@ func (rd *reader) peek() (header, bool) {
 	return h, err == nil
 }
 
+// holds reports whether a whole record of this kind, and all that comes before it, is buffered.
+func (rd *reader) holds(k kind) bool {
+	for at := rd.r + rd.left + rd.padding; at+headerSize <= rd.w; {
+		h, err := parseHeader(rd.buf[at:])
+		if err != nil {
+			return false
+		}
+		at += headerSize + h.length + h.padding
+		if h.kind == k {
+			return at <= rd.w
+		}
+	}
+	return false
+}
+
 // next skips what is left of the current record and reads the header of the next one. io.EOF means that the peer closed
 // the connection between two records.
 func (rd *reader) next() (header, error) {
