@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"sync"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -30,7 +32,7 @@ func (c *call) ask(ctx context.Context, t *http.Transport, to *url.URL) (resp *h
 	for sent := false; ; {
 		a := attempt{early: earlyAnswers{w: c.w}}
 		resp, err = a.run(t, c.httpRequest(ctx, to))
-		again := ctx.Err() == nil && c.mayAskAgain(&a, sent)
+		again := ctx.Err() == nil && c.mayAskAgain(&a, err, sent)
 		sent = sent || a.sent() > 0
 		switch {
 		case err == nil, errors.Is(err, errNoRoom), errors.Is(err, errUnreachable) && !sent:
@@ -41,17 +43,22 @@ func (c *call) ask(ctx context.Context, t *http.Transport, to *url.URL) (resp *h
 	}
 }
 
-// mayAskAgain reports whether a request that failed can go over another connection: of course if nothing was written. If all
-// that came was the end, a server may have ended an idle connection, or because of what it was asked: once, and only if a method
-// has no effects (RFC 9112 §9.3.1). The end of a child that was asked is for retry, see [call.mayRepeat].
-func (c *call) mayAskAgain(a *attempt, sentBefore bool) bool {
+// mayAskAgain reports whether a request that failed with err can go over another connection: of course if nothing was written.
+// If all that came was the end, a server may have ended an idle connection, or because of what it was asked: once, and only if a
+// method has no effects (RFC 9112 §9.3.1). A child's unix socket tells: it is reset if something was left unread. The end of a
+// child that has read it all is for retry, see [call.mayRepeat].
+func (c *call) mayAskAgain(a *attempt, err error, sentBefore bool) bool {
 	switch {
 	case !a.reused || a.received() > 0 || !c.body.again():
 		return false
 	case a.sent() == 0:
 		return true
+	case sentBefore:
+		return false
+	case c.x.route.Proxy == nil:
+		return errors.Is(err, unix.ECONNRESET) && c.body.length == 0
 	}
-	return c.x.route.Proxy != nil && isSafe(c.r.Method) && !sentBefore
+	return isSafe(c.r.Method)
 }
 
 // isSafe: RFC 9110 §9.2.1.

@@ -82,6 +82,12 @@ func (h *hold) skip(resp io.ReadCloser, br *bufio.Reader) error {
 	return nil
 }
 
+// refused reports whether a child of the gateway's own answered with an error instead of a script that failed.
+func (h *hold) refused(resp io.ReadCloser) bool {
+	end, ok := resp.(*fcgi.Response)
+	return ok && h.ours && end.AppStatus() >= http.StatusInternalServerError
+}
+
 // outlet takes the body of a response: a [delivery], or a stream.
 type outlet interface {
 	io.Writer
@@ -102,6 +108,7 @@ func (c *call) send(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader, ou
 		err = h.lost(err)
 	default:
 		_ = resp.Close() // always nil
+		h.slot.Failed = h.refused(resp)
 		h.release(mpm.Done)
 		err = body.missing(rp.length)
 	}

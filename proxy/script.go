@@ -154,9 +154,10 @@ func endText(status unix.WaitStatus) string {
 	return fmt.Sprintf("exit status %d", status.ExitStatus())
 }
 
-// refuse answers instead of a script.
+// refuse answers instead of a script. The status at the end tells the front so, see [hold.refused].
 func (s *scripts) refuse(r *fcgi.Request, status int, reason string) {
 	s.tell(r, reason)
+	r.AppStatus = uint32(status)
 	// It fails when the front has hung up.
 	_, _ = fmt.Fprintf(r.Stdout, "Status: %d %[2]s\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n%[1]d %[2]s\n", status, http.StatusText(status))
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -10,12 +11,15 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"net/textproto"
+	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"gateway/mpm"
 	"gateway/routes"
@@ -308,25 +312,85 @@ func TestMayAskAgain(t *testing.T) {
 		reused         bool
 		sent, received int64
 		before         bool
+		err            error
 		want           bool
 	}{
-		{"nothing was written on a connection that was kept", child, "POST", true, 0, 0, false, true},
-		{"the same for the second time", child, "POST", true, 0, 0, true, true},
-		{"nothing was written on a new one", child, "GET", false, 0, 0, false, false},
-		{"a server may have ended an idle connection", server, "GET", true, 9, 0, false, true},
-		{"but not twice", server, "GET", true, 9, 0, true, false},
-		{"a new connection was not idle", server, "GET", false, 9, 0, false, false},
-		{"a POST may have had its effect", server, "POST", true, 9, 0, false, false},
-		{"a child may have ended of it", child, "GET", true, 9, 0, false, false},
-		{"the server has begun to answer", server, "GET", true, 9, 1, false, false},
+		{"nothing was written on a connection that was kept", child, "POST", true, 0, 0, false, io.EOF, true},
+		{"the same for the second time", child, "POST", true, 0, 0, true, io.EOF, true},
+		{"nothing was written on a new one", child, "GET", false, 0, 0, false, io.EOF, false},
+		{"a server may have ended an idle connection", server, "GET", true, 9, 0, false, io.EOF, true},
+		{"but not twice", server, "GET", true, 9, 0, true, io.EOF, false},
+		{"a new connection was not idle", server, "GET", false, 9, 0, false, io.EOF, false},
+		{"a POST may have had its effect", server, "POST", true, 9, 0, false, io.EOF, false},
+		{"a child has read it all", child, "GET", true, 9, 0, false, io.EOF, false},
+		{"a child has not", child, "POST", true, 9, 0, false, unix.ECONNRESET, true},
+		{"but not twice", child, "POST", true, 9, 0, true, unix.ECONNRESET, false},
+		{"the server has begun to answer", server, "GET", true, 9, 1, false, io.EOF, false},
 	} {
 		c := &call{r: &http.Request{Method: row.method}, x: &exchange{routeState: routeState{route: row.route}}, body: &spooled{}}
 		a := &attempt{conn: &metered{}, reused: row.reused}
 		a.conn.sent.Add(row.sent)
 		a.conn.received.Add(row.received)
-		if got := c.mayAskAgain(a, row.before); got != row.want {
+		if got := c.mayAskAgain(a, row.err, row.before); got != row.want {
 			t.Errorf("%s: mayAskAgain = %t, want %t", row.name, got, row.want)
 		}
+	}
+}
+
+// TestAskAgainAfterReset: a child that closes a connection without having read the request has not run it.
+func TestAskAgainAfterReset(t *testing.T) {
+	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() { // a request and a half, and another one
+		for _, last := range []bool{false, true} {
+			nc, err := l.Accept()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = http.ReadRequest(bufio.NewReader(nc))
+			_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			if !last {
+				awaitUnread(t, nc.(*net.UnixConn))
+			}
+			nc.Close()
+		}
+	})
+	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		nc, err := net.Dial("unix", l.Addr().String())
+		return &metered{Conn: nc}, err
+	}}
+	for range 2 {
+		c := &call{w: httptest.NewRecorder(), r: httptest.NewRequest("POST", "/", nil), x: &exchange{routeState: routeState{route: &routes.Route{}, path: "/"}}, body: &spooled{}}
+		resp, _, err := c.ask(t.Context(), transport, &url.URL{Scheme: "http", Host: "application"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, resp.Body) // it is empty
+		resp.Body.Close()
+	}
+	transport.CloseIdleConnections()
+	l.Close()
+	wg.Wait()
+}
+
+// awaitUnread returns when something has come that is not read.
+func awaitUnread(t testing.TB, nc *net.UnixConn) {
+	t.Helper()
+	raw, err := nc.SyscallConn()
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK)
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
