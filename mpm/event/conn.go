@@ -458,6 +458,10 @@ func (c *Conn) SetDeadline(t time.Time) error {
 		c.SetTimeout(d)
 		return nil
 	}
+	c.due.Lock()
+	c.own = 1 // long ago: the loop says so again to one who was about to wait
+	c.applyDue()
+	c.due.Unlock()
 	c.entry.flag(flagExpired)
 	c.wake()
 	return nil
