@@ -61,6 +61,7 @@ func benchmarks() []benchmark {
 		{"a FastCGI round trip, the front's share", "proxy/fcgi", "Do", ""},
 		{"parsing the head of a FastCGI response", "proxy/fcgi", "ParseHeader", ""},
 		{"a FastCGI round trip to php-cgi", "proxy/fcgi", "PHP", ""},
+		{"a request for a PHP script, over a socket and back", "proxy", "PHPRequest", ""},
 		{"a FastCGI round trip to Python", "proxy/wsgi", "Hello", ""},
 		{"20 MiB from Python", "proxy/wsgi", "Output", ""},
 	}
