@@ -296,7 +296,9 @@ func (b *body) receive(p []byte) (int, error) {
 	}
 	k.raw.SetTimeout(left)
 	n, err := k.stream.Read(p)
-	k.raw.SetTimeout(0)
+	if !errors.Is(err, os.ErrDeadlineExceeded) { // that may be an interruption, which concerns whoever writes as well
+		k.raw.SetTimeout(0)
+	}
 	switch {
 	case n > 0:
 		return n, nil

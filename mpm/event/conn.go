@@ -460,6 +460,9 @@ func (c *Conn) SetDeadline(t time.Time) error {
 	}
 	c.due.Lock()
 	c.own = 1 // long ago: the loop says so again to one who was about to wait
+	if c.stall != 0 {
+		c.stall = 1 // whatever a reader sets meanwhile
+	}
 	c.applyDue()
 	c.due.Unlock()
 	c.entry.flag(flagExpired)
