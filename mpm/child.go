@@ -232,7 +232,7 @@ func (p *Pool) blame(c *child, now time.Time, reason string) {
 // warnFailure logs a failure, and remembers it as the last one.
 func (p *Pool) warnFailure(now time.Time, msg, reason string) {
 	p.trouble = reason
-	if held, ok := p.failureLimit.pass(now, time.Second); ok {
+	if held, ok := p.failureLimit.Pass(now, time.Second); ok {
 		p.after(func() { p.log.Warnw(msg, "pool", p.cfg.Name, "reason", reason, "not_logged", held) })
 	}
 }

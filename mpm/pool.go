@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"gateway/internal/quiet"
 	"gateway/routes"
 )
 
@@ -109,13 +110,13 @@ type Pool struct {
 	exits                         map[ExitReason]uint64
 	waits                         waits
 
-	trouble      string  // how the last child failed
-	stillborn    bool    // the last one that was started never got ready
-	said         said    // by the child that failed last, before it was ready
-	stray        said    // by the last process to speak that is no child, as the parent of all
-	quarantined  bool    // said so
-	queueLimit   limiter // of warnings about the queue
-	failureLimit limiter // of warnings about failing children
+	trouble      string        // how the last child failed
+	stillborn    bool          // the last one that was started never got ready
+	said         said          // by the child that failed last, before it was ready
+	stray        said          // by the last process to speak that is no child, as the parent of all
+	quarantined  bool          // said so
+	queueLimit   quiet.Limiter // of warnings about the queue
+	failureLimit quiet.Limiter // of warnings about failing children
 }
 
 // NewPool makes a pool. Report the children that live already with [Pool.Started], then call [Pool.Open]. An event pool
@@ -363,27 +364,10 @@ func (p *Pool) unlock() {
 
 // warnQueue logs that the queue sends requests away, limited.
 func (p *Pool) warnQueue(now time.Time, msg string) {
-	held, ok := p.queueLimit.pass(now, repeatAfter)
+	held, ok := p.queueLimit.Pass(now, repeatAfter)
 	if !ok {
 		return
 	}
 	waiting := p.queue.length
 	p.after(func() { p.log.Warnw(msg, "pool", p.cfg.Name, "waiting", waiting, "not_logged", held) })
-}
-
-// limiter holds back repeated warnings and counts them.
-type limiter struct {
-	next time.Time
-	held int
-}
-
-// pass reports whether a warning may be logged now, and how many were held back since the last.
-func (l *limiter) pass(now time.Time, every time.Duration) (held int, ok bool) {
-	if now.Before(l.next) {
-		l.held++
-		return 0, false
-	}
-	held, l.held = l.held, 0
-	l.next = now.Add(every)
-	return held, true
 }

@@ -331,11 +331,7 @@ type link struct {
 	files *receiver // of a child that runs errands; nil: of another one
 }
 
-func (l *link) hangUp() {
-	if half, ok := l.nc.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite() // it fails when the child has closed the connection
-	}
-}
+func (l *link) hangUp() { closeWrite(l.nc) }
 
 // isRead reports whether the program has read all that it was sent. PHP reads the record that ends a request's body when it looks
 // for the next request, and not before.

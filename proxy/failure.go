@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -19,28 +18,9 @@ const complainEvery = 10 * time.Second
 
 var errClientGone = errors.New("client has gone")
 
-// limiter holds back warnings. Safe for concurrent use.
-type limiter struct {
-	mu    sync.Mutex // guards what follows
-	quiet time.Time  // until then nothing is logged
-	held  int        // since the last that was
-}
-
-// pass reports whether a warning may be logged now, and how many were held back since the last.
-func (l *limiter) pass(now time.Time) (held int, ok bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if now.Before(l.quiet) {
-		l.held++
-		return 0, false
-	}
-	held, l.held, l.quiet = l.held, 0, now.Add(complainEvery)
-	return held, true
-}
-
 // warn logs that a file can't be had, limited.
 func (s *Server) warn(msg, uri string, err error) {
-	if held, ok := s.refusals.pass(time.Now()); ok {
+	if held, ok := s.refusals.Pass(time.Now(), complainEvery); ok {
 		s.log.Warnw(msg, "uri", uri, "error", err, "not_logged", held)
 	}
 }

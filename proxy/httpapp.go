@@ -352,10 +352,8 @@ func (c *call) proposed() string {
 // upgradeOf returns the protocol that a head proposes or accepts; empty: none (RFC 9110 §7.8).
 func upgradeOf(header http.Header) string {
 	for _, value := range header["Connection"] {
-		for token := range strings.SplitSeq(value, ",") {
-			if strings.EqualFold(strings.Trim(token, " \t"), "upgrade") {
-				return header.Get("Upgrade")
-			}
+		if http1.HasToken([]byte(value), "upgrade") {
+			return header.Get("Upgrade")
 		}
 	}
 	return ""

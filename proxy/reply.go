@@ -145,20 +145,13 @@ func (rp *reply) hasTrailer() bool { return rp.trailer != nil && len(*rp.trailer
 
 // begin decides on the head of the response.
 func (c *call) begin(rp *reply) {
-	c.header(rp)
+	if w, ok := c.w.(*response); ok && len(w.header) == 0 {
+		w.header = rp.header // which is not used any more
+	} else {
+		maps.Copy(c.w.Header(), rp.header)
+	}
 	c.showQueueTime()
 	c.w.WriteHeader(rp.status)
-}
-
-// header is that of the response to the client, with the fields of rp in it. rp's own is not used any more.
-func (c *call) header(rp *reply) http.Header {
-	if w, ok := c.w.(*response); ok && len(w.header) == 0 {
-		w.header = rp.header
-		return rp.header
-	}
-	header := c.w.Header()
-	maps.Copy(header, rp.header)
-	return header
 }
 
 // showQueueTime tells the client how long it has waited, where the pool does.

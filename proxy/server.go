@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"gateway/internal/quiet"
 	"gateway/mpm"
 	"gateway/routes"
 )
@@ -28,7 +29,7 @@ type Server struct {
 	files     map[string]*Files // by folder
 	upstreams map[*routes.Proxy]*upstreams
 	hot       *hotCache
-	refusals  limiter // of warnings about files
+	refusals  quiet.Limiter // of warnings about files
 	log       Logger
 }
 

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gateway/internal/quiet"
 )
 
 const (
@@ -39,7 +41,7 @@ type spool struct {
 	buffers sync.Pool    // of *[spoolMemory]byte
 	empty   spooled      // the body of every request that has none; immutable
 
-	complaints limiter
+	complaints quiet.Limiter
 }
 
 func newSpool(dir string, limit int64, log Logger) *spool {
@@ -53,7 +55,7 @@ func (s *spool) buffer() *[spoolMemory]byte {
 
 // complain logs why the spool takes no more, limited.
 func (s *spool) complain(err error) {
-	if held, ok := s.complaints.pass(time.Now()); ok {
+	if held, ok := s.complaints.Pass(time.Now(), complainEvery); ok {
 		s.log.Errorw("spool takes no more, large bodies fail: let the front's user write to spool_dir, make room there, or raise spool_limit", "spool_dir", s.dir, "error", err, "not_logged", held)
 	}
 }

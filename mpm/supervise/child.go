@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/internal/ctl"
+	"gateway/internal/quiet"
 )
 
 // pool is a pool of the plan with the children that it has. Owned by the loop.
@@ -19,7 +20,7 @@ type pool struct {
 	Pool
 	slots   map[int]*child
 	parent  *parent // of the children; nil: none runs
-	refusal limiter
+	refusal quiet.Limiter
 	group   string // folder of its control group; empty: none
 }
 
@@ -114,7 +115,7 @@ func (s *supervisor) refuse(m ctl.Message, reason error, now time.Time) {
 	if p := s.pools[m.Pool]; p != nil {
 		l = &p.refusal
 	}
-	if suppressed, ok := l.allow(now); ok {
+	if suppressed, ok := l.Pass(now, limiterPeriod); ok {
 		s.log.Warnw("refused to start a child", "pool", m.Pool, "slot", m.Slot, "reason", reason, "suppressed", suppressed)
 	}
 	s.send(failed(m, reason), nil, nil)
@@ -260,20 +261,5 @@ func (s *supervisor) buryChild(c *child, status unix.WaitStatus, now time.Time) 
 	}, nil, c.output)
 }
 
-// limiter lets a repeated log message through once in a while and counts the rest.
-type limiter struct {
-	last       time.Time
-	suppressed int
-}
-
+// limiterPeriod is how often at most the log says what an honest front does not cause.
 const limiterPeriod = 10 * time.Second
-
-func (l *limiter) allow(now time.Time) (suppressed int, ok bool) {
-	if !l.last.IsZero() && now.Sub(l.last) < limiterPeriod {
-		l.suppressed++
-		return 0, false
-	}
-	suppressed = l.suppressed
-	*l = limiter{last: now}
-	return suppressed, true
-}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/internal/ctl"
+	"gateway/internal/quiet"
 )
 
 // Logger takes constant messages with facts as keys and values. A zap SugaredLogger is one.
@@ -64,7 +65,7 @@ type supervisor struct {
 	parents     map[int]*parent
 	warden      warden
 	ooms        oomWatch
-	refusal     limiter // for pools that do not exist
+	refusal     quiet.Limiter // for pools that do not exist
 	stop        stop
 	stopWaiters []request
 	failure     error // why the start failed

@@ -25,7 +25,7 @@ func TestImports(t *testing.T) {
 	}
 	got := strings.Fields(string(out))
 	slices.Sort(got)
-	if want := []string{"gateway/internal/ctl", "gateway/mpm/supervise", "golang.org/x/sys/unix"}; !slices.Equal(got, want) {
+	if want := []string{"gateway/internal/ctl", "gateway/internal/quiet", "gateway/mpm/supervise", "golang.org/x/sys/unix"}; !slices.Equal(got, want) {
 		t.Errorf("beside the standard library: %q, want %q", got, want)
 	}
 	out, err = exec.Command("go", "list", "-deps", ".").Output()
@@ -118,26 +118,6 @@ func TestRestartsOfTheFront(t *testing.T) {
 	} {
 		if got := r.delay(tt.lived); got != tt.want {
 			t.Errorf("step %d, %s: delay(%v) = %v, want %v", i, tt.name, tt.lived, got, tt.want)
-		}
-	}
-}
-
-func TestLimiter(t *testing.T) {
-	var l limiter
-	begun := time.Unix(1_000_000, 0)
-	for i, tt := range []struct {
-		after      time.Duration
-		suppressed int
-		ok         bool
-	}{
-		{0, 0, true},
-		{time.Second, 0, false},
-		{limiterPeriod - 1, 0, false},
-		{limiterPeriod, 2, true},
-		{2 * limiterPeriod, 0, true},
-	} {
-		if n, ok := l.allow(begun.Add(tt.after)); n != tt.suppressed || ok != tt.ok {
-			t.Errorf("step %d: allow(%v) = %d, %v; want %d, %v", i, tt.after, n, ok, tt.suppressed, tt.ok)
 		}
 	}
 }
