@@ -24,10 +24,10 @@ type image struct {
 
 // forker starts processes from one OS thread that lives until close.
 //
-// Two things of Linux belong to a thread where one expects the process: the parent-death signal is sent when the *thread*
-// that forked ends, which in Go may be any time; and no_new_privs is set for one thread and inherited by what it forks.
-// So there is one forker with no_new_privs for the front and one without for the children, whose programs may need set-id
-// helpers (PHP's mail() calls Postfix's postdrop).
+// Some things of Linux belong to a thread where one expects the process: the parent-death signal is sent when the *thread*
+// that forked ends, which in Go may be any time; no_new_privs and the scheduling policy are set for one thread and inherited by
+// what it forks. So there is one forker for the front, whose thread [forbidPrivileges], and one for the children, whose programs
+// may need set-id helpers (PHP's mail() calls Postfix's postdrop), and whose thread has to [yieldToFront].
 type forker struct {
 	jobs  chan job
 	ended chan struct{}
@@ -43,10 +43,11 @@ type forked struct {
 	err error
 }
 
-func newForker(noNewPrivs bool) (*forker, error) {
+// newForker starts a forker. Its thread calls prepare first.
+func newForker(prepare func() error) (*forker, error) {
 	f := &forker{jobs: make(chan job), ended: make(chan struct{})}
 	ready := make(chan error, 1)
-	go f.run(noNewPrivs, ready) // ends with close
+	go f.run(prepare, ready) // ends with close
 	if err := <-ready; err != nil {
 		return nil, err
 	}
@@ -54,20 +55,41 @@ func newForker(noNewPrivs bool) (*forker, error) {
 }
 
 // run never unlocks its thread, so the thread ends with it and no other goroutine ever gets it.
-func (f *forker) run(noNewPrivs bool, ready chan<- error) {
+func (f *forker) run(prepare func() error, ready chan<- error) {
 	defer close(f.ended)
 	runtime.LockOSThread()
-	if noNewPrivs {
-		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-			ready <- fmt.Errorf("set no_new_privs: %w", err)
-			return
-		}
+	err := prepare()
+	ready <- err
+	if err != nil {
+		return
 	}
-	ready <- nil
 	for j := range f.jobs {
 		pid, err := fork(j.image)
 		j.done <- forked{pid, err}
 	}
+}
+
+// forbidPrivileges sets no_new_privs for the calling thread: nothing it executes gains any.
+func forbidPrivileges() error {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("set no_new_privs: %w", err)
+	}
+	return nil
+}
+
+// yieldToFront makes the calling thread one that does not interrupt others when it wakes up (SCHED_BATCH, sched(7)).
+//
+// Otherwise each request that the front hands to a child of the same processor puts that child in the front's place, for one
+// request, while the next ones wait in the front: with a hello world, a third of the time goes into these changes.
+// A policy that somebody chose for the supervisor stays.
+func yieldToFront() error {
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err != nil || attr.Policy != unix.SCHED_NORMAL {
+		return nil // a sandbox without these calls costs speed only
+	}
+	attr.Policy = unix.SCHED_BATCH
+	unix.SchedSetAttr(0, attr, 0) //nolint:errcheck // see above
+	return nil
 }
 
 // start returns when the new program runs, or with the reason why it could not be executed.

@@ -67,6 +67,34 @@ func capable(number int) error {
 	return err
 }
 
+func TestChildrenYieldToTheFront(t *testing.T) {
+	own := policyOf(t, os.Getpid())
+	if own != unix.SCHED_NORMAL {
+		t.Skipf("these tests run with scheduling policy %d, which stays", own)
+	}
+	limited := shell("limited", idle)
+	limited.Limits.Nice = new(5) // the launcher keeps the policy
+	r := newRig(t, shell("plain", idle), limited)
+	s := r.start()
+	for _, pool := range []string{"plain", "limited"} {
+		if got := policyOf(t, s.startChild(pool, 0).PID); got != unix.SCHED_BATCH {
+			t.Errorf("pool %s: scheduling policy %d, want SCHED_BATCH", pool, got)
+		}
+	}
+	if got := policyOf(t, s.pid); got != unix.SCHED_NORMAL {
+		t.Errorf("the front: scheduling policy %d, want SCHED_NORMAL", got)
+	}
+}
+
+func policyOf(t *testing.T, pid int) uint32 {
+	t.Helper()
+	attr, err := unix.SchedGetAttr(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return attr.Policy
+}
+
 func TestALimitIsRaisedBeforeTheUserChanges(t *testing.T) {
 	p := shell("p", "ulimit -Hn; nice; id -u; id -g; id -G; echo done; exec sleep 600")
 	p.Env = []string{"PATH=/usr/bin:/bin"}

@@ -273,11 +273,11 @@ func (s *supervisor) openFiles() error {
 
 func (s *supervisor) startForkers() error {
 	var err error
-	if s.frontForker, err = newForker(true); err != nil {
+	if s.frontForker, err = newForker(forbidPrivileges); err != nil {
 		return err
 	}
 	s.undo = append(s.undo, s.frontForker.close)
-	if s.childForker, err = newForker(false); err != nil {
+	if s.childForker, err = newForker(yieldToFront); err != nil {
 		return err
 	}
 	s.undo = append(s.undo, s.childForker.close)
