@@ -15,6 +15,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -38,7 +39,8 @@ const (
 	// scriptKillAfter is how long a script that nobody waits for has from SIGTERM to SIGKILL.
 	scriptKillAfter = time.Second
 
-	// exitTick is how often to look for the end of a script where the kernel has no pidfd (before Linux 5.3).
+	// exitTick is how often to look for the end of a script that has no pidfd: most have ended when they would need it, and
+	// before Linux 5.3 there is none.
 	exitTick = 20 * time.Millisecond
 )
 
@@ -53,6 +55,7 @@ func ServeChild(ctx context.Context, l net.Listener, duties Duties, log func(lin
 	defer null.Close()
 	errands := newErrands(duties, log)
 	defer errands.close()
+	leaveChildSignal()
 	idle := sync.Pool{New: func() any { return &scripts{null: null, duties: &duties, log: log} }}
 	server := fcgi.Server{Gone: hungUp, Handler: func(ctx context.Context, r *fcgi.Request) {
 		if name, ok := r.Params.Get(errandName); ok {
@@ -73,6 +76,18 @@ func ServeChild(ctx context.Context, l net.Listener, duties Duties, log func(lin
 		<-stopped
 	}
 	return err
+}
+
+// leaveChildSignal has the kernel drop SIGCHLD, for which the runtime has a handler: otherwise the end of each script wakes up
+// threads that have nothing to do. Ended scripts still wait to be reaped, as they would not with signal.Ignore.
+func leaveChildSignal() {
+	const (
+		actionBytes = 32 // of a sigaction of the kernel, or more. All zero is SIG_DFL
+		setBytes    = 8  // of a set of signals
+	)
+	var action [actionBytes]byte
+	// It can't fail, and it may: the end of a script is learned otherwise.
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGCHLD), uintptr(unsafe.Pointer(&action)), 0, setBytes, 0, 0)
 }
 
 // serveAll has a server take as many connections at once as there are threads. When one can take no more, none can.
@@ -172,7 +187,7 @@ func (s *scripts) tell(r *fcgi.Request, line string) {
 // script is a process that answers a request.
 type script struct {
 	pid            int
-	pidfd          int      // -1: the kernel has none
+	pidfd          int      // -1: none yet, or the kernel has none
 	stdout, stderr int      // read ends of pipes, which block
 	stdin          *os.File // write end of a pipe for a large body; nil: there is none
 
@@ -208,7 +223,7 @@ func (s *scripts) start(r *fcgi.Request, file string) (*script, error) {
 		Env:   scriptEnviron(r.Params),
 		Files: []uintptr{uintptr(in.child), uintptr(out[1]), uintptr(errs[1])},
 		// A group of its own: what the script has started ends with it, when nobody waits for it any more.
-		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, PidFD: &p.pidfd},
+		Sys: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL},
 	})
 	if err != nil {
 		closeFD(out[0])
@@ -367,7 +382,7 @@ func (s *scripts) relay(r *fcgi.Request, p *script) (wrote bool) {
 	fds := [...]unix.PollFd{
 		stdout: {Fd: int32(p.stdout), Events: unix.POLLIN},
 		stderr: {Fd: int32(p.stderr), Events: unix.POLLIN},
-		exit:   {Fd: int32(p.pidfd), Events: unix.POLLIN},
+		exit:   {Fd: -1, Events: unix.POLLIN}, // once it takes longer
 	}
 	var until time.Time // end of lingering; zero: the script runs
 	held := false       // output that was not flushed
@@ -376,6 +391,10 @@ func (s *scripts) relay(r *fcgi.Request, p *script) (wrote bool) {
 		if n == 0 && held {
 			_ = r.Stdout.Flush() // when the front has hung up the script gets a signal
 			held = false
+		}
+		if n == 0 && p.pidfd < 0 && until.IsZero() {
+			p.pidfd = pidfdOf(p.pid)
+			fds[exit].Fd = int32(p.pidfd)
 		}
 		if !until.IsZero() && !time.Now().Before(until) {
 			break
@@ -396,6 +415,15 @@ func (s *scripts) relay(r *fcgi.Request, p *script) (wrote bool) {
 		s.passErrors(r, &fds[stderr])
 	}
 	return wrote
+}
+
+// pidfdOf opens a process that was not reaped, or returns -1.
+func pidfdOf(pid int) int {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return -1
+	}
+	return fd
 }
 
 // pollTimeout is how long to wait for the next event, in milliseconds; -1: for ever.
