@@ -24,9 +24,10 @@ func TestSlowClients(t *testing.T) {
 	}
 	g := startLarge(t, nil)
 	attacks := map[string][]string{
-		"heads":   {"-H", "-i", "5"},
-		"bodies":  {"-B", "-i", "5", "-s", "8192", "-x", "10"},
-		"readers": {"-X", "-w", "512", "-y", "1024", "-n", "5", "-z", "32", "-k", "3"},
+		"heads":  {"-r", "300", "-H", "-i", "5"},
+		"bodies": {"-r", "300", "-B", "-i", "5", "-s", "8192", "-x", "10"},
+		// These are requests that the one child has to answer, three for each connection: no more than it can.
+		"readers": {"-r", "90", "-X", "-w", "512", "-y", "1024", "-n", "5", "-z", "32", "-k", "3"},
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*gatewaytest.Patience)
 	defer cancel()
@@ -59,7 +60,7 @@ func (g *large) url(path string) string { return "http://" + g.address + path }
 // besiege runs slowhttptest and looks at what its own probe saw.
 func besiege(ctx context.Context, t *testing.T, name, url string, flags []string) {
 	// -c connections, opened at -r a second; -l seconds altogether; -p how long the probe waits.
-	args := append([]string{"-c", "1000", "-r", "300", "-l", "12", "-p", "10", "-u", url}, flags...)
+	args := append([]string{"-c", "1000", "-l", "12", "-p", "10", "-u", url}, flags...)
 	out, err := exec.CommandContext(ctx, "slowhttptest", args...).CombinedOutput()
 	if err != nil {
 		t.Errorf("slow %s on %s: %v\n%s", name, url, err, out)
