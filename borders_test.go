@@ -49,6 +49,7 @@ var owned = []struct {
 }{
 	{"crypto/tls", "gateway/tls"},
 	{"github.com/caddyserver/certmagic/", "gateway/tls"},
+	{"github.com/gomodule/redigo/", "gateway/tls"},
 	{"github.com/hashicorp/hcl/v2/", "gateway/routes"},
 	{"github.com/zclconf/go-cty/", "gateway/routes"},
 }

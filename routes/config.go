@@ -21,11 +21,40 @@ type Gateway struct {
 	User        string        // the front's user; empty: the caller's
 	RuntimeDir  string        // admin socket and private child sockets; empty: chosen at start
 	StateDir    string        // certificates; empty: chosen at start
+	Storage     Storage       // of automatic certificates
 	SpoolDir    string        // bodies that do not fit in memory
 	SpoolLimit  int64         // bytes of all of them together; 0: none
 	GracePeriod time.Duration // how long a graceful stop waits for requests in progress
 	Log         Log
 	AccessLog   *AccessLog // nil: no access log
+}
+
+// Storage is where automatic certificates are, with the accounts at the CAs, the challenges that are on, and the locks of who is at
+// work. Gateways with the same one are a fleet. The zero Storage is StateDir.
+type Storage struct {
+	Path  string // a folder
+	Redis *Redis
+}
+
+// Redis is a server that keeps what a fleet shares.
+type Redis struct {
+	Network      string // "tcp" or "unix"
+	Address      string // "host:port" or a path
+	Username     string
+	Password     string
+	PasswordFile string // its content is the password
+	Database     int
+	Prefix       string        // of the names of all keys
+	Timeout      time.Duration // of one operation
+	TLS          *ClientTLS    // nil: none
+}
+
+// ClientTLS is how TLS is spoken to a server that keeps something of ours.
+type ClientTLS struct {
+	CARoot      string // path of PEM certificates that are trusted in place of the system's
+	ServerName  string // in the server's certificate; empty: the host of its address
+	Certificate string // path; empty: the server asks for none
+	Key         string
 }
 
 // TLSDefaults holds what every site with TLS takes unless it says otherwise.

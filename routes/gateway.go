@@ -39,6 +39,9 @@ func (r *reader) gateway(s *section) Gateway {
 	if log := s.one("access_log"); log != nil {
 		g.AccessLog = r.accessLog(log)
 	}
+	if storage := s.one("storage"); storage != nil {
+		g.Storage = r.storage(storage)
+	}
 	return g
 }
 

@@ -92,8 +92,33 @@ var gatewaySchema = &block{
 			{name: "max_size", kind: size},
 			{name: "keep", kind: number, min: 1, max: maxLogsKept},
 		}},
+		storageSchema,
 	},
 }
+
+var storageSchema = &block{
+	name:  "storage",
+	label: &labels{meaning: "engine", example: "redis"},
+	attrs: []attr{
+		{name: "path", kind: text},
+		{name: "address", kind: text},
+		{name: "username", kind: text},
+		{name: "password", kind: text},
+		{name: "password_file", kind: text},
+		{name: "database", kind: number, max: maxDatabases},
+		{name: "prefix", kind: text},
+		{name: "timeout", kind: duration, min: 1},
+	},
+	blocks: []*block{{name: "tls", attrs: []attr{
+		{name: "ca_root", kind: text},
+		{name: "server_name", kind: text},
+		{name: "certificate", kind: text},
+		{name: "key", kind: text},
+	}}},
+}
+
+// maxDatabases is what a Redis server can have at most.
+const maxDatabases = 1<<31 - 1
 
 // maxLogsKept bounds how many files are renamed each time.
 const maxLogsKept = 1000

@@ -38,6 +38,7 @@ func (c *Config) CheckSystem() Diagnostics {
 	if log := c.Gateway.AccessLog; log != nil && log.Path != "-" {
 		i.folder(gatewayKey("access_log"), filepath.Dir(log.Path))
 	}
+	i.storage(c.Gateway.Storage)
 	for n := range c.Pools {
 		i.pool(&c.Pools[n])
 	}
@@ -54,6 +55,19 @@ func (c *Config) WrongLogFormat(err error) Diagnostics {
 		i.report(hcl.DiagError, gatewayKey("access_log.format"), "Wrong log format", "%s.", strings.TrimSpace(fault))
 	}
 	return Diagnostics{list: i.diags, files: c.source.files}
+}
+
+func (i *inspector) storage(s Storage) {
+	i.folder(gatewayKey("storage.path"), s.Path)
+	if s.Redis == nil {
+		return
+	}
+	i.readable(gatewayKey("storage.password_file"), s.Redis.PasswordFile)
+	if t := s.Redis.TLS; t != nil {
+		i.readable(gatewayKey("storage.tls.ca_root"), t.CARoot)
+		i.readable(gatewayKey("storage.tls.certificate"), t.Certificate)
+		i.readable(gatewayKey("storage.tls.key"), t.Key)
+	}
 }
 
 func (i *inspector) pool(p *Pool) {

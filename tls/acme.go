@@ -40,7 +40,9 @@ const (
 type automatic struct {
 	// Immutable after newAutomatic.
 	cache   *certmagic.Cache
-	storage *certmagic.FileStorage
+	storage certmagic.Storage
+	redis   *redisStorage     // storage, or nil: it is a folder
+	copies  certmagic.Storage // nil: storage needs none
 	log     Log
 	logger  *zap.Logger // what certmagic logs, in the words of log
 	ctx     context.Context
@@ -72,9 +74,8 @@ type managed struct {
 	warned  time.Time
 }
 
-func newAutomatic(stateDir string, log Log, interval time.Duration) *automatic {
+func newAutomatic(log Log, interval time.Duration) *automatic {
 	a := &automatic{
-		storage: &certmagic.FileStorage{Path: stateDir},
 		log:     log,
 		managed: make(map[string]*managed),
 	}
@@ -93,6 +94,10 @@ func newAutomatic(stateDir string, log Log, interval time.Duration) *automatic {
 func (a *automatic) close() {
 	a.cancel()
 	a.cache.Stop()
+	if a.redis != nil {
+		a.redis.stop() // it may have called recheck
+		defer a.redis.close()
+	}
 	a.working.Wait()
 }
 
@@ -131,10 +136,11 @@ func (a *automatic) all() []*managed {
 func (a *automatic) newPolicy(site *Site) (*policy, error) {
 	p := &policy{automatic: a}
 	settings := certmagic.Config{
-		Storage:   a.storage,
-		Logger:    a.logger,
-		OnEvent:   a.event,
-		KeySource: certmagic.StandardKeyGenerator{KeyType: certmagic.KeyType(site.ACME.KeyType)},
+		Storage:    a.storage,
+		LocalCache: a.copies,
+		Logger:     a.logger,
+		OnEvent:    a.event,
+		KeySource:  certmagic.StandardKeyGenerator{KeyType: certmagic.KeyType(site.ACME.KeyType)},
 		// With a proxy function certmagic's client has a time limit, and else none.
 		OCSP: certmagic.OCSPConfig{HTTPProxy: http.ProxyFromEnvironment},
 	}
@@ -210,13 +216,13 @@ func tcpAddress(address string) (host string, port int, ok bool) {
 	return host, tcp.Port, true
 }
 
-// loadStored takes a certificate from the state directory. It asks no OCSP responder, which could keep a start waiting:
+// loadStored takes a certificate from the storage, or from the copy of it. It asks no OCSP responder, which could keep a start waiting:
 // certmagic does so later.
 func (a *automatic) loadStored(m *managed) {
 	quick := *m.policy.config
 	quick.OCSP.DisableStapling = true
 	_, err := quick.CacheManagedCertificate(a.ctx, m.name)
-	if err == nil {
+	if err == nil || a.away() != nil {
 		return
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -265,7 +271,7 @@ func (a *automatic) discardDamaged(m *managed) {
 		if damage == nil {
 			continue
 		}
-		a.log("warn", "stored certificate is damaged: it is removed, and another one is got", "name", m.name, "folder", a.storage.Filename(folder), "error", damage)
+		a.log("warn", "stored certificate is damaged: it is removed, and another one is got", "name", m.name, "folder", folder, "error", damage)
 		if err := a.storage.Delete(a.ctx, folder); err != nil {
 			a.log("error", "damaged certificate can't be removed", "name", m.name, "error", err)
 		}
@@ -307,6 +313,9 @@ func (a *automatic) check(now time.Time) {
 
 // begin reports that the caller is the one to get the name's first certificate now.
 func (a *automatic) begin(m *managed, now time.Time) bool {
+	if a.away() != nil {
+		return false // it would fail: recheck follows
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if m.working || m.giveUp != nil || now.Before(m.retry) {
@@ -531,9 +540,12 @@ func (a *automatic) answerTLS(hello *stdtls.ClientHelloInfo) (*stdtls.Config, er
 		return nil, fmt.Errorf("no certificate is got for %q", hello.ServerName)
 	}
 	return &stdtls.Config{
-		MinVersion:             stdtls.VersionTLS12,
-		NextProtos:             []string{acmez.ACMETLS1Protocol},
-		GetCertificate:         p.config.GetCertificate,
+		MinVersion: stdtls.VersionTLS12,
+		NextProtos: []string{acmez.ACMETLS1Protocol},
+		GetCertificate: func(hello *stdtls.ClientHelloInfo) (cert *stdtls.Certificate, err error) {
+			idle(hello.Conn, func() { cert, err = p.config.GetCertificate(hello) }) // another gateway's challenge is in the storage
+			return cert, err
+		},
 		SessionTicketsDisabled: true,
 	}, nil
 }

@@ -37,6 +37,7 @@ type world struct {
 	pebble *gatewaytest.Pebble
 	plain  net.Listener
 	secure net.Listener
+	with   []Option // of every front
 
 	front  atomic.Pointer[Certificates]
 	looked atomic.Int32 // handshakes that were a CA's look at a challenge
@@ -114,7 +115,7 @@ func (w *world) serve(sites ...Site) *Certificates {
 // begin is the start of another front.
 func (w *world) begin(sites ...Site) *Certificates {
 	w.t.Helper()
-	c, err := newCertificates(w.state, sites, w.log.log, acmeInterval)
+	c, err := newCertificates(w.state, sites, w.log.log, acmeInterval, w.with...)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -62,6 +62,9 @@ type Certificates struct {
 	cancel    context.CancelFunc // ends maintain
 	stopped   chan struct{}      // closed when maintain has ended
 
+	storage      routes.Storage
+	storageFiles StorageFiles
+
 	buffers sync.Pool // see Conn
 }
 
@@ -85,19 +88,23 @@ type listener struct {
 // New prepares the certificates of sites, in file order. What is wrong with a given certificate is an error when no
 // client could connect (the key does not fit), a warning to log when clients would complain (expired, a name is missing).
 //
-// Internal certificates are issued by a CA whose root is kept in stateDir. Automatic ones are kept there, too: those that are
-// stored are served from the beginning, and the others once a CA has issued them. The caller must call [Certificates.Close].
-func New(stateDir string, sites []Site, log Log) (*Certificates, error) {
-	return newCertificates(stateDir, sites, log, checkInterval)
+// Internal certificates are issued by a CA whose root is kept in stateDir. Automatic ones are kept there, too, unless
+// [WithStorage] says otherwise: those that are stored are served from the beginning, and the others once a CA has issued them.
+// A storage that can't be reached is no error. The caller must call [Certificates.Close].
+func New(stateDir string, sites []Site, log Log, options ...Option) (*Certificates, error) {
+	return newCertificates(stateDir, sites, log, checkInterval, options...)
 }
 
 // newCertificates is New with the interval in which certificates are looked at.
-func newCertificates(stateDir string, sites []Site, log Log, interval time.Duration) (*Certificates, error) {
+func newCertificates(stateDir string, sites []Site, log Log, interval time.Duration, options ...Option) (*Certificates, error) {
 	c := &Certificates{
 		listeners: make(map[string]*listener),
 		log:       log,
 		interval:  interval,
 		stopped:   make(chan struct{}),
+	}
+	for _, option := range options {
+		option(c)
 	}
 	now := time.Now()
 	for _, site := range sites {
@@ -144,8 +151,8 @@ func (c *Certificates) newEntry(stateDir string, site Site, now time.Time) (*ent
 		}
 		e.certificate.Store(cert)
 	case Auto:
-		if c.automatic == nil {
-			c.automatic = newAutomatic(stateDir, c.log, c.interval)
+		if err := c.openAutomatic(stateDir); err != nil {
+			return nil, err
 		}
 		p, err := c.automatic.addSite(&e.site)
 		if err != nil {
@@ -156,6 +163,18 @@ func (c *Certificates) newEntry(stateDir string, site Site, now time.Time) (*ent
 		return nil, fmt.Errorf("unknown TLS mode %q", site.Mode)
 	}
 	return e, nil
+}
+
+// openAutomatic prepares what all sites with automatic certificates share, once the first one needs it.
+func (c *Certificates) openAutomatic(stateDir string) error {
+	if c.automatic != nil {
+		return nil
+	}
+	c.automatic = newAutomatic(c.log, c.interval)
+	if err := c.automatic.openStorage(stateDir, c.storage, c.storageFiles); err != nil {
+		return fmt.Errorf("storage: %w", err)
+	}
+	return nil
 }
 
 // openAuthority loads or makes the local CA once the first site needs it.

@@ -136,7 +136,7 @@ func TestCoveredNames(t *testing.T) {
 }
 
 func TestOnDemandRefusesAtOnce(t *testing.T) {
-	a := newAutomatic(t.TempDir(), new(logbook).log, time.Hour)
+	a := newAutomatic(new(logbook).log, time.Hour)
 	defer a.close()
 	o := newOnDemand(&policy{automatic: a}, &routes.OnDemand{Names: []string{"*.shops.example", "1.2.3.4"}})
 	for _, name := range []string{"a.example", "1.2.3.4", "::1", "a b.shops.example", ".shops.example", "*.shops.example", "../../x.shops.example", "a\x00.shops.example", strings.Repeat("a.", 130) + "shops.example", ""} {
@@ -164,7 +164,7 @@ func TestOnDemandRefusesAtOnce(t *testing.T) {
 }
 
 func TestOnDemandGrants(t *testing.T) {
-	a := newAutomatic(t.TempDir(), new(logbook).log, time.Hour)
+	a := newAutomatic(new(logbook).log, time.Hour)
 	defer a.close()
 	o := newOnDemand(&policy{automatic: a}, &routes.OnDemand{Limit: 2, Interval: time.Minute})
 	start := time.Now()

@@ -141,7 +141,7 @@ func (o *onDemand) end(name string, done chan struct{}, err error, now time.Time
 // refuse remembers that a name gets no certificate for a while. The mutex is held.
 func (o *onDemand) refuse(name string, err error, now time.Time) {
 	pause := failureTime
-	if errors.Is(err, errNotAllowed) || errors.Is(err, errTooMany) {
+	if errors.Is(err, errNotAllowed) || errors.Is(err, errTooMany) || o.policy.away() != nil {
 		pause = refusalTime
 	} else {
 		o.policy.log("warn", "certificate on demand could not be got", "name", name, "again_in", pause, "error", err)

@@ -52,6 +52,9 @@ func (a *automatic) status() []CertificateStatus {
 		a.mu.Lock()
 		s.Error = m.trouble
 		a.mu.Unlock()
+		if err := a.away(); err != nil && s.Expires.IsZero() {
+			s.Error = err.Error()
+		}
 		all = append(all, s)
 	}
 	return all

@@ -39,6 +39,7 @@ type statusReport struct {
 	Pools         []mpm.PoolStatus  `json:"pools"`
 
 	Certificates []tls.CertificateStatus `json:"certificates"`
+	Storage      *tls.StorageStatus      `json:"storage,omitempty"`
 }
 
 type accessLogCounts struct {
@@ -146,6 +147,9 @@ func (s *statusReport) print(w io.Writer) {
 		float64(s.Cache.Bytes)/(1<<20), s.Cache.OpenFiles, s.Cache.Hits, s.Cache.Misses, s.Cache.Evictions)
 	if n := s.AccessLog.Dropped; n > 0 {
 		fmt.Fprintf(w, "access log: %d lines dropped\n", n)
+	}
+	if s.Storage != nil && s.Storage.Error != "" {
+		fmt.Fprintf(w, "storage %s: away since %s: %s\n", s.Storage.Name, s.Storage.Since.Format(time.DateTime), plain(s.Storage.Error))
 	}
 	for i := range s.Certificates {
 		printCertificate(w, &s.Certificates[i])

@@ -210,7 +210,8 @@ func (f *front) openCertificates() error {
 		sites = append(sites, site)
 	}
 	var err error
-	f.certs, err = tls.New(f.setup.Config.Gateway.StateDir, sites, f.logTLS)
+	g := &f.setup.Config.Gateway
+	f.certs, err = tls.New(g.StateDir, sites, f.logTLS, tls.WithStorage(g.Storage, f.setup.Storage))
 	return err
 }
 
@@ -380,7 +381,7 @@ func (f *front) answerStatus(conn *os.File) {
 	s := statusReport{
 		Version: f.setup.Version, Generation: f.setup.Generation, UptimeSeconds: time.Since(f.setup.Started).Seconds(),
 		SupervisorPID: f.setup.SupervisorPID, FrontPID: os.Getpid(), Goroutines: runtime.NumGoroutine(), Descriptors: descriptors(),
-		Pools: []mpm.PoolStatus{}, Certificates: f.certs.Status(),
+		Pools: []mpm.PoolStatus{}, Certificates: f.certs.Status(), Storage: f.certs.StorageStatus(),
 	}
 	e := f.engine.Stats()
 	s.Connections = connectionCounts{Open: e.Open, Parked: e.Parked, Active: e.Active, Shed: f.handshakes.Shed()}

@@ -107,7 +107,14 @@ func newPlan(c *routes.Config, adminSocket string) (*supervise.Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := setup{Version: buildVersion(), Generation: 1, SupervisorPID: os.Getpid(), Started: time.Now(), Config: c, Certificates: certificates}
+	storage, err := readStorage(c.Gateway.Storage)
+	if err != nil {
+		return nil, err
+	}
+	s := setup{
+		Version: buildVersion(), Generation: 1, SupervisorPID: os.Getpid(), Started: time.Now(),
+		Config: c, Certificates: certificates, Storage: storage,
+	}
 	blob, err := s.encode()
 	if err != nil {
 		return nil, err

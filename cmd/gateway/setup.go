@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 
 	"gateway/internal/ctl"
 	"gateway/routes"
+	"gateway/tls"
 )
 
 // setup is what the supervisor tells each front: everything it needs that only the supervisor may read.
@@ -19,6 +21,7 @@ type setup struct {
 	Started       time.Time
 	Config        *routes.Config
 	Certificates  []certificate // of the sites, by their place in Config
+	Storage       tls.StorageFiles
 }
 
 // certificate holds the bytes of the files that a site's tls block names; they are empty where it names none.
@@ -68,4 +71,25 @@ func readCertificates(c *routes.Config) ([]certificate, error) {
 		}
 	}
 	return all, nil
+}
+
+// readStorage reads the files that the storage block names, as the supervisor's user.
+func readStorage(s routes.Storage) (files tls.StorageFiles, err error) {
+	if s.Redis == nil {
+		return files, nil
+	}
+	read := func(name, path string) (content []byte) {
+		if path != "" && err == nil {
+			if content, err = os.ReadFile(path); err != nil {
+				err = fmt.Errorf("storage: %s: %w", name, err)
+			}
+		}
+		return content
+	}
+	files.Password = bytes.TrimRight(read("password_file", s.Redis.PasswordFile), "\r\n")
+	if t := s.Redis.TLS; t != nil {
+		files.CARoots = read("ca_root", t.CARoot)
+		files.Certificate, files.Key = read("certificate", t.Certificate), read("key", t.Key)
+	}
+	return files, err
 }

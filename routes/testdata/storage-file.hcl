@@ -1,0 +1,17 @@
+gateway {
+  storage "file" {
+    address  = "redis.internal:6379"
+    password = "secret"
+    tls {}
+  }
+}
+pool "edge" {
+  mpm = "event"
+}
+site "localhost" {
+  listen = ["127.0.0.1:8080"]
+  route "/*" {
+    pool = "edge"
+    respond {}
+  }
+}

@@ -1,0 +1,16 @@
+gateway {
+  storage "redis" {
+    address = "unix:/run/redis.sock"
+    tls {}
+  }
+}
+pool "edge" {
+  mpm = "event"
+}
+site "localhost" {
+  listen = ["127.0.0.1:8080"]
+  route "/*" {
+    pool = "edge"
+    respond {}
+  }
+}
