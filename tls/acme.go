@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -31,8 +32,8 @@ const (
 	firstRetry = time.Minute
 	lastRetry  = time.Hour
 
-	// ocspInterval is how often it is looked whether a stapled answer is still fresh.
-	ocspInterval = time.Hour
+	// ocspChecks is at how many checks once it is looked whether a stapled answer is still fresh.
+	ocspChecks = int(time.Hour / checkInterval)
 )
 
 // automatic gets certificates from CAs by ACME (RFC 8555), keeps them in the state directory, and renews them. certmagic does
@@ -84,7 +85,7 @@ func newAutomatic(log Log, interval time.Duration) *automatic {
 	a.cache = certmagic.NewCache(certmagic.CacheOptions{
 		GetConfigForCert:   a.configFor,
 		RenewCheckInterval: interval,
-		OCSPCheckInterval:  ocspInterval,
+		OCSPCheckInterval:  time.Duration(ocspChecks) * interval,
 		Logger:             a.logger,
 	})
 	return a
@@ -216,11 +217,12 @@ func tcpAddress(address string) (host string, port int, ok bool) {
 	return host, tcp.Port, true
 }
 
-// loadStored takes a certificate from the storage, or from the copy of it. It asks no OCSP responder, which could keep a start waiting:
-// certmagic does so later.
+// loadStored takes a certificate from the storage, or from the copy of it, with the OCSP answer that is there. It asks no responder
+// for another one, which could keep a start waiting: certmagic does so later.
 func (a *automatic) loadStored(m *managed) {
 	quick := *m.policy.config
-	quick.OCSP.DisableStapling = true
+	quick.OCSP.HTTPProxy = func(*http.Request) (*url.URL, error) { return nil, errors.New("not before there is time") }
+	quick.Logger = zap.NewNop() // it would tell of that
 	_, err := quick.CacheManagedCertificate(a.ctx, m.name)
 	if err == nil || a.away() != nil {
 		return

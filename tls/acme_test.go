@@ -343,12 +343,17 @@ func TestACMEServesTheOldCAsCertificate(t *testing.T) {
 // store puts files below the state directory, as they would be there after a CA had issued a certificate for a.example.
 func (w *world) store(ca string, files map[string]string) {
 	w.t.Helper()
-	folder := filepath.Join(w.state, certmagic.StorageKeys.CertsSitePrefix(ca, "a.example"))
+	w.storeFor(ca, "a.example", files)
+}
+
+func (w *world) storeFor(ca, name string, files map[string]string) {
+	w.t.Helper()
+	folder := filepath.Join(w.state, certmagic.StorageKeys.CertsSitePrefix(ca, name))
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		w.t.Fatal(err)
 	}
 	for suffix, content := range files {
-		if err := os.WriteFile(filepath.Join(folder, "a.example"+suffix), []byte(content), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(folder, name+suffix), []byte(content), 0o600); err != nil {
 			w.t.Fatal(err)
 		}
 	}
