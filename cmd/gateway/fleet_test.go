@@ -28,6 +28,7 @@ func TestFleet(t *testing.T) {
 		t.Skip(err)
 	}
 	f := newFleet(t)
+	f.startRedis()
 
 	// The first gateway asks for a certificate, and is killed when the CA is about to look at the challenge.
 	dead := f.start("dead")
@@ -97,6 +98,9 @@ type fleet struct {
 	plain  map[string]string // addresses, by the gateway's name
 	secure map[string]string
 
+	storage string // of the next gateway, HCL
+	names   string // of its site
+
 	site net.Listener // where the CA looks; its connections wait for answer
 }
 
@@ -107,7 +111,7 @@ func newFleet(t *testing.T) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{t: t, folder: folder, plain: map[string]string{}, secure: map[string]string{}}
+	f := &fleet{t: t, folder: folder, plain: map[string]string{}, secure: map[string]string{}, names: `"a.test"`}
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	if err := os.Chmod(folder, 0o755); err != nil {
 		t.Fatal(err)
@@ -119,19 +123,26 @@ func newFleet(t *testing.T) *fleet {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.site.Close() })
-	if f.server, err = gatewaytest.StartRedis(t.TempDir(), "--requirepass", "secret"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.server.Stop() })
 	if f.pebble, err = gatewaytest.StartPebble(folder, gatewaytest.PebbleSettings{HTTP: f.site.Addr().String()}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.pebble.Stop() })
-	// Only root may read the password: the front gets it from the supervisor.
-	if err := errors.Join(os.WriteFile(f.path("password"), []byte("secret\n"), 0o600), os.Chmod(f.pebble.Roots, 0o644)); err != nil {
-		t.Fatal(err)
-	}
 	return f
+}
+
+// startRedis starts the server that is the storage of all gateways.
+func (f *fleet) startRedis() {
+	f.t.Helper()
+	var err error
+	if f.server, err = gatewaytest.StartRedis(f.t.TempDir(), "--requirepass", "secret"); err != nil {
+		f.t.Fatal(err)
+	}
+	f.t.Cleanup(func() { f.server.Stop() })
+	// Only root may read the password: the front gets it from the supervisor.
+	if err := os.WriteFile(f.path("password"), []byte("secret\n"), 0o600); err != nil {
+		f.t.Fatal(err)
+	}
+	f.storage = fmt.Sprintf("storage \"redis\" {\n address = %q\n password_file = %q\n prefix = \"fleet\"\n}\n", f.server.Address, f.path("password"))
 }
 
 func (f *fleet) path(name string) string { return filepath.Join(f.folder, name) }
@@ -170,16 +181,12 @@ gateway {
   log {
     level = "debug"
   }
-  storage "redis" {
-    address       = %q
-    password_file = %q
-    prefix        = "fleet"
-  }
+  %s
 }
 pool "edge" {
   mpm = "event"
 }
-site "a.test" {
+site %s {
   listen = [%q, "%s tls"]
   tls {
     mode       = "auto"
@@ -195,7 +202,7 @@ site "a.test" {
     }
   }
 }
-`, f.path(name+".run"), f.path(name+".state"), f.server.Address, f.path("password"), f.plain[name], f.secure[name], f.pebble.Directory, f.pebble.Roots)
+`, f.path(name+".run"), f.path(name+".state"), f.storage, f.names, f.plain[name], f.secure[name], f.pebble.Directory, f.pebble.Roots)
 	if err := os.WriteFile(f.path(name+".hcl"), []byte(config), 0o644); err != nil {
 		f.t.Fatal(err)
 	}
