@@ -1,9 +1,11 @@
 package routes
 
 import (
+	"maps"
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,7 +30,7 @@ func (r *reader) storage(s *section) Storage {
 	mine, known := storageEngines[engine.text]
 	if !known {
 		if len(s.labels) > 0 {
-			engines := []string{"file", "redis"}
+			engines := slices.Sorted(maps.Keys(storageEngines))
 			r.errorf(engine.at, "Unknown storage", "There is no storage %q: it can be %s.%s", engine.text, alternatives(engines), didYouMean(engine.text, engines))
 		}
 		return Storage{}

@@ -2,6 +2,7 @@ package routes
 
 import (
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 )
@@ -56,5 +57,24 @@ func TestStorageValues(t *testing.T) {
 				t.Errorf("got %s, want %s", asJSON(t, c.Gateway.Storage), asJSON(t, row.want))
 			}
 		})
+	}
+}
+
+// TestEveryStorageWordHasAnEngine holds the two lists of words together.
+func TestEveryStorageWordHasAnEngine(t *testing.T) {
+	var words, engines []string
+	for _, a := range storageSchema.attrs {
+		words = append(words, a.name)
+	}
+	for _, b := range storageSchema.blocks {
+		words = append(words, b.name)
+	}
+	for _, taken := range storageEngines {
+		engines = append(engines, taken...)
+	}
+	slices.Sort(words)
+	slices.Sort(engines)
+	if !slices.Equal(words, engines) {
+		t.Errorf("the schema has %q, the engines take %q", words, engines)
 	}
 }

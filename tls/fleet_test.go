@@ -162,12 +162,12 @@ func TestFleetRenews(t *testing.T) {
 // TestFleetServerFull has a server that takes nothing more.
 func TestFleetServerFull(t *testing.T) {
 	w, server := newFleet(t)
-	c := w.serve(w.site(nil, "a.example"))
+	w.serve(w.site(nil, "a.example"))
 	leaf := w.wait("a.example", whatever)
 	if _, err := server.Do("CONFIG", "SET", "maxmemory", "1"); err != nil {
 		t.Fatal(err)
 	}
-	c = w.begin(w.site(nil, "a.example"), w.site(nil, "b.example"))
+	c := w.begin(w.site(nil, "a.example"), w.site(nil, "b.example"))
 	w.waitLog("error: certificate could not be got: it is tried again name=b.example again_in=1m0s " +
 		"error=failed storage check: redis at " + server.Address + ": OOM command not allowed when used memory > 'maxmemory'. - storage is probably misconfigured")
 	if !leaf.Equal(w.leaf("a.example")) || w.leaf("b.example") != nil {

@@ -152,6 +152,9 @@ func (s *redisStorage) close() {
 // String names the storage in errors and logs.
 func (s *redisStorage) String() string { return "redis at " + s.address }
 
+// named tells which storage an error is of, and hides its kind: a socket that is missing is no file that is missing.
+func (s *redisStorage) named(err error) error { return errors.New(s.String() + ": " + err.Error()) }
+
 // do runs an operation, unless the server is known not to answer.
 func (s *redisStorage) do(ctx context.Context, operation func(command) error) error {
 	if _, err := s.trouble(); err != nil {
@@ -167,7 +170,7 @@ func (s *redisStorage) do(ctx context.Context, operation func(command) error) er
 	case unreachable(err):
 		return s.lost(err)
 	}
-	return fmt.Errorf("%v: %v", s, err)
+	return s.named(err)
 }
 
 func (s *redisStorage) run(ctx context.Context, operation func(command) error) error {
@@ -177,7 +180,7 @@ func (s *redisStorage) run(ctx context.Context, operation func(command) error) e
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // the operation has told what was wrong with it
 	return operation(func(name string, args ...any) (any, error) { return redis.DoContext(conn, ctx, name, args...) })
 }
 
@@ -200,7 +203,7 @@ func (s *redisStorage) trouble() (since time.Time, err error) {
 
 // lost has all operations fail until the server answers again.
 func (s *redisStorage) lost(err error) error {
-	err = fmt.Errorf("%v: %v", s, err)
+	err = s.named(err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.away == nil && s.ctx.Err() == nil {
@@ -233,7 +236,7 @@ func (s *redisStorage) probe() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil && unreachable(err) {
-		s.away = fmt.Errorf("%v: %v", s, err) // the newest reason helps most
+		s.away = s.named(err) // the newest reason helps most
 		return false
 	}
 	s.log("info", "shared storage answers again", "storage", s.String(), "away_for", time.Since(s.since).Round(time.Second))
