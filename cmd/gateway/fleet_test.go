@@ -107,7 +107,7 @@ type fleet struct {
 func newFleet(t *testing.T) *fleet {
 	t.Helper()
 	// Not t.TempDir: the gateway's user must be able to enter it, and socket paths must be short.
-	folder, err := os.MkdirTemp("", "gwf")
+	folder, err := os.MkdirTemp("", "fleet")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,17 +163,24 @@ func (f *fleet) wait(what string, holds func() bool) {
 	}
 }
 
-// start runs a gateway of the fleet, which has the addresses and the state that it had before under this name.
-func (f *fleet) start(name string) *gatewaytest.Gateway {
+// address chooses the addresses of a gateway that has none yet, and returns the one without TLS.
+func (f *fleet) address(name string) string {
 	f.t.Helper()
-	if f.plain[name] == "" {
-		for _, addresses := range []map[string]string{f.plain, f.secure} {
+	for _, addresses := range []map[string]string{f.plain, f.secure} {
+		if addresses[name] == "" {
 			var err error
 			if addresses[name], err = gatewaytest.FreeAddress(); err != nil {
 				f.t.Fatal(err)
 			}
 		}
 	}
+	return f.plain[name]
+}
+
+// start runs a gateway of the fleet, which has the addresses and the state that it had before under this name.
+func (f *fleet) start(name string) *gatewaytest.Gateway {
+	f.t.Helper()
+	f.address(name)
 	config := fmt.Sprintf(`
 gateway {
   runtime_dir = %q
@@ -225,13 +232,14 @@ site %s {
 
 // answer passes what the CA sends to a gateway, also what it has sent before. It ends with the listener.
 func (f *fleet) answer(name string) {
+	address := f.address(name)
 	go func() { // ends with the listener
 		for {
 			from, err := f.site.Accept()
 			if err != nil {
 				return
 			}
-			go relay(from, f.plain[name]) // ends with the connections, which the CA ends
+			go relay(from, address) // ends with the connections, which the CA ends
 		}
 	}()
 }
