@@ -165,7 +165,7 @@ func (c *call) run() (next string) {
 	for try := 1; ; try++ {
 		slot, err := c.occupy()
 		if err != nil {
-			c.failAcquire(c.w, c.r, c.x, err)
+			c.failAcquire(c.w, c.r, c.x)
 			return ""
 		}
 		next, err = c.try(slot)

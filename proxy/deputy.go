@@ -132,7 +132,7 @@ func (d *deputy) excuse() bool {
 	}
 	d.x.pool = d.pool.config.Name
 	if errors.Is(d.err, errNoSlot) {
-		d.failAcquire(d.w, d.r, d.x, d.err)
+		d.failAcquire(d.w, d.r, d.x)
 	} else {
 		d.conclude(d.err)
 	}

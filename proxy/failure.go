@@ -50,7 +50,7 @@ func (a *applications) failBody(w http.ResponseWriter, x *exchange, err error) {
 }
 
 // failAcquire answers a request that got no slot. The pool has logged why, limited.
-func (s *Server) failAcquire(w http.ResponseWriter, r *http.Request, x *exchange, err error) {
+func (s *Server) failAcquire(w http.ResponseWriter, r *http.Request, x *exchange) {
 	if r.Context().Err() != nil {
 		w.WriteHeader(statusClientGone)
 		return

@@ -54,6 +54,7 @@ func locatePHP(x *exchange) (program, error) {
 	switch p := x.route.Pattern; p.Kind {
 	case routes.Suffix:
 		suffix = p.Text
+	case routes.Prefix:
 	case routes.Exact: // the route names the file
 		suffix = ""
 	}

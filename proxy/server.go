@@ -243,7 +243,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 	x.freeSlot() // the deputy's; it may be the pool's only one
 	slot, err := pool.Acquire(r.Context())
 	if err != nil {
-		s.failAcquire(w, r, x, err)
+		s.failAcquire(w, r, x)
 		return ""
 	}
 	x.slot, x.queueWait = slot, x.queueWait+slot.QueueWait

@@ -106,7 +106,7 @@ func (r *reader) eab(s *section, directories []string) EAB {
 func (r *reader) dns(s *section) *DNS {
 	d := &DNS{
 		Command:   get[[]string](s, "command", nil),
-		Env:       r.variables(s, "env", nil),
+		Env:       r.variables(s, nil),
 		Timeout:   get(s, "timeout", defaultDNSTimeout),
 		Delay:     get[time.Duration](s, "delay", 0),
 		Provider:  get(s, "provider", ""),

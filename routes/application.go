@@ -76,7 +76,7 @@ func (r *reader) php(s *section, pool string) *PHP {
 	php := &PHP{
 		Command: []string{"php-cgi"},
 		INI:     get[map[string]string](s, "ini", nil),
-		Env:     r.variables(s, "env", reservedEnv),
+		Env:     r.variables(s, reservedEnv),
 
 		ShareOPcache: get(s, "share_opcache", false),
 	}
@@ -159,7 +159,7 @@ func (r *reader) fastCGI(s *section, p *Pool) *FastCGI {
 	r.ranges[poolKey(p.Name, "command")] = s.at("command")
 	return &FastCGI{
 		Command:    r.command(s),
-		Env:        r.variables(s, "env", reservedEnv),
+		Env:        r.variables(s, reservedEnv),
 		Dir:        r.applicationDir(s, p),
 		ThreadSafe: get(s, "thread_safe", true),
 	}
@@ -169,7 +169,7 @@ func (r *reader) httpApp(s *section, p *Pool) *HTTPApp {
 	r.ranges[poolKey(p.Name, "command")] = s.at("command")
 	return &HTTPApp{
 		Command:    r.command(s),
-		Env:        r.variables(s, "env", reservedEnv),
+		Env:        r.variables(s, reservedEnv),
 		Dir:        r.applicationDir(s, p),
 		ThreadSafe: get(s, "thread_safe", true),
 	}
@@ -181,7 +181,7 @@ func (r *reader) wsgi(s *section, p *Pool) *WSGI {
 		Module:     get(s, "module", ""),
 		Dir:        r.applicationDir(s, p),
 		Python:     get(s, "python", "python3"),
-		Env:        r.variables(s, "env", reservedEnv),
+		Env:        r.variables(s, reservedEnv),
 		ThreadSafe: get(s, "thread_safe", true),
 	}
 	switch file, isFile := strings.CutSuffix(w.Module, ".py"); {

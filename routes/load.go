@@ -243,8 +243,9 @@ func (r *reader) pathOf(s *section, name, key string) string {
 	return r.path(value, s.at(name))
 }
 
-// variables returns a map of environment variables.
-func (r *reader) variables(s *section, name string, reserved map[string]string) map[string]string {
+// variables returns a map of environment variables, the attribute env.
+func (r *reader) variables(s *section, reserved map[string]string) map[string]string {
+	const name = "env"
 	env := get[map[string]string](s, name, nil)
 	for _, variable := range slices.Sorted(maps.Keys(env)) {
 		switch why := reserved[variable]; {

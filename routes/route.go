@@ -198,7 +198,7 @@ func (r *siteReader) cgi(s *section, key string) *CGI {
 	cgi := &CGI{
 		Root:   r.pathOf(s, "root", key+"cgi.root"),
 		Script: r.pathOf(s, "script", key+"cgi.script"),
-		Env:    r.variables(s, "env", nil),
+		Env:    r.variables(s, nil),
 	}
 	switch root, script := s.mentions("root"), s.mentions("script"); {
 	case root && script:

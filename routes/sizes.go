@@ -150,6 +150,7 @@ func (r *reader) spawn(s *section, p *Pool, children int) {
 	case SpawnStatic:
 		p.StartServers = children
 		r.without(s, "start_servers", "spawn = \"static\" starts all children at first")
+	case SpawnDemand, SpawnApache:
 	}
 }
 

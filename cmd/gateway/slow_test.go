@@ -55,7 +55,7 @@ func TestSlowClients(t *testing.T) {
 	}
 }
 
-func (g *large) url(path string) string { return "http://" + g.address + path }
+func (l *large) url(path string) string { return "http://" + l.address + path }
 
 // besiege runs slowhttptest and looks at what its own probe saw.
 func besiege(ctx context.Context, t *testing.T, name, url string, flags []string) {

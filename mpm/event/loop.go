@@ -370,6 +370,7 @@ func (l *loop) readable(index uint32, en *entry, flags uint32) {
 			}
 			l.linger(index, en)
 			return
+		case Wait:
 		}
 		if len(rest) > partialSize {
 			l.release(index, en)
@@ -512,7 +513,7 @@ func (l *loop) closeListeners() {
 			l.unlisten(p) // the supervisor has the same socket: closing ours would leave it in epoll
 			for l.accept(p) {
 			}
-			p.close()
+			p.close() //nolint:errcheck // a listener has nothing to say
 		}
 	}
 	l.paused = nil
