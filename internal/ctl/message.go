@@ -17,7 +17,8 @@ import (
 // Kind is what a message says.
 type Kind string
 
-// From the supervisor to the front. At start: one Listener each, one Parent and one Child for each that lives, then Setup.
+// From the supervisor to the front. At start: one Listener each, one Parent and one Child for each that lives, Files if some have
+// changed, then Setup.
 const (
 	Listener Kind = "listener" // Address; file: the listening socket
 	Setup    Kind = "setup"    // file: the setup as a blob (see [NewBlob]); Generation
@@ -25,6 +26,7 @@ const (
 	Parent   Kind = "parent"   // Pool, PID: what forks the children of a pool; file: the read end of its and their output
 	Failed   Kind = "failed"   // Pool, Slot, Generation, Text: a child could not be started
 	Exited   Kind = "exited"   // Pool, Slot, PID, Generation, Status (a wait status), OOM
+	Files    Kind = "files"    // file: a blob of what has changed of the files whose bytes are in the setup
 	Status   Kind = "status"   // file: an admin connection that waits for the status as JSON
 	Drain    Kind = "drain"    // stop accepting, finish what runs, then exit with 0
 	Reopen   Kind = "reopen"   // reopen the log files
@@ -122,6 +124,7 @@ var rules = [...]rule{
 	{Parent, supervisor, pool | pid, 1},
 	{Failed, supervisor, place | text, 0},
 	{Exited, supervisor, process | status | oom, 0},
+	{Files, supervisor, 0, 1},
 	{Status, supervisor, 0, 1},
 	{Drain, supervisor, 0, 0},
 	{Reopen, supervisor, 0, 0},

@@ -102,6 +102,7 @@ func (s *supervisor) handOver(now time.Time) {
 	for _, c := range s.children {
 		s.announce(c, now)
 	}
+	s.passFiles()
 	s.send(ctl.Message{Kind: ctl.Setup, Generation: s.plan.Generation}, s.setup, nil)
 }
 

@@ -24,9 +24,9 @@ type Plan struct {
 	Generation int    // from 1
 
 	Front     Program
-	Launcher  []string // arguments that make [Self] call [Launch]: the program's name and its role
-	Warden    Program  // calls [Watch]; no arguments: there is none, and what children have started survives a killed supervisor
-	Setup     []byte   // what the front gets to know, as a blob: see [ctl.ReadBlob]
+	Launcher  []string      // arguments that make [Self] call [Launch]: the program's name and its role
+	Warden    Program       // calls [Watch]; no arguments: there is none, and what children have started survives a killed supervisor
+	Setup     []byte        // what the front gets to know, as a blob: see [ctl.ReadBlob]
 	Listeners []Listener
 	Pools     []Pool
 
@@ -36,6 +36,7 @@ type Plan struct {
 
 	GracePeriod time.Duration // how long a graceful stop waits for the front
 	Reopen      func() error  `json:"-"` // reopens the supervisor's own log files; nil: it has none
+	Changed     func() []byte `json:"-"` // called every few seconds: what the front is to know instead of a part of Setup; nil: as before. A nil func: it never changes
 	Ready       func()        `json:"-"` // called once, when the first front serves; nil: nobody wants to know
 }
 

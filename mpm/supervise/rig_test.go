@@ -79,6 +79,7 @@ type setting struct {
 	Heartbeat    time.Duration
 	FPMIdle      time.Duration
 	ForkTimeout  time.Duration
+	Changed      []string        // what looks at files find, one after the other
 	Ladder       []time.Duration // the TERMs, then the KILL; nil: as in production
 }
 
@@ -101,6 +102,17 @@ func supervisorRole() int {
 	}
 	if set.ForkTimeout > 0 {
 		s.forkTimeout = set.ForkTimeout
+	}
+	if set.Changed != nil {
+		s.filesPeriod = time.Millisecond
+		s.plan.Changed = func() []byte {
+			if len(set.Changed) == 0 {
+				return nil
+			}
+			next := set.Changed[0]
+			set.Changed = set.Changed[1:]
+			return []byte(next)
+		}
 	}
 	if set.Ladder != nil {
 		s.stopLadder = func() []rung { return shortLadder(set.Ladder) }
@@ -257,6 +269,9 @@ func (r *relay) listen() int {
 		case ctl.Status:
 			fmt.Fprintf(files[0], "{\"front_pid\":%d}\n", os.Getpid())
 			files[0].Close()
+		case ctl.Files:
+			b, err := ctl.ReadBlob(files[0], 1<<20)
+			r.say(said{Output: fmt.Sprintf("files %s %v", b, err)})
 		case ctl.Setup:
 			if r.mode != "never ready" {
 				r.conn.Send(ctl.Message{Kind: ctl.Ready})

@@ -33,6 +33,7 @@ type supervisor struct {
 	stopLadder   func() []rung
 	readyTimeout time.Duration
 	heartbeat    time.Duration
+	filesPeriod  time.Duration
 	fpmIdle      time.Duration
 	forkTimeout  time.Duration
 	clock        func() time.Time
@@ -52,6 +53,7 @@ type supervisor struct {
 	// The goroutines of the fronts.
 	readers sync.WaitGroup
 	events  chan event
+	files   chan []byte   // of watchFiles
 	done    chan struct{} // closed when nobody receives events any more
 
 	// Owned by the loop.
@@ -66,6 +68,7 @@ type supervisor struct {
 	warden      warden
 	ooms        oomWatch
 	refusal     quiet.Limiter // for pools that do not exist
+	newest      []byte        // of the files that have changed; nil: none has
 	stop        stop
 	stopWaiters []request
 	failure     error // why the start failed
@@ -88,12 +91,14 @@ func newSupervisor(p Plan, log Logger) *supervisor {
 		stopLadder:   stopLadder,
 		readyTimeout: readyTimeout,
 		heartbeat:    heartbeatPeriod,
+		filesPeriod:  filesPeriod,
 		fpmIdle:      fpmIdle,
 		forkTimeout:  forkTimeout,
 		clock:        time.Now,
 		signals:      make(chan os.Signal, 8),
 		deaths:       make(chan os.Signal, 1),
 		events:       make(chan event),
+		files:        make(chan []byte),
 		done:         make(chan struct{}),
 		ooms:         newOOMWatch(),
 		pools:        make(map[string]*pool, len(p.Pools)),
@@ -141,6 +146,7 @@ func (s *supervisor) prepare() error {
 		s.openGroups,
 		s.startForkers,
 		s.openWarden,
+		s.watchFiles, // the last one: only the loop ends it
 	} {
 		if err := step(); err != nil {
 			return err
@@ -317,6 +323,8 @@ func (s *supervisor) await(due <-chan time.Time) {
 		s.reap(s.clock())
 	case e := <-s.events:
 		s.frontEvent(e, s.clock())
+	case b := <-s.files:
+		s.filesChanged(b)
 	case r := <-s.admin.requests:
 		s.adminRequest(r, s.clock())
 	case <-due:
