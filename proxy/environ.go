@@ -90,6 +90,9 @@ func (e *environment) addConnection(r *http.Request, x *exchange) {
 		e.add("HTTPS", "on")
 		e.addNonempty("SSL_PROTOCOL", x.tls.protocol)
 		e.addNonempty("SSL_CIPHER", x.tls.cipher)
+		for name, value := range x.tls.client {
+			e.set(name, value) // a certificate has several lines
+		}
 	}
 	e.add("REQUEST_SCHEME", scheme)
 	if x.local.IsValid() {

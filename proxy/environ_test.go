@@ -55,8 +55,17 @@ func TestEnviron(t *testing.T) {
 			map[string]string{"PATH_INFO": "/i", "PATH_TRANSLATED": "/srv/www/i"}},
 		{"variables of the route win", func(*http.Request) {}, same, program{env: map[string]string{"SERVER_SOFTWARE": "x", "A": "b"}}, 0,
 			map[string]string{"SERVER_SOFTWARE": "x", "A": "b"}},
-		{"TLS", func(*http.Request) {}, func(x *exchange) { x.secure, x.tls = true, tlsFacts{"TLSv1.3", "TLS_AES_128_GCM_SHA256"} }, program{}, 0,
+		{"TLS", func(*http.Request) {}, func(x *exchange) {
+			x.secure, x.tls = true, tlsFacts{protocol: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256"}
+		}, program{}, 0,
 			map[string]string{"HTTPS": "on", "SSL_PROTOCOL": "TLSv1.3", "SSL_CIPHER": "TLS_AES_128_GCM_SHA256", "REQUEST_SCHEME": "https"}},
+		{"a client's certificate", func(r *http.Request) {
+			r.Header["Ssl-Client-Verify"], r.Header["SSL_CLIENT_VERIFY"] = []string{"SUCCESS"}, []string{"SUCCESS"}
+		}, func(x *exchange) {
+			x.secure, x.tls = true, tlsFacts{client: map[string]string{"SSL_CLIENT_VERIFY": "NONE", "SSL_CLIENT_CERT": "a\nb\n"}}
+		}, program{}, 0, map[string]string{"SSL_CLIENT_VERIFY": "NONE", "SSL_CLIENT_CERT": "a\nb\n", "HTTP_SSL_CLIENT_VERIFY": "SUCCESS"}},
+		{"a header cannot speak for a certificate", func(r *http.Request) { r.Header["Ssl-Client-Verify"] = []string{"SUCCESS"} }, same, program{}, 0,
+			map[string]string{"SSL_CLIENT_VERIFY": absent, "HTTP_SSL_CLIENT_VERIFY": "SUCCESS"}},
 		{"a unix socket", func(*http.Request) {}, func(x *exchange) { x.local, x.remote = netip.AddrPort{}, netip.AddrPort{} }, program{}, 0,
 			map[string]string{"SERVER_ADDR": absent, "REMOTE_ADDR": "unix:", "REMOTE_PORT": absent, "SERVER_PORT": "80"}},
 		{"a unix socket with TLS", func(*http.Request) {}, func(x *exchange) { x.secure, x.local = true, netip.AddrPort{} }, program{}, 0,

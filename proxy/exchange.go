@@ -54,7 +54,14 @@ type routeState struct {
 	scripts  opener // its folder of CGI scripts, likewise
 }
 
-// tlsFacts are what a program behind may want to know of the connection (mod_ssl's SSL_PROTOCOL and SSL_CIPHER).
+// tlsFacts are what a program behind may want to know of the connection (mod_ssl's SSL_PROTOCOL and SSL_CIPHER), and what decides
+// which sites it may ask.
 type tlsFacts struct {
 	protocol, cipher string
+	client           map[string]string // see [Secure.Client]
+	session          Secure
+}
+
+func factsOf(s Secure) tlsFacts {
+	return tlsFacts{protocol: s.Version(), cipher: s.Cipher(), client: s.Client(), session: s}
 }

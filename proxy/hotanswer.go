@@ -21,7 +21,8 @@ type hotAnswer struct {
 	start  int64  // of the file's bytes that are the body
 	length int64  // of them; 0 with a HEAD, a 304 or several parts
 	isHead bool
-	old    bool // HTTP/1.0
+	old    bool   // HTTP/1.0
+	hsts   string // the value of Strict-Transport-Security; empty: none
 }
 
 // answer says how a request is answered from f. Rare conditions, and ranges that call for an error, are left to the long way.
@@ -171,6 +172,9 @@ func (a *hotAnswer) append(b []byte, last bool, date *http1.DateCache, now time.
 		b = append(date.AppendField(append(b, hotPartial...), now), f.common...)
 	default:
 		b = append(date.AppendField(append(b, hotOK...), now), f.head...)
+	}
+	if a.hsts != "" {
+		b = http1.AppendField(b, hstsField, a.hsts)
 	}
 	switch {
 	case last:

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -47,6 +48,8 @@ type Secure interface {
 	Rest() // before it is parked: gives back the buffers
 	Version() string
 	Cipher() string
+	Client() map[string]string                      // what programs are told of the client's certificate, by variable; nil: nothing
+	Serves(site *routes.Site, hostname string) bool // whether requests for that host, which is the site's, may come this way
 }
 
 // HTTP speaks HTTP/1.1 on the connections of an engine: it implements [event.Protocol]. Its fields are set before it is used.
@@ -116,7 +119,7 @@ func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
 // answer answers the request whose head is in s, n bytes, if it is for a hot file.
 func (h *HTTP) answer(t *event.Turn, s *scratch, n int, now time.Time) event.Verdict {
 	head := &s.head
-	a, ok := h.hot(head, now)
+	a, ok := h.hot(head, nil, now)
 	if !ok || a.fromDisk() && (!a.onLoop(now) || !a.file.unchanged() || !a.file.hold()) {
 		return event.Detach
 	}
@@ -176,21 +179,26 @@ func (h *HTTP) sendRest(t *event.Turn, head *http1.Head, a hotAnswer, sent int64
 	})
 }
 
-// hot looks for a file that answers a request as it is.
-func (h *HTTP) hot(head *http1.Head, now time.Time) (a hotAnswer, ok bool) {
+// hot looks for a file that answers a request as it is. session is nil without TLS.
+func (h *HTTP) hot(head *http1.Head, session Secure, now time.Time) (a hotAnswer, ok bool) {
 	if h.Server == nil || len(head.Path) == 0 || !isHead(head) && string(head.Method) != http.MethodGet {
 		return a, false
 	}
 	// The strings alias the request: the table only compares them.
-	site := h.Server.table.Site(h.Address, hostname(alias(head.Host)))
-	if site == nil || h.Secure == nil && site.TLS.Mode != "off" && site.TLS.Redirect {
+	host := hostname(alias(head.Host))
+	site := h.Server.table.Site(h.Address, host)
+	if site == nil || session == nil && slices.Contains(site.TLS.Redirect, h.Address) || session != nil && !session.Serves(site, host) {
 		return a, false
 	}
 	file := h.Server.hot.find(site, head.Path, now)
 	if file == nil {
 		return a, false
 	}
-	return file.answer(head)
+	a, ok = file.answer(head)
+	if session != nil {
+		a.hsts = site.TLS.HSTS
+	}
+	return a, ok
 }
 
 func isHead(head *http1.Head) bool { return string(head.Method) == http.MethodHead }
@@ -300,9 +308,17 @@ func (h *HTTP) Serve(c *event.Conn) {
 	}
 }
 
+// session is the TLS session; nil: there is none.
+func (k *conn) session() Secure {
+	if k.secure == nil {
+		return nil
+	}
+	return k.secure.Secure
+}
+
 // serveHot answers a request for a hot file, if it is one. more says that another may follow.
 func (k *conn) serveHot(now time.Time) (served, more bool) {
-	a, ok := k.http.hot(&k.head, now)
+	a, ok := k.http.hot(&k.head, k.session(), now)
 	if !ok || a.fromDisk() && (k.secure != nil || !a.file.unchanged() || !a.file.hold()) {
 		if k.secure != nil {
 			k.secure.release()

@@ -156,7 +156,7 @@ func (k *conn) newRequest(o *round) *http.Request {
 	}
 	if k.secure != nil {
 		k.secure.Describe(r)
-		o.exchange.tls = tlsFacts{protocol: k.secure.Version(), cipher: k.secure.Cipher()}
+		o.exchange.tls = factsOf(k.secure.Secure)
 	}
 	return r
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,9 @@ import (
 
 // maxRedirects bounds how often a request starts over inside the server: try_files, index files, local redirects of scripts.
 const maxRedirects = 10
+
+// hstsField tells browsers to come with TLS only; never on a connection without (RFC 6797 §7.2).
+const hstsField = "Strict-Transport-Security"
 
 // hotBytes bounds what is kept of small files in memory.
 const hotBytes = 64 << 20
@@ -98,6 +102,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, x, http.StatusNotFound, fmt.Errorf("no site listens on %q", x.listener))
 		return
 	}
+	if x.secure && !x.tls.session.Serves(x.site, hostname(r.Host)) {
+		s.fail(w, x, http.StatusMisdirectedRequest, nil)
+		return
+	}
+	if x.secure && x.site.TLS.HSTS != "" {
+		w.Header().Set(hstsField, x.site.TLS.HSTS)
+	}
 	if r.URL.Path == "*" {
 		w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 		w.WriteHeader(http.StatusNoContent)
@@ -108,7 +119,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.failPath(w, x, err)
 		return
 	}
-	if !x.secure && x.site.TLS.Mode != "off" && x.site.TLS.Redirect {
+	if !x.secure && slices.Contains(x.site.TLS.Redirect, x.listener) {
 		status := http.StatusPermanentRedirect
 		if x.site.TLS.Mode == "internal" {
 			status = http.StatusTemporaryRedirect // browsers remember the other one, for the whole of localhost

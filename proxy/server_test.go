@@ -56,11 +56,16 @@ func visit(s *Server, listener, method, target, host, body string) *http.Respons
 	r := httptest.NewRequest(method, "/", strings.NewReader(body))
 	path, query, _ := strings.Cut(target, "?")
 	r.URL.Path, r.URL.RawQuery, r.RequestURI, r.Host = path, query, target, host
-	x := &exchange{listener: listener, secure: strings.HasSuffix(listener, "443")}
+	x := &exchange{listener: listener, secure: strings.HasSuffix(listener, "443"), tls: tlsFacts{session: sessionFor{}}}
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r.WithContext(context.WithValue(context.Background(), exchangeKey{}, x)))
 	return w.Result()
 }
+
+// sessionFor is a TLS session for all hosts but one.
+type sessionFor struct{ Secure }
+
+func (sessionFor) Serves(_ *routes.Site, host string) bool { return host != "elsewhere.example" }
 
 func TestRouting(t *testing.T) {
 	s := routed(t, `
@@ -123,9 +128,12 @@ site "post.example" {
   }
 }
 site "secure.example" {
-  listen = [":80", ":443"]
+  listen = [":80", ":443", "127.0.0.1:81"]
   root   = "{root}"
-  tls { mode = "internal" }
+  tls {
+    mode = "internal"
+    hsts {}
+  }
   route "/*" {
     pool = "edge"
     static {}
@@ -166,6 +174,8 @@ site "secure.example" {
 		{"a plain listener of a site with TLS redirects", "GET", "/a?b=c", "secure.example", ":80", 307, "", "https://secure.example/a?b=c"},
 		{"the redirect names no foreign host", "GET", "//evil.example/..", "secure.example", ":80", 307, "", "https://secure.example//evil.example/.."},
 		{"its TLS listener serves", "GET", "/", "secure.example", ":443", 200, "home", ""},
+		{"an address that only this machine reaches serves without TLS", "GET", "/", "secure.example", "127.0.0.1:81", 200, "home", ""},
+		{"a host that the session is not for is 421", "GET", "/", "elsewhere.example", ":443", 421, "", ""},
 		{"OPTIONS * says what is allowed", "OPTIONS", "*", "one.example", ":80", 204, "", ""},
 	}
 	for _, tt := range tests {
@@ -182,6 +192,9 @@ site "secure.example" {
 			}
 			if strings.Contains(got.String(), "secret") {
 				t.Errorf("%s shows what it must not: %s", tt.target, got.String())
+			}
+			if hsts := resp.Header.Get(hstsField); (hsts == "max-age=31536000") != (tt.listen == ":443" && tt.status == 200) {
+				t.Errorf("%s of %s: %s = %q", tt.target, tt.listen, hstsField, hsts)
 			}
 			if tt.status == 405 && resp.Header.Get("Allow") != "POST" {
 				t.Errorf("405 allows %q, want POST", resp.Header.Get("Allow"))

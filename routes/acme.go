@@ -24,11 +24,15 @@ const (
 
 // tlsDefaults reads the top-level tls block; s may be nil.
 func (r *reader) tlsDefaults(s *section) TLSDefaults {
-	d := TLSDefaults{ACME: ACME{CA: []string{letsEncrypt}, KeyType: "p256", Challenges: []string{HTTP01, TLSALPN01}}}
+	d := TLSDefaults{MinVersion: "1.2", ACME: ACME{CA: []string{letsEncrypt}, KeyType: "p256", Challenges: []string{HTTP01, TLSALPN01}}}
 	if s == nil {
 		return d
 	}
 	d.Mode = get(s, "mode", "")
+	d.MinVersion = get(s, "min_version", d.MinVersion)
+	if hsts := s.one("hsts"); hsts != nil {
+		d.HSTS = r.hsts(hsts)
+	}
 	d.ACME = r.acme(s, d.ACME)
 	return d
 }

@@ -59,8 +59,10 @@ type ClientTLS struct {
 
 // TLSDefaults holds what every site with TLS takes unless it says otherwise.
 type TLSDefaults struct {
-	Mode string // "auto", "internal" or "off"; empty: chosen per site
-	ACME ACME
+	Mode       string // "auto", "internal" or "off"; empty: chosen per site
+	MinVersion string // as in [TLS]
+	HSTS       string // as in [TLS]
+	ACME       ACME
 }
 
 // ACME says how certificates are got from certificate authorities (RFC 8555).
@@ -266,14 +268,35 @@ type Listen struct {
 // Key names the address among all networks: "tcp :80", "unix /run/x.sock". [Table.Site] takes it.
 func (l Listen) Key() string { return l.Network + " " + l.Address }
 
-// TLS says where a site's certificate comes from.
+// TLS says where a site's certificate comes from, and what connections with it must meet. All but the mode is empty when that is off.
 type TLS struct {
-	Mode        string // "off", "auto", "internal" or "manual"
-	Certificate string // path, for manual
-	Key         string // path, for manual
-	Redirect    bool   // plain listeners redirect to https
-	ACME        *ACME  // for auto
+	Mode         string             // "off", "auto", "internal" or "manual"
+	Certificates []CertificateFiles // for manual: a client gets the first that it can use
+	ACME         *ACME              // for auto
+	MinVersion   string             // "1.2" or "1.3"
+	ClientAuth   *ClientAuth        // nil: clients are not asked for certificates
+	Redirect     []string           // the Keys of the listeners without TLS that send clients to one with it
+	HSTS         string             // the value of Strict-Transport-Security (RFC 6797); empty: it is not sent
 }
+
+// CertificateFiles are the paths of a certificate and its key.
+type CertificateFiles struct {
+	Certificate, Key string
+}
+
+// ClientAuth asks clients for certificates.
+type ClientAuth struct {
+	Mode   string // ClientRequire, ClientVerifyIfGiven or ClientRequest
+	CA     string // path of the PEM certificates of those who issue them
+	Export bool   // applications get the certificate itself
+}
+
+// The values of [ClientAuth.Mode].
+const (
+	ClientRequire       = "require"         // without one that verifies there is no connection
+	ClientVerifyIfGiven = "verify_if_given" // one that does not verify ends the connection, none does not
+	ClientRequest       = "request"         // applications are told whether it verifies
+)
 
 // Route maps requests to a handler and a pool. Exactly one of the handlers is set, or none when the pool has an application.
 type Route struct {

@@ -111,6 +111,12 @@ func overlap(a, b Listen) bool {
 	return portA == portB && (holds(hostA, hostB) || holds(hostB, hostA))
 }
 
+// isLocal reports whether only processes of this machine reach the address.
+func (l Listen) isLocal() bool {
+	a, err := netip.ParseAddrPort(l.Address)
+	return l.Network == "unix" || err == nil && a.Addr().IsLoopback()
+}
+
 // splitAddress splits what tcpAddress made.
 func splitAddress(address string) (host, port string) {
 	i := strings.LastIndexByte(address, ':')

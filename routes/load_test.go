@@ -52,7 +52,7 @@ func fullConfig(folder string) *Config {
 			Log:         Log{Level: "info", Format: "console"},
 			AccessLog:   &AccessLog{Path: "/var/log/gateway/access.log", Format: "combined"},
 		},
-		TLS: TLSDefaults{ACME: ACME{Email: "ops@example.com", CA: []string{letsEncrypt}, KeyType: "p256", Challenges: []string{HTTP01, TLSALPN01}}},
+		TLS: TLSDefaults{MinVersion: "1.2", ACME: ACME{Email: "ops@example.com", CA: []string{letsEncrypt}, KeyType: "p256", Challenges: []string{HTTP01, TLSALPN01}}},
 		Pools: []Pool{
 			{Name: "edge", MPM: Event, MaxRequestWorkers: 400, RequestTimeout: time.Minute, Queue: queue},
 			{
@@ -78,8 +78,8 @@ func fullConfig(folder string) *Config {
 			Listen: []Listen{{Network: "tcp", Address: ":80"}, {Network: "tcp", Address: ":443", TLS: true}},
 			Root:   root, Index: []string{"index.html"}, KeepAliveTimeout: 5 * time.Second, MaxRequestBody: 1 << 30,
 			TLS: TLS{
-				Mode: "manual", Certificate: filepath.Join(folder, "example.com.pem"), Key: filepath.Join(folder, "example.com.key"),
-				Redirect: true,
+				Mode: "manual", Certificates: []CertificateFiles{{filepath.Join(folder, "example.com.pem"), filepath.Join(folder, "example.com.key")}},
+				MinVersion: "1.2", Redirect: []string{"tcp :80"},
 			},
 			Routes: []Route{
 				{
@@ -178,8 +178,8 @@ func TestSiteValues(t *testing.T) {
 		{"a list may be computed", siteWith(`"a"`, `[for port in [80, 81] : ":${port}"]`, "", staticRoute), func(s *Site) any { return len(s.Listen) }, 2},
 		{"addresses are canonical", siteWith(`"a"`, `["[0:0::1]:080", "unix:run/x.sock", "127.0.0.1:90 tls"]`, "tls {\nmode = \"internal\"\n}", staticRoute), func(s *Site) any { return s.Listen }, []Listen{{"tcp", "[::1]:80", false}, {"unix", "/etc/gateway/run/x.sock", false}, {"tcp", "127.0.0.1:90", true}}},
 		{"a plain site has no TLS", siteWith(`"a.example"`, `[":80"]`, "", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "off"}},
-		{"local names get the internal authority", siteWith(`"localhost" "a.localhost" "127.0.0.1" "::1"`, `[":80", ":443"]`, "", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "internal", Redirect: true}},
-		{"public names get certificates from a public authority", siteWith(`"a.example"`, `[":80", ":443"]`, "", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "auto", Redirect: true, ACME: &ACME{CA: []string{letsEncrypt}, KeyType: "p256", Challenges: []string{HTTP01, TLSALPN01}}}},
+		{"local names get the internal authority", siteWith(`"localhost" "a.localhost" "127.0.0.1" "::1"`, `[":80", ":443"]`, "", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "internal", MinVersion: "1.2", Redirect: []string{"tcp :80"}}},
+		{"public names get certificates from a public authority", siteWith(`"a.example"`, `[":80", ":443"]`, "", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "auto", MinVersion: "1.2", Redirect: []string{"tcp :80"}, ACME: &ACME{CA: []string{letsEncrypt}, KeyType: "p256", Challenges: []string{HTTP01, TLSALPN01}}}},
 		{"names that no public authority certifies get the internal one", siteWith(`"intranet" "a.test" "b.local" "c.internal" "d.home.arpa"`, `[":443"]`, "", staticRoute), func(s *Site) any { return s.TLS.Mode }, "internal"},
 		{"who has a CA of his own may say auto for every name", siteWith(`"intranet"`, `[":443"]`, "tls {\nmode = \"auto\"\nca = \"https://ca.internal/acme\"\n}", staticRoute), func(s *Site) any { return s.TLS.ACME.CA }, []string{"https://ca.internal/acme"}},
 		{"without a plain address there is no HTTP challenge", siteWith(`"a.example"`, `[":443"]`, "", staticRoute), func(s *Site) any { return s.TLS.ACME.Challenges }, []string{TLSALPN01}},
@@ -193,8 +193,16 @@ func TestSiteValues(t *testing.T) {
 			OnDemand{Ask: "http://127.0.0.1:9000/ok", Names: []string{"*.customers.example"}, Limit: 10, Interval: time.Minute}},
 		{"the top-level mode is the default", "tls {\nmode = \"internal\"\n}\n" + siteWith(`"a.example"`, `[":443"]`, "", staticRoute), func(s *Site) any { return s.TLS.Mode }, "internal"},
 		{"the top-level mode needs no TLS address", "tls {\nmode = \"internal\"\n}\n" + siteWith(`"a.example"`, `[":80"]`, "", staticRoute), func(s *Site) any { return s.TLS.Mode }, "off"},
-		{"a certificate wins over the top-level mode", "tls {\nmode = \"internal\"\n}\n" + siteWith(`"a"`, `[":443"]`, "tls {\ncertificate = \"c.pem\"\nkey = \"/k.pem\"\n}", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "manual", Certificate: "/etc/gateway/c.pem", Key: "/k.pem", Redirect: true}},
-		{"no redirect when asked", siteWith(`"localhost"`, `[":443"]`, "tls {\nredirect = false\n}", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "internal"}},
+		{"a certificate wins over the top-level mode", "tls {\nmode = \"internal\"\n}\n" + siteWith(`"a"`, `[":443"]`, "tls {\ncertificate = \"c.pem\"\nkey = \"/k.pem\"\n}", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "manual", MinVersion: "1.2", Certificates: []CertificateFiles{{"/etc/gateway/c.pem", "/k.pem"}}}},
+		{"several certificates, each with its key", siteWith(`"a"`, `[":443"]`, "tls {\ncertificate = [\"e.pem\", \"r.pem\"]\nkey = [\"e.key\", \"/r.key\"]\n}", staticRoute), func(s *Site) any { return s.TLS.Certificates }, []CertificateFiles{{"/etc/gateway/e.pem", "/etc/gateway/e.key"}, {"/etc/gateway/r.pem", "/r.key"}}},
+		{"a local listener beside a public one with TLS is left alone", siteWith(`"a.example"`, `[":80", ":443", "127.0.0.1:81", "unix:/x.sock"]`, "", staticRoute), func(s *Site) any { return s.TLS.Redirect }, []string{"tcp :80"}},
+		{"a local listener beside a local one with TLS redirects", siteWith(`"a.example"`, `["[::1]:80", "127.0.0.1:443"]`, "", staticRoute), func(s *Site) any { return s.TLS.Redirect }, []string{"tcp [::1]:80"}},
+		{"redirect = true holds for local listeners, too", siteWith(`"a.example"`, `[":443", "127.0.0.1:81", "unix:/x.sock"]`, "tls {\nredirect = true\n}", staticRoute), func(s *Site) any { return s.TLS.Redirect }, []string{"tcp 127.0.0.1:81", "unix /x.sock"}},
+		{"redirect = false holds for all", siteWith(`"a.example"`, `[":80", ":443"]`, "tls {\nredirect = false\n}", staticRoute), func(s *Site) any { return s.TLS.Redirect }, []string(nil)},
+		{"a site may ask for less than the top level", "tls {\nmin_version = \"1.3\"\n}\n" + siteWith(`"a.example"`, `[":443"]`, "tls {\nmin_version = \"1.2\"\n}", staticRoute), func(s *Site) any { return s.TLS.MinVersion }, "1.2"},
+		{"what the top level says of versions and HSTS", "tls {\nmin_version = \"1.3\"\nhsts {}\n}\n" + siteWith(`"a.example"`, `[":443"]`, "", staticRoute), func(s *Site) any { return s.TLS.MinVersion + " " + s.TLS.HSTS }, "1.3 max-age=31536000"},
+		{"a site's own HSTS", siteWith(`"a.example"`, `[":443"]`, "tls {\nhsts {\nmax_age = \"17520h\"\ninclude_subdomains = true\npreload = true\n}\n}", staticRoute), func(s *Site) any { return s.TLS.HSTS }, "max-age=63072000; includeSubDomains; preload"},
+		{"client certificates are required unless it is said otherwise", siteWith(`"a.example"`, `[":443"]`, "tls {\nclient_auth {\nca = \"ca.pem\"\n}\n}", staticRoute), func(s *Site) any { return *s.TLS.ClientAuth }, ClientAuth{Mode: ClientRequire, CA: "/etc/gateway/ca.pem"}},
 		{"a redirect is 302", siteWith(`"a"`, `[":80"]`, "", "redirect {\nto = \"https://{host}{uri}\"\n}"), func(s *Site) any { return *s.Routes[0].Redirect }, Redirect{"https://{host}{uri}", 302}},
 		{"servers of a proxy", siteWith(`"a"`, `[":80"]`, "", `proxy {
 to = ["http://127.0.0.1:9000", "http://[::1]:9000/", "HTTP://App.internal/a%20b/", "unix:/run/app.sock"]

@@ -126,10 +126,34 @@ const maxLogsKept = 1000
 // tlsModes are the values of "mode".
 var tlsModes = []string{"auto", "internal", "off"}
 
+// tlsVersions are the values of "min_version".
+var tlsVersions = []string{"1.2", "1.3"}
+
 var tlsSchema = &block{
-	name:   "tls",
-	attrs:  append([]attr{{name: "mode", kind: text, values: tlsModes}}, acmeAttrs...),
-	blocks: []*block{eabSchema, dnsSchema},
+	name: "tls",
+	attrs: append([]attr{
+		{name: "mode", kind: text, values: tlsModes},
+		{name: "min_version", kind: text, values: tlsVersions},
+	}, acmeAttrs...),
+	blocks: []*block{hstsSchema, eabSchema, dnsSchema},
+}
+
+var hstsSchema = &block{
+	name: "hsts",
+	attrs: []attr{
+		{name: "max_age", kind: duration},
+		{name: "include_subdomains", kind: boolean},
+		{name: "preload", kind: boolean},
+	},
+}
+
+var clientAuthSchema = &block{
+	name: "client_auth",
+	attrs: []attr{
+		{name: "mode", kind: text, values: []string{ClientRequire, ClientVerifyIfGiven, ClientRequest}},
+		{name: "ca", kind: text, required: true},
+		{name: "export_certificate", kind: boolean},
+	},
 }
 
 // acmeAttrs stand in both tls blocks.
@@ -271,11 +295,12 @@ var siteSchema = &block{
 			name: "tls",
 			attrs: append([]attr{
 				{name: "mode", kind: text, values: tlsModes},
-				{name: "certificate", kind: text},
-				{name: "key", kind: text},
+				{name: "certificate", kind: texts, single: true},
+				{name: "key", kind: texts, single: true},
+				{name: "min_version", kind: text, values: tlsVersions},
 				{name: "redirect", kind: boolean},
 			}, acmeAttrs...),
-			blocks: []*block{eabSchema, dnsSchema, onDemandSchema},
+			blocks: []*block{clientAuthSchema, hstsSchema, eabSchema, dnsSchema, onDemandSchema},
 		},
 		routeSchema,
 	},

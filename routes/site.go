@@ -14,6 +14,7 @@ import (
 const (
 	defaultKeepAliveTimeout = 5 * time.Second
 	defaultMaxRequestBody   = 1 << 30 // bytes; Apache's LimitRequestBody
+	hstsYear                = 365 * 24 * time.Hour
 )
 
 // siteReader reads the sites. It holds what they must agree on.
@@ -188,17 +189,12 @@ func (r *siteReader) siteTLS(s *section, site *Site, number int) TLS {
 	if block == nil {
 		block = &section{head: s.head}
 	}
-	tls := TLS{
-		Certificate: r.pathOf(block, "certificate", siteKey(number, "certificate")),
-		Key:         r.pathOf(block, "key", siteKey(number, "key")),
+	tls := TLS{Certificates: r.certificateFiles(block, number), Mode: r.tlsMode(s, block, site)}
+	if tls.Mode == "off" {
+		r.withoutTLS(block)
+	} else {
+		r.secure(&tls, block, site, number)
 	}
-	for pair := range strings.SplitSeq("certificate key,key certificate", ",") {
-		has, lacks, _ := strings.Cut(pair, " ")
-		if block.mentions(has) && !block.mentions(lacks) {
-			r.errorf(block.given[has], "Missing attribute", "A %s needs its %[2]s: set %[2]q too.", has, lacks)
-		}
-	}
-	tls.Mode = r.tlsMode(s, block, site)
 	switch {
 	case tls.Mode == "auto":
 		tls.ACME = r.siteACME(block, site)
@@ -207,8 +203,91 @@ func (r *siteReader) siteTLS(s *section, site *Site, number int) TLS {
 	case tls.Mode != "":
 		r.withoutEffect(block, tls.Mode)
 	}
-	tls.Redirect = tls.Mode != "off" && get(block, "redirect", true)
 	return tls
+}
+
+// certificateFiles pairs the certificates with their keys.
+func (r *siteReader) certificateFiles(block *section, number int) []CertificateFiles {
+	for pair := range strings.SplitSeq("certificate key,key certificate", ",") {
+		has, lacks, _ := strings.Cut(pair, " ")
+		if block.mentions(has) && !block.mentions(lacks) {
+			r.errorf(block.given[has], "Missing attribute", "A %s needs its %[2]s: set %[2]q too.", has, lacks)
+		}
+	}
+	certificates, keys := r.paths(block, "certificate", number), r.paths(block, "key", number)
+	if !block.has("certificate") || !block.has("key") {
+		return nil
+	}
+	if len(certificates) != len(keys) {
+		r.errorf(block.at("key"), "Certificates without keys", "There are %d certificates and %d keys: the first key belongs to the first certificate, and so on.", len(certificates), len(keys))
+		return nil
+	}
+	files := make([]CertificateFiles, len(keys))
+	for i := range keys {
+		files[i] = CertificateFiles{certificates[i], keys[i]}
+	}
+	return files
+}
+
+// paths is pathOf for a list.
+func (r *siteReader) paths(block *section, name string, number int) []string {
+	paths := slices.Clone(get[[]string](block, name, nil))
+	for i, p := range paths {
+		at := block.elementAt(name, i)
+		if p == "" {
+			r.errorf(at, "Wrong value", "%q is an empty path.", name)
+		}
+		paths[i] = r.path(p, at)
+		r.ranges[certificateKey(number, i, name)] = at
+	}
+	return paths
+}
+
+// secure reads what connections with TLS must meet, and who is sent to them.
+func (r *siteReader) secure(tls *TLS, block *section, site *Site, number int) {
+	tls.MinVersion = get(block, "min_version", r.tls.MinVersion)
+	tls.HSTS = r.tls.HSTS
+	if s := block.one("hsts"); s != nil {
+		tls.HSTS = r.hsts(s)
+	}
+	if s := block.one("client_auth"); s != nil {
+		tls.ClientAuth = &ClientAuth{
+			Mode:   get(s, "mode", ClientRequire),
+			CA:     r.pathOf(s, "ca", siteKey(number, "client_auth.ca")),
+			Export: get(s, "export_certificate", false),
+		}
+	}
+	reachable := slices.ContainsFunc(site.Listen, func(l Listen) bool { return l.TLS && !l.isLocal() })
+	for _, l := range site.Listen {
+		// What only this machine reaches is for its own proxies and probes, which TLS would not help.
+		if !l.TLS && get(block, "redirect", !reachable || !l.isLocal()) {
+			tls.Redirect = append(tls.Redirect, l.Key())
+		}
+	}
+}
+
+// hsts makes the value of Strict-Transport-Security (RFC 6797 §6.1).
+func (r *reader) hsts(s *section) string {
+	age := get(s, "max_age", hstsYear)
+	value := fmt.Sprintf("max-age=%d", int64(age/time.Second))
+	subdomains, preload := get(s, "include_subdomains", false), get(s, "preload", false)
+	if preload && (!subdomains || age < hstsYear) {
+		r.errorf(s.at("preload"), "Not fit for preloading", "The lists that browsers come with take a site only with include_subdomains = true and a max_age of a year (%q) at least.", "8760h")
+	}
+	if subdomains {
+		value += "; includeSubDomains"
+	}
+	if preload {
+		value += "; preload"
+	}
+	return value
+}
+
+// withoutTLS reports settings that mean nothing without TLS.
+func (r *siteReader) withoutTLS(block *section) {
+	for _, word := range block.mentioned([]string{"min_version", "hsts", "client_auth"}) {
+		r.errorf(block.given[word], "No effect", "%q is for connections with TLS, and this site has none. Remove it, or add \":443\" to \"listen\".", word)
+	}
 }
 
 // tlsMode decides where the certificate comes from, and that it is needed exactly when an address is TLS. It is "" after an error.

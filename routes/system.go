@@ -20,7 +20,10 @@ import (
 func gatewayKey(attribute string) string        { return "gateway." + attribute }
 func poolKey(pool, attribute string) string     { return "pool." + pool + "." + attribute }
 func siteKey(site int, attribute string) string { return fmt.Sprintf("site.%d.%s", site, attribute) }
-func routeKey(site, route int) string           { return fmt.Sprintf("site.%d.route.%d.", site, route) }
+func certificateKey(site, number int, attribute string) string {
+	return siteKey(site, fmt.Sprintf("%s.%d", attribute, number))
+}
+func routeKey(site, route int) string { return fmt.Sprintf("site.%d.route.%d.", site, route) }
 
 // inspector compares a configuration with the machine.
 type inspector struct {
@@ -96,8 +99,13 @@ func (p *Pool) program() (command []string, dir string) {
 
 func (i *inspector) site(n int, s *Site) {
 	i.folder(siteKey(n, "root"), s.Root)
-	i.readable(siteKey(n, "certificate"), s.TLS.Certificate)
-	i.readable(siteKey(n, "key"), s.TLS.Key)
+	for j, f := range s.TLS.Certificates {
+		i.readable(certificateKey(n, j, "certificate"), f.Certificate)
+		i.readable(certificateKey(n, j, "key"), f.Key)
+	}
+	if a := s.TLS.ClientAuth; a != nil {
+		i.readable(siteKey(n, "client_auth.ca"), a.CA)
+	}
 	if a := s.TLS.ACME; a != nil {
 		i.readable(siteKey(n, "ca_root"), a.CARoot)
 		if a.DNS != nil {

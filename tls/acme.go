@@ -292,7 +292,7 @@ func (a *automatic) damage(ca, name string) error {
 	if !json.Valid(files[2]) {
 		return errors.New("its description is not JSON")
 	}
-	return Check(files[0], files[1])
+	return Check(Pair{files[0], files[1]})
 }
 
 // check begins to get the certificates that are missing, and looks at those that are there. certmagic renews them.

@@ -423,7 +423,7 @@ func TestACMEFailures(t *testing.T) {
 			cert, key := validPair(t, "healthy.example")
 			site := w.site(nil, "a.example")
 			row.change(w, &site)
-			c := w.serve(Site{Names: []string{"healthy.example"}, Mode: Manual, Addresses: []string{w.address()}, CertificatePEM: cert, KeyPEM: key}, site)
+			c := w.serve(Site{Names: []string{"healthy.example"}, Mode: Manual, Addresses: []string{w.address()}, Pairs: []Pair{{cert, key}}}, site)
 			w.waitLog(row.want)
 			if w.leaf("healthy.example") == nil {
 				t.Errorf("the other site is not served")

@@ -23,7 +23,7 @@ import (
 const (
 	Auto     = "auto"     // got from CAs by ACME
 	Internal = "internal" // issued by the local CA of this package
-	Manual   = "manual"   // CertificatePEM and KeyPEM are given
+	Manual   = "manual"   // Pairs are given
 )
 
 // checkInterval is how often certificates are looked at. It bounds how late a renewal is after the machine slept.
@@ -31,13 +31,22 @@ const checkInterval = time.Minute
 
 // Site is what this package has to know of a site with TLS.
 type Site struct {
-	Names          []string     // host names, "*.example.com", or IP addresses; the first one names the site in messages
-	Mode           string       // Auto, Internal or Manual
-	Addresses      []string     // the TLS listeners it is on, as "network address": "tcp :443"
-	CertificatePEM []byte       // for Manual: the site's own certificate first, intermediates after it
-	KeyPEM         []byte       // for Manual
-	ACME           *routes.ACME // for Auto
-	CARootsPEM     []byte       // for Auto: the bytes of ACME.CARoot
+	Of          *routes.Site       // by which others know it
+	Names       []string           // host names, "*.example.com", or IP addresses; the first one names the site in messages
+	Mode        string             // Auto, Internal or Manual
+	Addresses   []string           // the TLS listeners it is on, as "network address": "tcp :443"
+	Pairs       []Pair             // for Manual: a client gets the first that it can use
+	ACME        *routes.ACME       // for Auto
+	CARootsPEM  []byte             // for Auto: the bytes of ACME.CARoot
+	MinVersion  string             // "1.3"; else 1.2
+	ClientAuth  *routes.ClientAuth // nil: clients need no certificate
+	ClientCAPEM []byte             // the bytes of ClientAuth.CA
+}
+
+// Pair is a certificate and its key, as the bytes of their files.
+type Pair struct {
+	CertificatePEM []byte // the site's own certificate first, intermediates after it
+	KeyPEM         []byte
 }
 
 func (s *Site) name() string {
@@ -55,8 +64,9 @@ type Certificates struct {
 	// Immutable after New.
 	listeners map[string]*listener // by "network address"
 	entries   []*entry             // every site once, in file order
-	authority *authority           // nil: no site is internal
-	automatic *automatic           // nil: no site has automatic certificates
+	terms     map[termsKey]*terms
+	authority *authority // nil: no site is internal
+	automatic *automatic // nil: no site has automatic certificates
 	log       Log
 	interval  time.Duration      // of maintain
 	cancel    context.CancelFunc // ends maintain
@@ -70,15 +80,23 @@ type Certificates struct {
 
 // entry is a site with its current certificate.
 type entry struct {
-	site        Site                               // immutable
-	policy      *policy                            // of an automatic site, whose certificates it has; immutable
-	certificate atomic.Pointer[stdtls.Certificate] // of every other site; Leaf is set
-	warned      time.Time                          // of its end; owned by maintain, and by New before that
+	site         Site                                  // immutable
+	terms        *terms                                // immutable
+	policy       *policy                               // of an automatic site, whose certificates it has; immutable
+	certificates atomic.Pointer[[]*stdtls.Certificate] // of every other site, at least one; Leaf is set
+
+	mu      sync.Mutex // guards what follows
+	warning string     // the last one of its end, and when that was
+	warned  time.Time
+	trouble string // why the files of a given certificate can't replace it; empty: they can
 }
 
 // listener chooses among the sites of one listening address. Immutable.
 type listener struct {
-	config    *stdtls.Config // one for all connections of the address, or session tickets could not be resumed
+	config    *stdtls.Config            // one for all connections of the address, or session tickets could not be resumed
+	configs   map[*terms]*stdtls.Config // for those on other terms
+	automatic *automatic                // nil: no site of any listener has automatic certificates
+	sites     map[*routes.Site]*entry
 	exact     map[string]*entry
 	wildcards map[string]*entry // key ".example.com" for "*.example.com"
 	addresses map[netip.Addr]*entry
@@ -99,6 +117,7 @@ func New(stateDir string, sites []Site, log Log, options ...Option) (*Certificat
 func newCertificates(stateDir string, sites []Site, log Log, interval time.Duration, options ...Option) (*Certificates, error) {
 	c := &Certificates{
 		listeners: make(map[string]*listener),
+		terms:     make(map[termsKey]*terms),
 		log:       log,
 		interval:  interval,
 		stopped:   make(chan struct{}),
@@ -118,10 +137,12 @@ func newCertificates(stateDir string, sites []Site, log Log, interval time.Durat
 			c.listen(address).add(e)
 		}
 	}
-	if c.automatic != nil {
-		for _, l := range c.listeners {
-			l.config.GetConfigForClient = c.automatic.answerTLS
+	for _, l := range c.listeners {
+		if l.automatic = c.automatic; l.automatic != nil || len(l.configs) > 0 {
+			l.config.GetConfigForClient = l.configFor
 		}
+	}
+	if c.automatic != nil {
 		c.automatic.check(now)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -132,15 +153,17 @@ func newCertificates(stateDir string, sites []Site, log Log, interval time.Durat
 
 func (c *Certificates) newEntry(stateDir string, site Site, now time.Time) (*entry, error) {
 	e := &entry{site: site}
+	var err error
+	if e.terms, err = c.termsOf(&site); err != nil {
+		return nil, err
+	}
 	switch site.Mode {
 	case Manual:
-		cert, err := parsePair(site.CertificatePEM, site.KeyPEM)
+		certs, err := parsePairs(site.Pairs)
 		if err != nil {
 			return nil, err
 		}
-		e.certificate.Store(cert)
-		c.warnNames(e)
-		c.warnValidity(e, now)
+		c.give(e, certs, now)
 	case Internal:
 		if err := c.openAuthority(stateDir, now); err != nil {
 			return nil, err
@@ -149,7 +172,7 @@ func (c *Certificates) newEntry(stateDir string, site Site, now time.Time) (*ent
 		if err != nil {
 			return nil, err
 		}
-		e.certificate.Store(cert)
+		e.certificates.Store(&[]*stdtls.Certificate{cert})
 	case Auto:
 		if err := c.openAutomatic(stateDir); err != nil {
 			return nil, err
@@ -203,12 +226,15 @@ func (c *Certificates) listen(address string) *listener {
 // newListener takes the ALPN protocols the server speaks, the preferred one first.
 func newListener(protocols ...string) *listener {
 	l := &listener{
+		configs:   make(map[*terms]*stdtls.Config),
+		sites:     make(map[*routes.Site]*entry),
 		exact:     make(map[string]*entry),
 		wildcards: make(map[string]*entry),
 		addresses: make(map[netip.Addr]*entry),
 	}
 	l.config = &stdtls.Config{
 		MinVersion:     stdtls.VersionTLS12,
+		CipherSuites:   suites(),
 		NextProtos:     protocols,
 		GetCertificate: l.certificate,
 		// Small first records cost four writes where one is enough (10 KB).
@@ -222,6 +248,8 @@ func (l *listener) add(e *entry) {
 	if l.first == nil {
 		l.first = e
 	}
+	l.sites[e.site.Of] = e
+	l.configOf(e.terms)
 	for _, name := range e.site.Names {
 		name = strings.ToLower(name)
 		if addr, ok := parseIP(name); ok {
@@ -240,28 +268,40 @@ func addOnce[K comparable](m map[K]*entry, key K, e *entry) {
 	}
 }
 
-// certificate is the listener's choice for a client: its server name exactly, then as a wildcard of one label, else the
-// first site. A client that connects to an IP address sends no name (RFC 6066 §3): then the address it reached decides.
+// certificate is the listener's choice for a client, of those that its site has.
 func (l *listener) certificate(hello *stdtls.ClientHelloInfo) (*stdtls.Certificate, error) {
 	if l.first == nil {
 		return nil, errors.New("no site with TLS is on this address")
 	}
-	e := l.choose(strings.ToLower(hello.ServerName), hello.Conn.LocalAddr())
+	e := l.siteOf(hello.ServerName, hello.Conn.LocalAddr())
 	if e.policy != nil {
 		return e.policy.certificate(hello, &e.site)
 	}
-	return e.certificate.Load(), nil
+	certs := *e.certificates.Load()
+	for _, cert := range certs[:len(certs)-1] {
+		if hello.SupportsCertificate(cert) == nil {
+			return cert, nil
+		}
+	}
+	return certs[len(certs)-1], nil
 }
 
-func (l *listener) choose(name string, local net.Addr) *entry {
+// siteOf is the site that a client asks for by its server name: exactly, then by the longest wildcard, else the first one, as
+// [routes.Table] has it for requests. A client that connects to an IP address sends no name (RFC 6066 §3): then the address it
+// reached decides.
+func (l *listener) siteOf(name string, local net.Addr) *entry {
 	if name == "" {
 		return l.byAddress(local)
 	}
+	name = strings.ToLower(name)
 	if e, ok := l.exact[name]; ok {
 		return e
 	}
-	if dot := strings.IndexByte(name, '.'); dot > 0 {
-		if e, ok := l.wildcards[name[dot:]]; ok {
+	for i := 1; i < len(name); i++ {
+		if name[i] != '.' {
+			continue
+		}
+		if e, ok := l.wildcards[name[i:]]; ok {
 			return e
 		}
 	}
@@ -301,7 +341,7 @@ func (c *Certificates) Server(address string, raw net.Conn) *Conn {
 	if !ok {
 		l = newListener()
 	}
-	return &Conn{Conn: stdtls.Server(raw, l.config), buffers: &c.buffers}
+	return &Conn{Conn: stdtls.Server(raw, l.config), listener: l, buffers: &c.buffers}
 }
 
 // RootPEM returns the certificate of the local CA's root, which clients must trust; nil when no site is internal.
@@ -345,7 +385,7 @@ func (c *Certificates) check(now time.Time) {
 		switch {
 		case e.site.Mode == Manual:
 			c.warnValidity(e, now)
-		case e.site.Mode == Internal && renewalDue(e.certificate.Load().Leaf, now):
+		case e.site.Mode == Internal && renewalDue((*e.certificates.Load())[0].Leaf, now):
 			c.renew(e, now)
 		}
 	}
@@ -361,6 +401,6 @@ func (c *Certificates) renew(e *entry, now time.Time) {
 		c.log("error", "internal certificate could not be renewed", "site", e.site.name(), "error", err)
 		return
 	}
-	e.certificate.Store(cert)
+	e.certificates.Store(&[]*stdtls.Certificate{cert})
 	c.log("info", "internal certificate renewed", "site", e.site.name(), "expires", cert.Leaf.NotAfter)
 }

@@ -169,7 +169,7 @@ func TestNewRefusesAPairThatCannotServe(t *testing.T) {
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			site := Site{Names: []string{"a.example"}, Mode: Manual, CertificatePEM: row.cert, KeyPEM: row.key}
+			site := Site{Names: []string{"a.example"}, Mode: Manual, Pairs: []Pair{{row.cert, row.key}}}
 			c, err := New(t.TempDir(), []Site{site}, (&logbook{}).log)
 			if err == nil {
 				c.Close()
@@ -219,7 +219,7 @@ func TestNewTakesEveryUsualKey(t *testing.T) {
 			cert := selfSigned(t, row.key, time.Now().Add(-time.Hour), time.Now().Add(90*24*time.Hour), "a.example")
 			both := slices.Concat(cert, row.pem) // one file for both, as some tools write it
 			log := &logbook{}
-			c := open(t, t.TempDir(), log, Site{Names: []string{"a.example"}, Mode: Manual, Addresses: []string{"tcp :443"}, CertificatePEM: both, KeyPEM: both})
+			c := open(t, t.TempDir(), log, Site{Names: []string{"a.example"}, Mode: Manual, Addresses: []string{"tcp :443"}, Pairs: []Pair{{both, both}}})
 			leafFor(t, c, "tcp :443", "a.example")
 			if len(log.all()) > 0 {
 				t.Errorf("New logged %q, want nothing", log.all())
@@ -242,7 +242,8 @@ func TestNewWarnsOfACertificateThatClientsWillRefuse(t *testing.T) {
 	}{
 		{"expired yesterday", now.Add(-9 * day), now.Add(-day), []string{"a.example"}, "warn: certificate has expired"},
 		{"valid from tomorrow", now.Add(day), now.Add(90 * day), []string{"a.example"}, "warn: certificate is not valid yet"},
-		{"three days left", now.Add(-9 * day), now.Add(3 * day), []string{"a.example"}, "warn: certificate expires soon"},
+		{"three days left", now.Add(-9 * day), now.Add(3 * day), []string{"a.example"}, "warn: certificate expires within a week"},
+		{"three weeks left", now.Add(-9 * day), now.Add(21 * day), []string{"a.example"}, "warn: certificate expires within a month"},
 		{"a name missing", now.Add(-day), now.Add(90 * day), []string{"a.example", "b.example"}, "name=b.example covered=a.example *.a.example"},
 		{"an address missing", now.Add(-day), now.Add(90 * day), []string{"a.example", "127.0.0.1"}, "name=127.0.0.1"},
 		{"a name below the wildcard", now.Add(-day), now.Add(90 * day), []string{"x.a.example"}, ""},
@@ -253,7 +254,7 @@ func TestNewWarnsOfACertificateThatClientsWillRefuse(t *testing.T) {
 			key := newKey(t)
 			log := &logbook{}
 			open(t, t.TempDir(), log, Site{Names: row.site, Mode: Manual,
-				CertificatePEM: selfSigned(t, key, row.from, row.to, "a.example", "*.a.example"), KeyPEM: encodeKey(t, key)})
+				Pairs: []Pair{{selfSigned(t, key, row.from, row.to, "a.example", "*.a.example"), encodeKey(t, key)}}})
 			switch {
 			case row.want == "" && len(log.all()) > 0:
 				t.Errorf("New(%q) logged %q, want nothing", row.site, log.all())
@@ -277,7 +278,7 @@ func TestTheServerNameChoosesTheSite(t *testing.T) {
 		{"an exact name of a later site before a wildcard", a, "www.shop.example", "www.shop.example"},
 		{"capitals", a, "SHOP.Example", "shop.example"},
 		{"one label for the wildcard", a, "x.shop.example", "shop.example"},
-		{"two labels are more than a wildcard", a, "y.x.shop.example", "first.example"},
+		{"two labels for the wildcard, as requests have it", a, "y.x.shop.example", "shop.example"},
 		{"an unknown name", a, "nobody.example", "first.example"},
 		{"no name", a, "", "first.example"},
 		{"the second name of a site whose first is taken", a, "late.example", "shop.example late.example"},
@@ -485,7 +486,7 @@ func TestInternalCertificatesAreRenewedInTime(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		current := func() *x509.Certificate { return c.entries[0].certificate.Load().Leaf }
+		current := func() *x509.Certificate { return (*c.entries[0].certificates.Load())[0].Leaf }
 		first := current()
 		time.Sleep(leafLife / 2)
 		synctest.Wait()
@@ -525,8 +526,8 @@ func TestALeafNeverOutlivesItsRoot(t *testing.T) {
 func TestAGivenCertificateIsWarnedOfOnceADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := newKey(t)
-		site := Site{Names: []string{"a.example"}, Mode: Manual, KeyPEM: encodeKey(t, key),
-			CertificatePEM: selfSigned(t, key, time.Now(), time.Now().Add(15*24*time.Hour), "a.example")}
+		site := Site{Names: []string{"a.example"}, Mode: Manual,
+			Pairs: []Pair{{selfSigned(t, key, time.Now(), time.Now().Add(31*24*time.Hour), "a.example"), encodeKey(t, key)}}}
 		log := &logbook{}
 		c, err := New(t.TempDir(), []Site{site}, log.log)
 		if err != nil {
@@ -534,14 +535,19 @@ func TestAGivenCertificateIsWarnedOfOnceADay(t *testing.T) {
 		}
 		defer c.Close()
 		if len(log.all()) > 0 {
-			t.Fatalf("logged %q with 15 days left, want nothing", log.all())
+			t.Fatalf("logged %q with 31 days left, want nothing", log.all())
 		}
 		time.Sleep(73 * time.Hour)
 		synctest.Wait()
-		if n := log.count("warn: certificate expires soon"); n != 3 || len(log.all()) != 3 {
+		if n := log.count("warn: certificate expires within a month"); n != 3 || len(log.all()) != 3 {
 			t.Errorf("logged %q in 3 days, want 3 warnings", log.all())
 		}
-		time.Sleep(13 * 24 * time.Hour)
+		time.Sleep(22 * 24 * time.Hour)
+		synctest.Wait()
+		if n := log.count("warn: certificate expires within a week"); n == 0 {
+			t.Errorf("logged %q, want a warning that it has a week left", log.all())
+		}
+		time.Sleep(7 * 24 * time.Hour)
 		synctest.Wait()
 		if n := log.count("warn: certificate has expired"); n == 0 {
 			t.Errorf("logged %q, want a warning that it has expired", log.all())

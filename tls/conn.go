@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/mholt/acmez/v3"
 )
@@ -18,8 +19,11 @@ import (
 // error of Write or Handshake, is final. Read may return bytes together with an error: use the bytes first.
 type Conn struct {
 	*stdtls.Conn
-	buffers *sync.Pool    // of *bytes.Buffer; shared by all connections
-	lent    *bytes.Buffer // one of them, whose bytes the Conn has; nil: none
+	listener *listener
+	site     *entry            // whom the client asked for; set by Handshake, as is the next
+	client   map[string]string // see Client
+	buffers  *sync.Pool        // of *bytes.Buffer; shared by all connections
+	lent     *bytes.Buffer     // one of them, whose bytes the Conn has; nil: none
 }
 
 // Read implements net.Conn.
@@ -42,10 +46,16 @@ func (c *Conn) Handshake(ctx context.Context) error {
 	if errors.As(err, &record) && record.Conn != nil && beginsRequest(record.RecordHeader[:]) {
 		return plainHTTPError{err}
 	}
-	if err == nil && c.ConnectionState().NegotiatedProtocol == acmez.ACMETLS1Protocol {
+	if err != nil {
+		return err
+	}
+	state := c.ConnectionState()
+	if state.NegotiatedProtocol == acmez.ACMETLS1Protocol {
 		return errChallengeAnswered
 	}
-	return err
+	c.site = c.listener.siteOf(state.ServerName, c.LocalAddr())
+	c.client = clientVariables(c.site.terms, &state, time.Now())
+	return nil
 }
 
 // plainHTTPError is the failure of a handshake with a client that does not know of TLS.
@@ -92,7 +102,7 @@ func (c *Conn) Cipher() string {
 	return opensslName(state.CipherSuite)
 }
 
-// opensslName knows the TLS 1.2 suites of Go's default list. In TLS 1.3 OpenSSL uses the names of the RFC, as Go does.
+// opensslName knows the TLS 1.2 suites that are spoken. In TLS 1.3 OpenSSL uses the names of the RFC, as Go does.
 func opensslName(suite uint16) string {
 	switch suite {
 	case stdtls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256:
@@ -101,20 +111,12 @@ func opensslName(suite uint16) string {
 		return "ECDHE-ECDSA-AES256-GCM-SHA384"
 	case stdtls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256:
 		return "ECDHE-ECDSA-CHACHA20-POLY1305"
-	case stdtls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA:
-		return "ECDHE-ECDSA-AES128-SHA"
-	case stdtls.TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA:
-		return "ECDHE-ECDSA-AES256-SHA"
 	case stdtls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256:
 		return "ECDHE-RSA-AES128-GCM-SHA256"
 	case stdtls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384:
 		return "ECDHE-RSA-AES256-GCM-SHA384"
 	case stdtls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256:
 		return "ECDHE-RSA-CHACHA20-POLY1305"
-	case stdtls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA:
-		return "ECDHE-RSA-AES128-SHA"
-	case stdtls.TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA:
-		return "ECDHE-RSA-AES256-SHA"
 	}
 	return stdtls.CipherSuiteName(suite)
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -305,11 +306,11 @@ func TestBeforeTheHandshakeNothingIsKnown(t *testing.T) {
 	}
 }
 
-func TestEveryDefaultCipherHasItsOpenSSLName(t *testing.T) {
+func TestEveryCipherHasItsOpenSSLName(t *testing.T) {
 	for _, suite := range stdtls.CipherSuites() {
 		got := opensslName(suite.ID)
 		tls13 := suite.SupportedVersions[0] == stdtls.VersionTLS13
-		if strings.HasPrefix(suite.Name, "TLS_ECDHE") && strings.HasPrefix(got, "TLS_") || tls13 && got != suite.Name {
+		if slices.Contains(suites(), suite.ID) && strings.HasPrefix(got, "TLS_") || tls13 && got != suite.Name {
 			t.Errorf("opensslName(%s) = %q", suite.Name, got)
 		}
 	}

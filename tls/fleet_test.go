@@ -130,7 +130,7 @@ func TestFleetWithoutServer(t *testing.T) {
 	}
 	cert, key := validPair(t, "healthy.example")
 	w.elsewhere()
-	w.begin(w.site(nil, "a.example"), Site{Names: []string{"healthy.example"}, Mode: Manual, Addresses: []string{w.address()}, CertificatePEM: cert, KeyPEM: key})
+	w.begin(w.site(nil, "a.example"), Site{Names: []string{"healthy.example"}, Mode: Manual, Addresses: []string{w.address()}, Pairs: []Pair{{cert, key}}})
 	if w.leaf("a.example") != nil || w.leaf("healthy.example") == nil {
 		t.Errorf("without the server and a copy of its certificate the site is served, or another site is not")
 	}

@@ -1,6 +1,7 @@
 package tls
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -10,18 +11,24 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"gateway/routes"
 )
 
 const (
-	expiryNotice  = 14 * 24 * time.Hour // a given certificate is warned of when less is left
+	// A given certificate is warned of when less is left.
+	firstNotice = 30 * 24 * time.Hour
+	lastNotice  = 7 * 24 * time.Hour
+
 	warnAgainTime = 24 * time.Hour
 )
 
-// Check reports why a certificate and its key can't be used; both as the bytes of their files.
-func Check(certPEM, keyPEM []byte) error {
-	_, err := parsePair(certPEM, keyPEM)
+// Check reports why a certificate and its key can't be used.
+func Check(p Pair) error {
+	_, err := parsePair(p.CertificatePEM, p.KeyPEM)
 	return err
 }
 
@@ -29,6 +36,20 @@ func Check(certPEM, keyPEM []byte) error {
 func HasCertificates(data []byte) bool {
 	_, err := parseChain(data)
 	return err == nil
+}
+
+func parsePairs(pairs []Pair) ([]*stdtls.Certificate, error) {
+	if len(pairs) == 0 {
+		return nil, errors.New("no certificate")
+	}
+	certs := make([]*stdtls.Certificate, len(pairs))
+	for i, p := range pairs {
+		var err error
+		if certs[i], err = parsePair(p.CertificatePEM, p.KeyPEM); err != nil {
+			return nil, err
+		}
+	}
+	return certs, nil
 }
 
 // parsePair checks a given certificate and key so that a mistake is named here, not met in the first handshake.
@@ -128,15 +149,78 @@ func parseKeyDER(der []byte) (crypto.Signer, error) {
 	return nil, fmt.Errorf("a %T can't be used for TLS: make an ECDSA P-256 or RSA key", key)
 }
 
-// warnNames warns of the site's names that the certificate does not cover.
-func (c *Certificates) warnNames(e *entry) {
-	leaf := e.certificate.Load().Leaf
-	for _, name := range e.site.Names {
-		if err := leaf.VerifyHostname(name); err != nil {
-			c.log("warn", "certificate does not cover a name of its site: browsers will refuse it; get one with this name in it",
-				"site", e.site.name(), "name", name, "covered", strings.Join(coveredNames(leaf), " "))
+// give has a site serve certificates of its own, and says what clients will complain of.
+func (c *Certificates) give(e *entry, certs []*stdtls.Certificate, now time.Time) {
+	e.certificates.Store(&certs)
+	for _, cert := range certs {
+		for _, d := range append(e.site.uncovered(cert.Leaf), incomplete(cert)...) {
+			c.log("warn", d.Text, append([]any{"site", e.site.name()}, d.Facts...)...)
 		}
 	}
+	c.warnValidity(e, now)
+}
+
+// Replace gives a site whose certificates are given other ones, for the handshakes to come. If they can't serve, or trouble says
+// why their files are of no use, the site keeps those that it has, and its status says so.
+func (c *Certificates) Replace(site *routes.Site, pairs []Pair, trouble string) {
+	i := slices.IndexFunc(c.entries, func(e *entry) bool { return e.site.Of == site && e.site.Mode == Manual })
+	if i < 0 {
+		return
+	}
+	e := c.entries[i]
+	certs, err := parsePairs(pairs)
+	if err != nil && trouble == "" {
+		trouble = err.Error()
+	}
+	e.mu.Lock()
+	news := trouble != e.trouble
+	e.trouble = trouble
+	e.mu.Unlock()
+	switch {
+	case trouble != "" && news:
+		c.log("error", "certificate has been changed and can't be used: the one before is served until the files are mended", "site", e.site.name(), "error", trouble)
+	case trouble == "" && !slices.EqualFunc(certs, *e.certificates.Load(), sameCertificate):
+		c.log("info", "certificate replaced", "site", e.site.name(), "expires", certs[0].Leaf.NotAfter)
+		c.give(e, certs, time.Now())
+	}
+}
+
+// sameCertificate compares chains too: intermediates may be all that is new.
+func sameCertificate(a, b *stdtls.Certificate) bool {
+	return slices.EqualFunc(a.Certificate, b.Certificate, bytes.Equal)
+}
+
+// Doubt is what is wrong with a certificate that can be served all the same: a constant text, and facts as keys and values.
+type Doubt struct {
+	Text  string
+	Facts []any
+}
+
+// Doubts lists what clients will complain of when a site with these names serves a certificate. What [Check] refuses has none.
+func Doubts(names []string, pair Pair, now time.Time) []Doubt {
+	cert, err := parsePair(pair.CertificatePEM, pair.KeyPEM)
+	if err != nil {
+		return nil
+	}
+	site := Site{Names: names}
+	doubts := append(site.uncovered(cert.Leaf), incomplete(cert)...)
+	if text := validity(cert.Leaf, now); text != "" {
+		doubts = append(doubts, Doubt{text, []any{"expires", cert.Leaf.NotAfter}})
+	}
+	return doubts
+}
+
+// uncovered lists the site's names that the certificate does not hold for.
+func (s *Site) uncovered(leaf *x509.Certificate) (doubts []Doubt) {
+	for _, name := range s.Names {
+		if leaf.VerifyHostname(name) != nil {
+			doubts = append(doubts, Doubt{
+				"certificate does not cover a name of its site: browsers will refuse it; get one with this name in it",
+				[]any{"name", name, "covered", strings.Join(coveredNames(leaf), " ")},
+			})
+		}
+	}
+	return doubts
 }
 
 func coveredNames(leaf *x509.Certificate) []string {
@@ -147,23 +231,59 @@ func coveredNames(leaf *x509.Certificate) []string {
 	return names
 }
 
-// warnValidity warns once a day of a given certificate that is not valid, or soon will not be.
-func (c *Certificates) warnValidity(e *entry, now time.Time) {
-	leaf := e.certificate.Load().Leaf
-	var msg string
-	switch {
-	case now.After(leaf.NotAfter):
-		msg = "certificate has expired: install a new one and restart the gateway"
+// incomplete doubts a chain that leads neither to a root of this machine nor to a certificate that is its own issuer. Browsers know
+// some intermediates and fetch others, so the site may seem to work; other programs do not.
+func incomplete(cert *stdtls.Certificate) []Doubt {
+	between, last := x509.NewCertPool(), cert.Leaf
+	for _, der := range cert.Certificate[1:] {
+		x, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil // parseChain has read it
+		}
+		between.AddCert(x)
+		last = x
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil || roots.Equal(x509.NewCertPool()) || bytes.Equal(last.RawSubject, last.RawIssuer) {
+		return nil
+	}
+	// Whether it has expired is another question.
+	options := x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: cert.Leaf.NotBefore.Add(time.Second), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
+	var unknown x509.UnknownAuthorityError
+	if _, err := cert.Leaf.Verify(options); !errors.As(err, &unknown) {
+		return nil
+	}
+	return []Doubt{{
+		"certificate's issuer is neither in its file nor among this machine's roots: many clients will refuse it; put the intermediates into the file, behind the site's own",
+		[]any{"issuer", last.Issuer.String()},
+	}}
+}
+
+// validity says what is wrong with the times of a given certificate, or soon will be; empty: nothing.
+func validity(leaf *x509.Certificate, now time.Time) string {
+	switch left := leaf.NotAfter.Sub(now); {
+	case left < 0:
+		return "certificate has expired: put a new one into its files, which are read again by themselves"
 	case now.Before(leaf.NotBefore):
-		msg = "certificate is not valid yet: check the clock of this machine"
-	case leaf.NotAfter.Sub(now) < expiryNotice:
-		msg = "certificate expires soon: install a new one and restart the gateway"
-	default:
-		return
+		return "certificate is not valid yet: check the clock of this machine"
+	case left < lastNotice:
+		return "certificate expires within a week: put a new one into its files, which are read again by themselves"
+	case left < firstNotice:
+		return "certificate expires within a month: put a new one into its files, which are read again by themselves"
 	}
-	if now.Sub(e.warned) < warnAgainTime {
-		return
+	return ""
+}
+
+// warnValidity warns once a day of a given certificate that is not valid, or soon will not be, and whenever that gets worse.
+func (c *Certificates) warnValidity(e *entry, now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, cert := range *e.certificates.Load() {
+		text := validity(cert.Leaf, now)
+		if text == "" || text == e.warning && now.Sub(e.warned) < warnAgainTime {
+			continue
+		}
+		e.warning, e.warned = text, now
+		c.log("warn", text, "site", e.site.name(), "valid_from", cert.Leaf.NotBefore, "expires", cert.Leaf.NotAfter)
 	}
-	e.warned = now
-	c.log("warn", msg, "site", e.site.name(), "valid_from", leaf.NotBefore, "expires", leaf.NotAfter)
 }

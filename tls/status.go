@@ -11,23 +11,20 @@ import (
 type CertificateStatus struct {
 	Names   []string  `json:"names"`
 	Mode    string    `json:"mode"`
+	Key     string    `json:"key,omitempty"` // its algorithm
 	Issuer  string    `json:"issuer,omitempty"`
 	Expires time.Time `json:"expires,omitzero"` // zero: there is none yet
 	Renews  time.Time `json:"renews,omitzero"`  // about then; a CA may ask for it earlier. Zero: never
-	Error   string    `json:"error,omitempty"`  // of the last try to get it, if that failed
+	Warning string    `json:"warning,omitempty"`
+	Error   string    `json:"error,omitempty"` // why the last try to get it, or to read it again, failed
 }
 
 // Status tells of all certificates, automatic ones after the others.
 func (c *Certificates) Status() []CertificateStatus {
-	all := []CertificateStatus{}
+	all, now := []CertificateStatus{}, time.Now()
 	for _, e := range c.entries {
 		if e.policy == nil {
-			s := CertificateStatus{Names: e.site.Names, Mode: e.site.Mode}
-			s.describe(e.certificate.Load().Leaf)
-			if s.Mode == Internal {
-				s.Renews = s.Expires.Add(-leafLife / 3)
-			}
-			all = append(all, s)
+			all = append(all, e.status(now)...)
 		}
 	}
 	if c.automatic != nil {
@@ -36,8 +33,27 @@ func (c *Certificates) Status() []CertificateStatus {
 	return all
 }
 
+func (e *entry) status(now time.Time) (all []CertificateStatus) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, cert := range *e.certificates.Load() {
+		s := CertificateStatus{Names: e.site.Names, Mode: e.site.Mode, Error: e.trouble}
+		s.describe(cert.Leaf)
+		if s.Mode == Internal {
+			s.Renews = s.Expires.Add(-leafLife / 3)
+		} else {
+			s.Warning = validity(cert.Leaf, now)
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
 func (s *CertificateStatus) describe(leaf *x509.Certificate) {
-	s.Expires, s.Issuer = leaf.NotAfter, leaf.Issuer.CommonName
+	s.Expires, s.Issuer, s.Key = leaf.NotAfter, leaf.Issuer.CommonName, leaf.PublicKeyAlgorithm.String()
+	if s.Issuer == "" {
+		s.Issuer = leaf.Issuer.String()
+	}
 }
 
 func (a *automatic) status() []CertificateStatus {

@@ -199,7 +199,13 @@ func printCertificate(w io.Writer, c *tls.CertificateStatus) {
 	if c.Expires.IsZero() {
 		fmt.Fprint(w, "none yet")
 	} else {
-		fmt.Fprintf(w, "by %s, until %s", plain(c.Issuer), c.Expires.Format(time.DateTime))
+		fmt.Fprintf(w, "by %s (%s), until %s", plain(c.Issuer), c.Key, c.Expires.Format(time.DateTime))
+	}
+	if !c.Renews.IsZero() {
+		fmt.Fprintf(w, ", renewed about %s", c.Renews.Format(time.DateTime))
+	}
+	if c.Warning != "" {
+		fmt.Fprintf(w, "; %s", c.Warning)
 	}
 	if c.Error != "" {
 		fmt.Fprintf(w, "; the last try to get it failed: %s", plain(c.Error))

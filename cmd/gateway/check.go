@@ -4,6 +4,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
+	"time"
 
 	"golang.org/x/term"
 
@@ -20,7 +22,7 @@ func check(args []string) error {
 	if err != nil {
 		return err
 	}
-	warn(doubts(c))
+	warn(slices.Concat(doubts(c), exposedKeys(c), certificateDoubts(c, time.Now())))
 	if m, err := readMachine(); err == nil { // else nothing is known of the machine
 		if text := overcommitted(c, m.total); text != "" {
 			warn([]string{text})

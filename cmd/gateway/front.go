@@ -71,6 +71,7 @@ func frontMain() int {
 // handover is what the supervisor sends before a front begins.
 type handover struct {
 	setup     *setup
+	newer     []certificate // instead of those in setup; nil: these are the newest
 	listeners []listener
 	parents   []child // of the pools' children: only what they write concerns the front
 	children  []child
@@ -101,6 +102,10 @@ func receive(conn *ctl.Conn) (*handover, error) {
 			h.parents = append(h.parents, child{m, files[0]})
 		case ctl.Child:
 			h.children = append(h.children, child{m, files[0]})
+		case ctl.Files:
+			if h.newer, err = decodeFiles(files[0]); err != nil {
+				return nil, err
+			}
 		case ctl.Setup:
 			h.setup, err = decodeSetup(files[0])
 			return h, errors.Join(err, files[0].Close())
@@ -132,6 +137,7 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	if err := f.openCertificates(); err != nil {
 		return nil, err
 	}
+	f.replaceCertificates(h.newer)
 	paused := func(err error) {
 		f.log.Warnw("accepting pauses for a second: raise the limit of open files (ulimit -n, LimitNOFILE)", "error", err)
 	}
@@ -199,8 +205,8 @@ func (f *front) openCertificates() error {
 		}
 		files := &f.setup.Certificates[i]
 		site := tls.Site{
-			Names: s.Names, Mode: s.TLS.Mode, CertificatePEM: files.Certificate, KeyPEM: files.Key,
-			ACME: s.TLS.ACME, CARootsPEM: files.CARoots,
+			Of: s, Names: s.Names, Mode: s.TLS.Mode, Pairs: files.Pairs, ACME: s.TLS.ACME, CARootsPEM: files.CARoots,
+			MinVersion: s.TLS.MinVersion, ClientAuth: s.TLS.ClientAuth, ClientCAPEM: files.ClientCAs,
 		}
 		for _, l := range s.Listen {
 			if l.TLS {
@@ -213,6 +219,13 @@ func (f *front) openCertificates() error {
 	g := &f.setup.Config.Gateway
 	f.certs, err = tls.New(g.StateDir, sites, f.logTLS, tls.WithStorage(g.Storage, f.setup.Storage))
 	return err
+}
+
+// replaceCertificates takes the sites' own certificates as they are now. It does nothing with nil.
+func (f *front) replaceCertificates(newer []certificate) {
+	for i := range min(len(newer), len(f.setup.Config.Sites)) {
+		f.certs.Replace(&f.setup.Config.Sites[i], newer[i].Pairs, newer[i].Trouble)
+	}
 }
 
 func (f *front) logTLS(level, msg string, kv ...any) {
@@ -319,6 +332,12 @@ func (f *front) run() int {
 			f.pools[m.Pool].StartFailed(m.Slot, m.Text)
 		case ctl.Exited:
 			f.pools[m.Pool].Exited(m.Slot, m.PID, m.Status, m.OOM)
+		case ctl.Files:
+			newer, err := decodeFiles(files[0])
+			if err != nil {
+				f.log.Errorw("changed certificates can't be read", "error", err)
+			}
+			f.replaceCertificates(newer)
 		case ctl.Status:
 			go f.answerStatus(files[0]) // ends with its write deadline at the latest
 		case ctl.Reopen:

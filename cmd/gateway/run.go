@@ -37,16 +37,20 @@ func run(args []string) error {
 		fmt.Fprintf(os.Stderr, "gateway: starting all the same: what is named above is out of service until it is mended\n\n")
 	}
 	settle(c)
-	warn(slices.Concat(findings(c), doubts(c)))
+	warn(slices.Concat(findings(c), doubts(c), exposedKeys(c)))
 	return serve(c, *socket, nil)
 }
 
 // serve runs a settled configuration until it is stopped. It calls ready, if there is one, once requests are answered.
 func serve(c *routes.Config, adminSocket string, ready func()) error {
 	log := newLogger(c.Gateway.Log, "supervisor")
+	files := newCertificateFiles(c) // before they are read
 	plan, err := newPlan(c, adminSocket)
 	if err != nil {
 		return err
+	}
+	if files != nil {
+		plan.Changed = files.changed
 	}
 	if ignored := ignoredUsers(c); len(ignored) > 0 {
 		log.Warnw("users and groups are ignored: only root can change them", "ignored", ignored)

@@ -26,7 +26,10 @@ type setup struct {
 
 // certificate holds the bytes of the files that a site's tls block names; they are empty where it names none.
 type certificate struct {
-	Certificate, Key, CARoots []byte
+	Pairs     []tls.Pair
+	Trouble   string // why the files of the pairs are of no use now: these are of before; empty: they are
+	CARoots   []byte
+	ClientCAs []byte
 }
 
 // maxSetup is more than any configuration takes.
@@ -35,12 +38,8 @@ const maxSetup = 256 << 20
 func (s *setup) encode() ([]byte, error) { return json.Marshal(s) }
 
 func decodeSetup(f *os.File) (*setup, error) {
-	b, err := ctl.ReadBlob(f, maxSetup)
-	if err != nil {
-		return nil, err
-	}
 	s := new(setup)
-	if err := json.Unmarshal(b, s); err != nil {
+	if err := decodeBlob(f, s); err != nil {
 		return nil, fmt.Errorf("setup: %w", err)
 	}
 	if s.Config == nil || len(s.Certificates) != len(s.Config.Sites) {
@@ -49,25 +48,42 @@ func decodeSetup(f *os.File) (*setup, error) {
 	return s, nil
 }
 
+// decodeFiles reads what [certificateFiles] says, by the places of the sites.
+func decodeFiles(f *os.File) ([]certificate, error) {
+	defer f.Close()
+	var sites []certificate
+	if err := decodeBlob(f, &sites); err != nil {
+		return nil, fmt.Errorf("files: %w", err)
+	}
+	return sites, nil
+}
+
+func decodeBlob(f *os.File, v any) error {
+	b, err := ctl.ReadBlob(f, maxSetup)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(b, v)
+}
+
 // readCertificates reads the files that the sites name, as the supervisor's user.
 func readCertificates(c *routes.Config) ([]certificate, error) {
 	all := make([]certificate, len(c.Sites))
 	for i := range c.Sites {
-		t := c.Sites[i].TLS
+		t := &c.Sites[i].TLS
 		var err error
 		if t.ACME != nil && t.ACME.CARoot != "" {
 			if all[i].CARoots, err = os.ReadFile(t.ACME.CARoot); err != nil {
 				return nil, fmt.Errorf("site %q: ca_root: %w", c.Sites[i].Names[0], err)
 			}
 		}
-		if t.Mode != "manual" {
-			continue
+		if t.ClientAuth != nil {
+			if all[i].ClientCAs, err = os.ReadFile(t.ClientAuth.CA); err != nil {
+				return nil, fmt.Errorf("site %q: client_auth: ca: %w", c.Sites[i].Names[0], err)
+			}
 		}
-		if all[i].Certificate, err = os.ReadFile(t.Certificate); err != nil {
-			return nil, fmt.Errorf("site %q: certificate: %w", c.Sites[i].Names[0], err)
-		}
-		if all[i].Key, err = os.ReadFile(t.Key); err != nil {
-			return nil, fmt.Errorf("site %q: key: %w", c.Sites[i].Names[0], err)
+		if all[i].Pairs, err = readPairs(t); err != nil {
+			return nil, fmt.Errorf("site %q: %w", c.Sites[i].Names[0], err)
 		}
 	}
 	return all, nil
@@ -92,4 +108,26 @@ func readStorage(s routes.Storage) (files tls.StorageFiles, err error) {
 		files.Certificate, files.Key = read("certificate", t.Certificate), read("key", t.Key)
 	}
 	return files, err
+}
+
+// readPairs reads the certificates that a site names, in their order.
+func readPairs(t *routes.TLS) ([]tls.Pair, error) {
+	pairs := make([]tls.Pair, len(t.Certificates))
+	for i, files := range t.Certificates {
+		var err error
+		if pairs[i], err = readPair(files); err != nil {
+			return nil, err
+		}
+	}
+	return pairs, nil
+}
+
+func readPair(files routes.CertificateFiles) (p tls.Pair, err error) {
+	if p.CertificatePEM, err = os.ReadFile(files.Certificate); err != nil {
+		return p, fmt.Errorf("certificate: %w", err)
+	}
+	if p.KeyPEM, err = os.ReadFile(files.Key); err != nil {
+		return p, fmt.Errorf("key: %w", err)
+	}
+	return p, nil
 }

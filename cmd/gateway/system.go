@@ -204,19 +204,19 @@ func badCertificates(c *routes.Config) []string {
 		if a := s.TLS.ACME; a != nil {
 			found = append(found, badACME(s.Names[0], a)...)
 		}
-		if s.TLS.Mode != "manual" {
-			continue
+		if a := s.TLS.ClientAuth; a != nil {
+			if cas, err := os.ReadFile(a.CA); err == nil && !tls.HasCertificates(cas) {
+				found = append(found, fmt.Sprintf("site %q: client_auth: ca: no certificate in %s", s.Names[0], a.CA))
+			}
 		}
-		certificate, err := os.ReadFile(s.TLS.Certificate)
-		if err != nil {
-			continue
-		}
-		key, err := os.ReadFile(s.TLS.Key)
-		if err != nil {
-			continue
-		}
-		if err := tls.Check(certificate, key); err != nil {
-			found = append(found, fmt.Sprintf("site %q: %v (%s, %s)", s.Names[0], err, s.TLS.Certificate, s.TLS.Key))
+		for _, files := range s.TLS.Certificates {
+			pair, err := readPair(files)
+			if err != nil {
+				continue
+			}
+			if err := tls.Check(pair); err != nil {
+				found = append(found, fmt.Sprintf("site %q: %v (%s, %s)", s.Names[0], err, files.Certificate, files.Key))
+			}
 		}
 	}
 	return found

@@ -116,7 +116,7 @@ func TestNoSizeIsProposedForWhatWasNotMeasured(t *testing.T) {
 func TestATrialIsOutOfReach(t *testing.T) {
 	c := tunedPools()
 	c.Gateway.RuntimeDir, c.Gateway.AccessLog = "/run/gateway", &routes.AccessLog{Path: "-"}
-	c.Sites = []routes.Site{{Listen: []routes.Listen{{Network: "tcp", Address: ":443", TLS: true}}, TLS: routes.TLS{Mode: "manual", Key: "/k"}}}
+	c.Sites = []routes.Site{{Listen: []routes.Listen{{Network: "tcp", Address: ":443", TLS: true}}, TLS: routes.TLS{Mode: "manual", Certificates: []routes.CertificateFiles{{Key: "/k"}}}}}
 	got := trialConfig(c, "/tmp/t")
 	if l := got.Sites[0].Listen; len(l) != 1 || l[0].Network != "unix" || got.Sites[0].TLS.Mode != "off" || got.Gateway.RuntimeDir != "/tmp/t/run" || got.Gateway.AccessLog != nil {
 		t.Errorf("trialConfig() = %+v", got)

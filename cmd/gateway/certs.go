@@ -1,0 +1,135 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"syscall"
+	"time"
+
+	"gateway/routes"
+	"gateway/tls"
+)
+
+// certificateFiles watches the files of the certificates that sites name. One goroutine has it, in the supervisor, which alone may
+// read them. What it reads is checked here, so that no later front begins with what can't serve.
+type certificateFiles struct {
+	sites []routes.Site
+	last  []certificate    // what the front has been told; nil: nothing yet
+	seen  map[string]stamp // at the last look
+	used  map[string]stamp // when they were last read
+}
+
+// stamp changes whenever the content of a file does, as far as the file system tells. It is zero for a file that is not there.
+type stamp struct {
+	device, inode  uint64
+	size           int64
+	mtime, changed syscall.Timespec
+}
+
+// newCertificateFiles begins with the files as they are now; nil: no site names any.
+func newCertificateFiles(c *routes.Config) *certificateFiles {
+	f := &certificateFiles{sites: c.Sites}
+	if f.seen = f.stamps(); len(f.seen) == 0 {
+		return nil
+	}
+	f.used = f.seen
+	return f
+}
+
+func (f *certificateFiles) stamps() map[string]stamp {
+	stamps := map[string]stamp{}
+	for i := range f.sites {
+		for _, files := range f.sites[i].TLS.Certificates {
+			stamps[files.Certificate], stamps[files.Key] = stampOf(files.Certificate), stampOf(files.Key)
+		}
+	}
+	return stamps
+}
+
+func stampOf(path string) stamp {
+	info, err := os.Stat(path)
+	if err != nil {
+		return stamp{}
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return stamp{}
+	}
+	return stamp{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim}
+}
+
+// changed returns what the front is to have now; nil: nothing has changed. A change counts once it has lasted from one look to the
+// next, as certificate and key are seldom replaced, and a file is seldom written, in one moment.
+func (f *certificateFiles) changed() []byte {
+	now := f.stamps()
+	settled := maps.Equal(now, f.seen)
+	f.seen = now
+	if !settled || maps.Equal(now, f.used) {
+		return nil
+	}
+	f.used = now
+	if f.last == nil {
+		f.last = make([]certificate, len(f.sites))
+	}
+	for i := range f.sites {
+		f.read(&f.sites[i].TLS, &f.last[i])
+	}
+	b, err := json.Marshal(f.last)
+	if err != nil {
+		return nil // texts and bytes can always be encoded
+	}
+	return b
+}
+
+// read takes a site's certificates if all of them can serve, and says else why not.
+func (f *certificateFiles) read(t *routes.TLS, last *certificate) {
+	pairs, err := readPairs(t)
+	for i := 0; err == nil && i < len(pairs); i++ {
+		if err = tls.Check(pairs[i]); err != nil {
+			err = fmt.Errorf("%s, %s: %w", t.Certificates[i].Certificate, t.Certificates[i].Key, err)
+		}
+	}
+	if err != nil {
+		last.Trouble = err.Error()
+		return
+	}
+	*last = certificate{Pairs: pairs}
+}
+
+// exposedKeys lists the keys that more than their owner, and a group that may read them, can get at.
+func exposedKeys(c *routes.Config) (found []string) {
+	const others fs.FileMode = 0o027 // reading and writing by everybody, writing by the group
+	for i := range c.Sites {
+		for _, files := range c.Sites[i].TLS.Certificates {
+			if info, err := os.Stat(files.Key); err == nil && info.Mode()&others != 0 {
+				found = append(found, fmt.Sprintf("site %q: the key %s has mode %04o: whoever can read it can pretend to be the site, so run chmod 600 %s",
+					c.Sites[i].Names[0], files.Key, info.Mode().Perm(), files.Key))
+			}
+		}
+	}
+	return found
+}
+
+// certificateDoubts lists what clients will complain of. A certificate that can't serve at all is reported elsewhere.
+func certificateDoubts(c *routes.Config, now time.Time) (found []string) {
+	for i := range c.Sites {
+		s := &c.Sites[i]
+		for _, files := range s.TLS.Certificates {
+			pair, err := readPair(files)
+			if err != nil {
+				continue
+			}
+			for _, d := range tls.Doubts(s.Names, pair, now) {
+				text := fmt.Sprintf("site %q: %s (%s", s.Names[0], d.Text, files.Certificate)
+				for j := 0; j+1 < len(d.Facts); j += 2 {
+					text += fmt.Sprintf("; %v: %v", d.Facts[j], d.Facts[j+1])
+				}
+				found = append(found, text+")")
+			}
+		}
+	}
+	return found
+}

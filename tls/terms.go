@@ -1,0 +1,134 @@
+package tls
+
+import (
+	stdtls "crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+
+	"gateway/routes"
+)
+
+// suites are those of TLS 1.2 that are both forward secret and authenticated encryption (RFC 9325 §4.2); which one is taken, and all
+// of TLS 1.3, is crypto/tls's choice. Of Go's default list those with CBC are missing.
+func suites() []uint16 {
+	return []uint16{
+		stdtls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, stdtls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+		stdtls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+		stdtls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, stdtls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+		stdtls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	}
+}
+
+// terms are what a site demands of connections, beside its certificate. Sites with the same ones share them. Immutable.
+type terms struct {
+	key     termsKey
+	version uint16
+	auth    stdtls.ClientAuthType
+	clients *x509.CertPool // who issues the certificates of clients; nil: these need none
+}
+
+// termsKey tells whether the terms of two sites are the same. The zero value is what every listener demands.
+type termsKey struct {
+	modern bool // TLS 1.3 only
+	auth   routes.ClientAuth
+	ca     string // the bytes of auth.CA
+}
+
+// termsOf returns a site's terms.
+func (c *Certificates) termsOf(site *Site) (*terms, error) {
+	key := termsKey{modern: site.MinVersion == "1.3"}
+	if site.ClientAuth != nil {
+		key.auth, key.ca = *site.ClientAuth, string(site.ClientCAPEM)
+	}
+	if t, ok := c.terms[key]; ok {
+		return t, nil
+	}
+	t := &terms{key: key, version: stdtls.VersionTLS12}
+	if key.modern {
+		t.version = stdtls.VersionTLS13
+	}
+	if site.ClientAuth != nil {
+		var err error
+		if t.auth, err = clientAuthType(key.auth.Mode); err != nil {
+			return nil, err
+		}
+		t.clients = x509.NewCertPool()
+		if !t.clients.AppendCertsFromPEM(site.ClientCAPEM) {
+			return nil, errors.New("client_auth: ca: no certificate in it")
+		}
+	}
+	c.terms[key] = t
+	return t, nil
+}
+
+func clientAuthType(mode string) (stdtls.ClientAuthType, error) {
+	switch mode {
+	case routes.ClientRequire:
+		return stdtls.RequireAndVerifyClientCert, nil
+	case routes.ClientVerifyIfGiven:
+		return stdtls.VerifyClientCertIfGiven, nil
+	case routes.ClientRequest:
+		return stdtls.RequestClientCert, nil
+	}
+	return stdtls.NoClientCert, fmt.Errorf("client_auth: unknown mode %q", mode)
+}
+
+// configOf is the listener's configuration for connections on these terms; nil: its own.
+//
+// Sessions are tickets that their clients keep, and in one that is resumed nobody is asked for a certificate. So each terms have
+// ticket keys of their own, which crypto/tls changes every day: a ticket of other terms can't be read, and is as none.
+func (l *listener) configOf(t *terms) *stdtls.Config {
+	if t.key == (termsKey{}) {
+		return nil
+	}
+	config, ok := l.configs[t]
+	if !ok {
+		config = l.config.Clone()
+		config.MinVersion, config.ClientAuth, config.ClientCAs = t.version, t.auth, t.clients
+		// Without these crypto/tls takes the keys of the listener's own configuration.
+		config.WrapSession, config.UnwrapSession = config.EncryptTicket, config.DecryptTicket
+		l.configs[t] = config
+	}
+	return config
+}
+
+// configFor chooses the configuration for a client.
+func (l *listener) configFor(hello *stdtls.ClientHelloInfo) (*stdtls.Config, error) {
+	if l.automatic != nil {
+		if config, err := l.automatic.answerTLS(hello); config != nil || err != nil {
+			return config, err
+		}
+	}
+	if l.first == nil {
+		return nil, nil // there is no certificate either
+	}
+	return l.configs[l.siteOf(hello.ServerName, hello.Conn.LocalAddr()).terms], nil
+}
+
+// Serves reports whether this connection may carry requests for a host that belongs to a site. If not, they are misdirected
+// (RFC 9110 §7.4, §15.5.20): the client would have got another certificate, or would have been asked for its own.
+func (c *Conn) Serves(site *routes.Site, host string) bool {
+	if c.site == nil {
+		return false
+	}
+	if c.site.site.Of == site {
+		return true
+	}
+	other := c.listener.sites[site]
+	return other != nil && other.terms == c.site.terms && c.site.covers(host)
+}
+
+// covers reports whether all certificates of a site whose own are given hold for a name. Those that are issued hold for the site's
+// names only.
+func (e *entry) covers(host string) bool {
+	if e.site.Mode != Manual {
+		return false
+	}
+	for _, cert := range *e.certificates.Load() {
+		if cert.Leaf.VerifyHostname(host) != nil {
+			return false
+		}
+	}
+	return true
+}
