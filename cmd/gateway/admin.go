@@ -40,6 +40,7 @@ type statusReport struct {
 
 	Certificates []tls.CertificateStatus `json:"certificates"`
 	Storage      *tls.StorageStatus      `json:"storage,omitempty"`
+	InternalRoot string                  `json:"internal_root,omitempty"` // PEM; empty: no site has its certificate from it
 }
 
 type accessLogCounts struct {
@@ -123,10 +124,12 @@ func status(args []string) error {
 	return s.trouble()
 }
 
+var errNoFront = errors.New("no front serves at the moment: the log tells why")
+
 // trouble is what scripts should know: that nobody serves, or which pools have no children because those can't start or keep failing.
 func (s *statusReport) trouble() error {
 	if s.FrontPID == 0 {
-		return errors.New("no front serves at the moment: the log tells why")
+		return errNoFront
 	}
 	var all []error
 	for i := range s.Pools {

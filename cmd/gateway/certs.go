@@ -2,16 +2,95 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
+	"strings"
 	"syscall"
+	"text/tabwriter"
 	"time"
 
 	"gateway/routes"
 	"gateway/tls"
 )
+
+// certs lists the certificates of a running gateway.
+func certs(args []string) error {
+	flags := flag.NewFlagSet("certs", flag.ContinueOnError)
+	socket := flags.String("socket", "", "`path` of the admin socket")
+	asJSON := flags.Bool("json", false, "print a JSON list")
+	if _, err := parse(flags, args); err != nil {
+		return err
+	}
+	answer, err := ask(*socket, "status", 5*time.Second)
+	if err != nil {
+		return err
+	}
+	var s statusReport
+	if err := json.Unmarshal(answer, &s); err != nil {
+		return fmt.Errorf("status: %w", err)
+	}
+	if s.FrontPID == 0 {
+		return errNoFront
+	}
+	if *asJSON {
+		err = json.NewEncoder(os.Stdout).Encode(s.Certificates)
+	} else {
+		err = listCertificates(os.Stdout, s.Certificates)
+	}
+	return errors.Join(err, certificateTrouble(s.Certificates, time.Now()))
+}
+
+// listCertificates prints a table, and below each row what is wrong with it.
+func listCertificates(out io.Writer, list []tls.CertificateStatus) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAMES\tMODE\tKEY\tISSUER\tEXPIRES\tRENEWED ABOUT")
+	for i := range list {
+		c := &list[i]
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", strings.Join(c.Names, " "), c.Mode, orDash(c.Key), orDash(plain(c.Issuer)), day(c.Expires), day(c.Renews))
+		for _, text := range []string{c.Warning, c.Error} {
+			if text != "" {
+				fmt.Fprintf(w, "  %s\n", plain(text))
+			}
+		}
+	}
+	return w.Flush()
+}
+
+func orDash(text string) string {
+	if text == "" {
+		return "-"
+	}
+	return text
+}
+
+func day(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Format(time.DateTime)
+}
+
+// certificateTrouble is what scripts should know.
+func certificateTrouble(list []tls.CertificateStatus, now time.Time) error {
+	var all []error
+	for i := range list {
+		c := &list[i]
+		switch names := strings.Join(c.Names, " "); {
+		case c.Expires.IsZero():
+			all = append(all, fmt.Errorf("%s: there is no certificate yet", names))
+		case now.After(c.Expires):
+			all = append(all, fmt.Errorf("%s: the certificate has expired", names))
+		case c.Error != "":
+			all = append(all, fmt.Errorf("%s: the last try to get another certificate failed", names))
+		}
+	}
+	return errors.Join(all...)
+}
 
 // certificateFiles watches the files of the certificates that sites name. One goroutine has it, in the supervisor, which alone may
 // read them. What it reads is checked here, so that no later front begins with what can't serve.

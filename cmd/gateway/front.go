@@ -400,7 +400,7 @@ func (f *front) answerStatus(conn *os.File) {
 	s := statusReport{
 		Version: f.setup.Version, Generation: f.setup.Generation, UptimeSeconds: time.Since(f.setup.Started).Seconds(),
 		SupervisorPID: f.setup.SupervisorPID, FrontPID: os.Getpid(), Goroutines: runtime.NumGoroutine(), Descriptors: descriptors(),
-		Pools: []mpm.PoolStatus{}, Certificates: f.certs.Status(), Storage: f.certs.StorageStatus(),
+		Pools: []mpm.PoolStatus{}, Certificates: f.certs.Status(), Storage: f.certs.StorageStatus(), InternalRoot: string(f.certs.RootPEM()),
 	}
 	e := f.engine.Stats()
 	s.Connections = connectionCounts{Open: e.Open, Parked: e.Parked, Active: e.Active, Shed: f.handshakes.Shed()}

@@ -30,6 +30,8 @@ var verbs = []struct {
 	{"tune", "FILE", "measure the children of the pools and propose sizes that fit this machine", tune},
 	{"demo", "", "serve an example that needs no file, on 127.0.0.1", demo},
 	{"status", "[-json]", "show what a running gateway does; exit with 1 if none answers or a pool can't have children", status},
+	{"certs", "[-json]", "list the certificates of a running gateway; exit with 1 if one is missing, has expired or can't be renewed", certs},
+	{"trust", "[-install]", "print the root of a running gateway's internal authority, or have this machine trust it", trust},
 	{"stop", "", "stop a running gateway after its requests in progress", stop},
 	{"reload", "", "not yet: load the configuration again without losing a request", reload},
 	{"explain", "FILE URL", "not yet: say what would serve a request", explain},
@@ -94,7 +96,7 @@ func usage(w io.Writer) {
 	for _, v := range verbs {
 		fmt.Fprintf(w, "  gateway %-18s %s\n", v.name+" "+v.args, v.text)
 	}
-	fmt.Fprint(w, "\nstatus, stop and reload talk to the gateway of -socket PATH (default: admin.sock in the default runtime_dir).\n")
+	fmt.Fprint(w, "\nstatus, certs, trust, stop and reload talk to the gateway of -socket PATH (default: admin.sock in the default runtime_dir).\n")
 }
 
 // parse reads the flags of a verb, which may stand before and behind its arguments, and returns those.

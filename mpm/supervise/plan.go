@@ -24,9 +24,9 @@ type Plan struct {
 	Generation int    // from 1
 
 	Front     Program
-	Launcher  []string      // arguments that make [Self] call [Launch]: the program's name and its role
-	Warden    Program       // calls [Watch]; no arguments: there is none, and what children have started survives a killed supervisor
-	Setup     []byte        // what the front gets to know, as a blob: see [ctl.ReadBlob]
+	Launcher  []string // arguments that make [Self] call [Launch]: the program's name and its role
+	Warden    Program  // calls [Watch]; no arguments: there is none, and what children have started survives a killed supervisor
+	Setup     []byte   // what the front gets to know, as a blob: see [ctl.ReadBlob]
 	Listeners []Listener
 	Pools     []Pool
 
