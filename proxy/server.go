@@ -103,6 +103,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if x.secure && !x.tls.session.Serves(x.site, hostname(r.Host)) {
+		s.warn("request for another site than the one that its connection asked for by server name (SNI): a proxy in front must send the host's name there", r.RequestURI, fmt.Errorf("host %q", r.Host))
 		s.fail(w, x, http.StatusMisdirectedRequest, nil)
 		return
 	}

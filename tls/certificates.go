@@ -273,7 +273,7 @@ func (l *listener) certificate(hello *stdtls.ClientHelloInfo) (*stdtls.Certifica
 	if l.first == nil {
 		return nil, errors.New("no site with TLS is on this address")
 	}
-	e := l.siteOf(hello.ServerName, hello.Conn.LocalAddr())
+	e := l.siteOf(hello.ServerName, hello.Conn)
 	if e.policy != nil {
 		return e.policy.certificate(hello, &e.site)
 	}
@@ -289,9 +289,9 @@ func (l *listener) certificate(hello *stdtls.ClientHelloInfo) (*stdtls.Certifica
 // siteOf is the site that a client asks for by its server name: exactly, then by the longest wildcard, else the first one, as
 // [routes.Table] has it for requests. A client that connects to an IP address sends no name (RFC 6066 §3): then the address it
 // reached decides.
-func (l *listener) siteOf(name string, local net.Addr) *entry {
+func (l *listener) siteOf(name string, c net.Conn) *entry {
 	if name == "" {
-		return l.byAddress(local)
+		return l.byAddress(c.LocalAddr())
 	}
 	name = strings.ToLower(name)
 	if e, ok := l.exact[name]; ok {

@@ -53,7 +53,7 @@ func (c *Conn) Handshake(ctx context.Context) error {
 	if state.NegotiatedProtocol == acmez.ACMETLS1Protocol {
 		return errChallengeAnswered
 	}
-	c.site = c.listener.siteOf(state.ServerName, c.LocalAddr())
+	c.site = c.listener.siteOf(state.ServerName, c.Conn)
 	c.client = clientVariables(c.site.terms, &state, time.Now())
 	return nil
 }

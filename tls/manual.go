@@ -254,7 +254,7 @@ func incomplete(cert *stdtls.Certificate) []Doubt {
 		return nil
 	}
 	return []Doubt{{
-		"certificate's issuer is neither in its file nor among this machine's roots: many clients will refuse it; put the intermediates into the file, behind the site's own",
+		"certificate's issuer is neither in its file nor among this machine's roots: clients that don't know it will refuse the site; put intermediates into the file, behind the site's own certificate",
 		[]any{"issuer", last.Issuer.String()},
 	}}
 }

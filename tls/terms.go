@@ -103,7 +103,7 @@ func (l *listener) configFor(hello *stdtls.ClientHelloInfo) (*stdtls.Config, err
 	if l.first == nil {
 		return nil, nil // there is no certificate either
 	}
-	return l.configs[l.siteOf(hello.ServerName, hello.Conn.LocalAddr()).terms], nil
+	return l.configs[l.siteOf(hello.ServerName, hello.Conn).terms], nil
 }
 
 // Serves reports whether this connection may carry requests for a host that belongs to a site. If not, they are misdirected

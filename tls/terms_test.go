@@ -2,6 +2,8 @@ package tls
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	stdtls "crypto/tls"
@@ -495,4 +497,37 @@ func TestDoubts(t *testing.T) {
 			t.Errorf("%s: Doubts = %q, want %q", row.name, got, row.want)
 		}
 	}
+}
+
+// FuzzClientVariables: with "request" anybody's certificate gets as far as applications.
+func FuzzClientVariables(f *testing.F) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		f.Fatal(err)
+	}
+	template := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "joe\n", Organization: []string{"a", "b"}}, SerialNumber: big.NewInt(1), DNSNames: []string{"a.example"},
+		EmailAddresses: []string{"joe@example.com"}, NotAfter: time.Now().Add(time.Hour),
+	}
+	leaf, err := sign(template, template, key.Public(), key)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(leaf.Raw)
+	t := &terms{clients: x509.NewCertPool()}
+	f.Fuzz(func(test *testing.T, der []byte) {
+		leaf, err := x509.ParseCertificate(der)
+		if err != nil {
+			return
+		}
+		v := clientVariables(t, &stdtls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}, time.Now())
+		if v["SSL_CLIENT_VERIFY"] == "SUCCESS" {
+			test.Error("verified by nobody")
+		}
+		for name, value := range v {
+			if !strings.HasPrefix(name, "SSL_CLIENT_") || strings.ContainsAny(name+value, "\x00\r\n") {
+				test.Errorf("%q = %q", name, value)
+			}
+		}
+	})
 }
