@@ -257,11 +257,18 @@ func (r *siteReader) secure(tls *TLS, block *section, site *Site, number int) {
 			Export: get(s, "export_certificate", false),
 		}
 	}
+	r.redirects(tls, block, site)
+}
+
+// redirects reads which listeners send clients to those with TLS.
+func (r *siteReader) redirects(tls *TLS, block *section, site *Site) {
 	reachable := slices.ContainsFunc(site.Listen, func(l Listen) bool { return l.TLS && !l.isLocal() })
 	for _, l := range site.Listen {
 		// What only this machine reaches is for its own proxies and probes, which TLS would not help.
 		if !l.TLS && get(block, "redirect", !reachable || !l.isLocal()) {
 			tls.Redirect = append(tls.Redirect, l.Key())
+		} else if !l.TLS && tls.ClientAuth != nil {
+			r.warnf(block.given["client_auth"], "Way around client certificates", "On %s the site is served without TLS, and so without certificates of clients. Write redirect = true, or remove the address.", l.Address)
 		}
 	}
 }

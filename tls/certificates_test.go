@@ -242,8 +242,9 @@ func TestNewWarnsOfACertificateThatClientsWillRefuse(t *testing.T) {
 	}{
 		{"expired yesterday", now.Add(-9 * day), now.Add(-day), []string{"a.example"}, "warn: certificate has expired"},
 		{"valid from tomorrow", now.Add(day), now.Add(90 * day), []string{"a.example"}, "warn: certificate is not valid yet"},
-		{"three days left", now.Add(-9 * day), now.Add(3 * day), []string{"a.example"}, "warn: certificate expires within a week"},
-		{"three weeks left", now.Add(-9 * day), now.Add(21 * day), []string{"a.example"}, "warn: certificate expires within a month"},
+		{"three days left", now.Add(-90 * day), now.Add(3 * day), []string{"a.example"}, "warn: certificate expires within a week"},
+		{"three weeks left", now.Add(-90 * day), now.Add(21 * day), []string{"a.example"}, "warn: certificate expires within a month"},
+		{"three of nine days left", now.Add(-6*day + time.Hour), now.Add(3*day + time.Hour), []string{"a.example"}, ""},
 		{"a name missing", now.Add(-day), now.Add(90 * day), []string{"a.example", "b.example"}, "name=b.example covered=a.example *.a.example"},
 		{"an address missing", now.Add(-day), now.Add(90 * day), []string{"a.example", "127.0.0.1"}, "name=127.0.0.1"},
 		{"a name below the wildcard", now.Add(-day), now.Add(90 * day), []string{"x.a.example"}, ""},
@@ -527,7 +528,7 @@ func TestAGivenCertificateIsWarnedOfOnceADay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		key := newKey(t)
 		site := Site{Names: []string{"a.example"}, Mode: Manual,
-			Pairs: []Pair{{selfSigned(t, key, time.Now(), time.Now().Add(31*24*time.Hour), "a.example"), encodeKey(t, key)}}}
+			Pairs: []Pair{{selfSigned(t, key, time.Now().Add(-300*24*time.Hour), time.Now().Add(31*24*time.Hour), "a.example"), encodeKey(t, key)}}}
 		log := &logbook{}
 		c, err := New(t.TempDir(), []Site{site}, log.log)
 		if err != nil {

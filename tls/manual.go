@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// A given certificate is warned of when less is left.
+	// A given certificate is warned of when less is left, or a third and a twelfth of its life if these are shorter.
 	firstNotice = 30 * 24 * time.Hour
 	lastNotice  = 7 * 24 * time.Hour
 
@@ -261,14 +261,15 @@ func incomplete(cert *stdtls.Certificate) []Doubt {
 
 // validity says what is wrong with the times of a given certificate, or soon will be; empty: nothing.
 func validity(leaf *x509.Certificate, now time.Time) string {
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
 	switch left := leaf.NotAfter.Sub(now); {
 	case left < 0:
 		return "certificate has expired: put a new one into its files, which are read again by themselves"
 	case now.Before(leaf.NotBefore):
 		return "certificate is not valid yet: check the clock of this machine"
-	case left < lastNotice:
+	case left < min(lastNotice, life/12):
 		return "certificate expires within a week: put a new one into its files, which are read again by themselves"
-	case left < firstNotice:
+	case left < min(firstNotice, life/3):
 		return "certificate expires within a month: put a new one into its files, which are read again by themselves"
 	}
 	return ""

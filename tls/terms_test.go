@@ -467,7 +467,7 @@ func TestDoubts(t *testing.T) {
 	root := newClientCA(t, "Some CA")
 	pair := func(left time.Duration, names ...string) Pair {
 		key := newKey(t)
-		return Pair{selfSigned(t, key, now.Add(-day), now.Add(left), names...), encodeKey(t, key)}
+		return Pair{selfSigned(t, key, now.Add(-365*day), now.Add(left), names...), encodeKey(t, key)}
 	}
 	issued, err := root.issue([]string{"a.example"}, now)
 	if err != nil {
@@ -484,8 +484,8 @@ func TestDoubts(t *testing.T) {
 		{"three days left", pair(3*day, "a.example"), []string{"certificate expires within a week"}},
 		{"three weeks left", pair(21*day, "a.example"), []string{"certificate expires within a month"}},
 		{"another name and soon over", pair(3*day, "b.example"), []string{"certificate does not cover", "certificate expires within a week"}},
-		{"an issuer that nobody knows", Pair{issuedPEM, encodeKey(t, issued.PrivateKey)}, []string{"certificate's issuer is neither in its file", "certificate expires within a week"}},
-		{"the issuer in the file", Pair{slices.Concat(issuedPEM, root.rootPEM), encodeKey(t, issued.PrivateKey)}, []string{"certificate expires within a week"}},
+		{"an issuer that nobody knows", Pair{issuedPEM, encodeKey(t, issued.PrivateKey)}, []string{"certificate's issuer is neither in its file"}},
+		{"the issuer in the file", Pair{slices.Concat(issuedPEM, root.rootPEM), encodeKey(t, issued.PrivateKey)}, nil},
 		{"no certificate", Pair{}, nil},
 	}
 	for _, row := range rows {

@@ -26,13 +26,9 @@ func certs(args []string) error {
 	if _, err := parse(flags, args); err != nil {
 		return err
 	}
-	answer, err := ask(*socket, "status", 5*time.Second)
+	s, err := askStatus(*socket)
 	if err != nil {
 		return err
-	}
-	var s statusReport
-	if err := json.Unmarshal(answer, &s); err != nil {
-		return fmt.Errorf("status: %w", err)
 	}
 	if s.FrontPID == 0 {
 		return errNoFront
@@ -184,7 +180,7 @@ func exposedKeys(c *routes.Config) (found []string) {
 	for i := range c.Sites {
 		for _, files := range c.Sites[i].TLS.Certificates {
 			if info, err := os.Stat(files.Key); err == nil && info.Mode()&others != 0 {
-				found = append(found, fmt.Sprintf("site %q: the key %s has mode %04o: whoever can read it can pretend to be the site, so run chmod 600 %s",
+				found = append(found, fmt.Sprintf("site %q: the key %s has mode %04o: others than its owner can take or replace it, and pretend to be the site: run chmod 600 %s",
 					c.Sites[i].Names[0], files.Key, info.Mode().Perm(), files.Key))
 			}
 		}

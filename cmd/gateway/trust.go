@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"flag"
@@ -12,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"time"
 )
 
 // trustStore is how a machine is told which authorities its programs trust, as on Debian (ca-certificates).
@@ -51,15 +49,10 @@ func trust(args []string) error {
 
 // internalRoot asks a running gateway: its state_dir is for its own user.
 func internalRoot(socket string) ([]byte, error) {
-	answer, err := ask(socket, "status", 5*time.Second)
-	if err != nil {
-		return nil, err
-	}
-	var s statusReport
-	if err := json.Unmarshal(answer, &s); err != nil {
-		return nil, fmt.Errorf("status: %w", err)
-	}
+	s, err := askStatus(socket)
 	switch {
+	case err != nil:
+		return nil, err
 	case s.FrontPID == 0:
 		return nil, errNoFront
 	case s.InternalRoot == "":
