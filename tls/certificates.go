@@ -249,7 +249,7 @@ func (l *listener) add(e *entry) {
 		l.first = e
 	}
 	l.sites[e.site.Of] = e
-	l.configOf(e.terms)
+	l.offer(e.terms)
 	for _, name := range e.site.Names {
 		name = strings.ToLower(name)
 		if addr, ok := parseIP(name); ok {

@@ -20,7 +20,7 @@ import (
 type Conn struct {
 	*stdtls.Conn
 	listener *listener
-	site     *entry            // whom the client asked for; set by Handshake, as is the next
+	entry    *entry            // the site that the client asked for; set by Handshake, as is the next
 	client   map[string]string // see Client
 	buffers  *sync.Pool        // of *bytes.Buffer; shared by all connections
 	lent     *bytes.Buffer     // one of them, whose bytes the Conn has; nil: none
@@ -53,8 +53,8 @@ func (c *Conn) Handshake(ctx context.Context) error {
 	if state.NegotiatedProtocol == acmez.ACMETLS1Protocol {
 		return errChallengeAnswered
 	}
-	c.site = c.listener.siteOf(state.ServerName, c.Conn)
-	c.client = clientVariables(c.site.terms, &state, time.Now())
+	c.entry = c.listener.siteOf(state.ServerName, c.Conn)
+	c.client = clientVariables(c.entry.terms, &state, time.Now())
 	return nil
 }
 

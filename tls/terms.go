@@ -74,26 +74,22 @@ func clientAuthType(mode string) (stdtls.ClientAuthType, error) {
 	return stdtls.NoClientCert, fmt.Errorf("client_auth: unknown mode %q", mode)
 }
 
-// configOf is the listener's configuration for connections on these terms; nil: its own.
+// offer makes the configuration for connections on these terms. The usual ones have the listener's own.
 //
 // Sessions are tickets that their clients keep, and in one that is resumed nobody is asked for a certificate. So each terms have
 // ticket keys of their own, which crypto/tls changes every day: a ticket of other terms can't be read, and is as none.
-func (l *listener) configOf(t *terms) *stdtls.Config {
-	if t.key == (termsKey{}) {
-		return nil
+func (l *listener) offer(t *terms) {
+	if t.key == (termsKey{}) || l.configs[t] != nil {
+		return
 	}
-	config, ok := l.configs[t]
-	if !ok {
-		config = l.config.Clone()
-		config.MinVersion, config.ClientAuth, config.ClientCAs = t.version, t.auth, t.clients
-		// Without these crypto/tls takes the keys of the listener's own configuration.
-		config.WrapSession, config.UnwrapSession = config.EncryptTicket, config.DecryptTicket
-		l.configs[t] = config
-	}
-	return config
+	config := l.config.Clone()
+	config.MinVersion, config.ClientAuth, config.ClientCAs = t.version, t.auth, t.clients
+	// Without these crypto/tls takes the keys of the listener's own configuration.
+	config.WrapSession, config.UnwrapSession = config.EncryptTicket, config.DecryptTicket
+	l.configs[t] = config
 }
 
-// configFor chooses the configuration for a client.
+// configFor chooses the configuration for a client; nil: the listener's own.
 func (l *listener) configFor(hello *stdtls.ClientHelloInfo) (*stdtls.Config, error) {
 	if l.automatic != nil {
 		if config, err := l.automatic.answerTLS(hello); config != nil || err != nil {
@@ -109,14 +105,14 @@ func (l *listener) configFor(hello *stdtls.ClientHelloInfo) (*stdtls.Config, err
 // Serves reports whether this connection may carry requests for a host that belongs to a site. If not, they are misdirected
 // (RFC 9110 §7.4, §15.5.20): the client would have got another certificate, or would have been asked for its own.
 func (c *Conn) Serves(site *routes.Site, host string) bool {
-	if c.site == nil {
+	switch {
+	case c.entry == nil: // before the handshake
 		return false
-	}
-	if c.site.site.Of == site {
+	case c.entry.site.Of == site:
 		return true
 	}
 	other := c.listener.sites[site]
-	return other != nil && other.terms == c.site.terms && c.site.covers(host)
+	return other != nil && other.terms == c.entry.terms && c.entry.covers(host)
 }
 
 // covers reports whether all certificates of a site whose own are given hold for a name. Those that are issued hold for the site's
