@@ -103,7 +103,8 @@ func (l *listener) configFor(hello *stdtls.ClientHelloInfo) (*stdtls.Config, err
 }
 
 // Serves reports whether this connection may carry requests for a host that belongs to a site. If not, they are misdirected
-// (RFC 9110 §7.4, §15.5.20): the client would have got another certificate, or would have been asked for its own.
+// (RFC 9110 §7.4, §15.5.20): the client would have got another certificate, or would have been asked for its own. One that asked for no
+// host, as proxies and probes do, has taken whatever certificate there was, and may go on to any site that demands no more.
 func (c *Conn) Serves(site *routes.Site, host string) bool {
 	switch {
 	case c.entry == nil: // before the handshake
@@ -112,7 +113,7 @@ func (c *Conn) Serves(site *routes.Site, host string) bool {
 		return true
 	}
 	other := c.listener.sites[site]
-	return other != nil && other.terms == c.entry.terms && c.entry.covers(host)
+	return other != nil && other.terms == c.entry.terms && (c.ServerName() == "" || c.entry.covers(host))
 }
 
 // covers reports whether all certificates of a site whose own are given hold for a name. Those that are issued hold for the site's

@@ -288,7 +288,9 @@ func TestAConnectionServesTheSitesOnItsTerms(t *testing.T) {
 		{"a site that asks for client certificates", "a.example", private, "www.c.example", false},
 		{"a site that does not, from one that asks", "c.example", a, "a.example", false},
 		{"no server name, first site", "", a, "a.example", true},
-		{"no server name, another site", "", internal, "i.example", false},
+		{"no server name, another site", "", internal, "i.example", true},
+		{"no server name, a site that asks for client certificates", "", private, "www.c.example", false},
+		{"no server name, a site of another address", "", elsewhere, "e.example", false},
 		{"a site of another address", "a.example", elsewhere, "a.example", false},
 	}
 	client := ours.client(same)
