@@ -86,6 +86,9 @@ func (t *Turn) Keep(d time.Duration) { t.keep = d }
 // Requests counts the calls of it: the requests of the connection.
 func (t *Turn) Requests() int { return t.entry.count() }
 
+// First reports whether Requests was never called: nothing but these bytes has come yet.
+func (t *Turn) First() bool { return t.entry.requests == 0 }
+
 // Draining reports whether the connection is to be closed after its request.
 func (t *Turn) Draining() bool { return t.loop.engine.Draining() }
 
@@ -303,6 +306,21 @@ func (c *Conn) receive(p []byte) (int, error) {
 
 // SetNonblock makes Read return [ErrWouldBlock] instead of waiting.
 func (c *Conn) SetNonblock(on bool) { c.nonblock = on }
+
+// Await returns when a Read would not have to wait.
+func (c *Conn) Await() error {
+	if len(c.in) > 0 {
+		return nil
+	}
+	err := c.wait(c.rwait, flagReadable|flagHalf)
+	if err == nil {
+		c.entry.flag(flagReadable) // for that Read
+	}
+	return err
+}
+
+// Unread are the bytes that the loop had read. They are valid until the next Read.
+func (c *Conn) Unread() []byte { return c.in }
 
 // Write sends all of p. A client that takes nothing for a minute is given up.
 func (c *Conn) Write(p []byte) (int, error) { return c.Write2(p, nil) }
@@ -571,6 +589,9 @@ func (c *Conn) SetSession(v any) { c.loop.table.chunk(c.index).session[c.index%c
 func (c *Conn) Requests() int {
 	return c.entry.count()
 }
+
+// First reports whether Requests was never called.
+func (c *Conn) First() bool { return c.entry.requests == 0 }
 
 // Loop is the number of the connection's loop.
 func (c *Conn) Loop() int { return c.loop.number }
