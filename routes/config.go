@@ -263,6 +263,7 @@ type Listen struct {
 	Network string // tcp or unix
 	Address string // ":80", "127.0.0.1:8080", "[::1]:8080", "/run/x.sock"
 	TLS     bool
+	H2C     bool // without TLS, clients may begin with HTTP/2
 }
 
 // Key names the address among all networks: "tcp :80", "unix /run/x.sock". [Table.Site] takes it.

@@ -13,8 +13,8 @@ import (
 // maxSocketPath is the longest path of a unix socket: sun_path without its final NUL (unix(7)).
 const maxSocketPath = 107
 
-// parseListen reads ":80", "127.0.0.1:8080", "[::1]:8080" or "unix:/path", each perhaps followed by " tls". The reason is empty
-// when it is one.
+// parseListen reads ":80", "127.0.0.1:8080", "[::1]:8080" or "unix:/path", each perhaps followed by " tls" or " h2c". The reason is
+// empty when it is one.
 func parseListen(text string) (l Listen, reason string) {
 	fields := strings.Fields(text)
 	switch {
@@ -22,8 +22,10 @@ func parseListen(text string) (l Listen, reason string) {
 		return Listen{}, `The address is empty: write ":80" or "127.0.0.1:8080".`
 	case len(fields) == 2 && fields[1] == "tls":
 		l.TLS = true
+	case len(fields) == 2 && fields[1] == "h2c":
+		l.H2C = true
 	case len(fields) > 1:
-		return Listen{}, fmt.Sprintf(`%q: only the word "tls" may follow an address.`, text)
+		return Listen{}, fmt.Sprintf(`%q: only one of the words "tls" and "h2c" may follow an address.`, text)
 	}
 	if path, ok := strings.CutPrefix(fields[0], "unix:"); ok {
 		l.Network, l.Address = "unix", path
@@ -35,6 +37,9 @@ func parseListen(text string) (l Listen, reason string) {
 	l.Network = "tcp"
 	address, port, reason := tcpAddress(fields[0])
 	l.Address = address
+	if port == 443 && l.H2C {
+		return Listen{}, fmt.Sprintf(`%q: port 443 is TLS, with which clients choose HTTP/2 by themselves. Remove "h2c".`, text)
+	}
 	l.TLS = l.TLS || port == 443
 	return l, reason
 }
@@ -90,6 +95,9 @@ func (s *listenSet) add(r *reader, l placedListen) {
 		switch {
 		case other.Key() == l.Key() && other.TLS != l.TLS:
 			r.errorf(l.at, "TLS and plain on one address", "%s is listened on with TLS and without (%s line %d). Write the same in both, or use two ports.", l.Address, other.at.Filename, other.at.Start.Line)
+			return
+		case other.Key() == l.Key() && other.H2C != l.H2C:
+			r.errorf(l.at, "With and without h2c on one address", "%s is listened on with the word h2c and without (%s line %d). Write the same in both.", l.Address, other.at.Filename, other.at.Start.Line)
 			return
 		case other.Key() == l.Key():
 			return

@@ -2,7 +2,7 @@ pool "edge" {
   mpm = "event"
 }
 site "example.com" {
-  listen = [":80", ":80", "127.0.0.1:80", "127.0.0.1:8080 tls", "[::1]:8080"]
+  listen = [":80", ":80", "127.0.0.1:80", "127.0.0.1:8080 tls", "[::1]:8080", ":82 h2c"]
   root   = "/srv/www"
   tls {
     mode = "internal"
@@ -13,7 +13,7 @@ site "example.com" {
   }
 }
 site "b.example.com" {
-  listen = ["127.0.0.1:8080"]
+  listen = ["127.0.0.1:8080", ":82"]
   root   = "/srv/www"
   route "/*" {
     pool = "edge"
