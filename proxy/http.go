@@ -45,14 +45,15 @@ type Secure interface {
 	Handshake(context.Context) error
 	Describe(*http.Request) // sets what handlers see of the session
 	CloseWrite() error
-	Rest() // before it is parked: gives back the buffers
+	Rest()            // before it is parked: gives back the buffers
+	Protocol() string // chosen by ALPN
 	Version() string
 	Cipher() string
 	Client() map[string]string                      // what programs are told of the client's certificate, by variable; nil: nothing
 	Serves(site *routes.Site, hostname string) bool // whether requests for that host, which is the site's, may come this way
 }
 
-// HTTP speaks HTTP/1.1 on the connections of an engine: it implements [event.Protocol]. Its fields are set before it is used.
+// HTTP speaks HTTP on the connections of an engine: it implements [event.Protocol]. Its fields are set before it is used.
 type HTTP struct {
 	Handler    http.Handler
 	Server     *Server // whose hot files are answered without the handler; nil: none
@@ -63,10 +64,12 @@ type HTTP struct {
 	Hello      func([]byte) bool             // whether bytes are enough to begin a handshake with; what they are then is its business
 	Handshakes *Handshakes
 	Local      func(*event.Conn) netip.AddrPort // the address the client connected to
+	HTTP2      *HTTP2                           // nil: HTTP/1.1 only. TLS listeners offer it; without TLS clients must know of it
 
-	date      http1.DateCache
-	conns     sync.Pool // of *conn
-	scratches sync.Pool // of *scratch
+	date        http1.DateCache
+	conns       sync.Pool // of *conn
+	scratches   sync.Pool // of *scratch
+	transcripts sync.Pool // of *transcript
 }
 
 // What the loop answers of one connection before others have their turn.
@@ -85,6 +88,11 @@ type scratch struct {
 func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
 	if h.Secure != nil {
 		return h.hello(data)
+	}
+	if h.HTTP2 != nil && t.First() {
+		if verdict, ok := beginsHTTP2(data); ok {
+			return verdict
+		}
 	}
 	s, _ := h.scratches.Get().(*scratch)
 	if s == nil {
@@ -229,11 +237,7 @@ func (h *HTTP) Expired(t *event.Turn, _ []byte) {
 
 // refuse answers bytes that are no request. w takes all of it at once.
 func (h *HTTP) refuse(w io.Writer, remote netip.AddrPort, err error) {
-	status, reason := http.StatusBadRequest, err.Error()
-	var e *http1.Error
-	if errors.As(err, &e) {
-		status, reason = e.Status, e.Reason
-	}
+	status, reason := refusal(err)
 	h.Log.Debugw("request refused", "remote", remote, "status", status, "reason", reason)
 	if status == 0 {
 		return
@@ -253,6 +257,15 @@ func (h *HTTP) refuse(w io.Writer, remote netip.AddrPort, err error) {
 	b = append(b, "Connection: close\r\n\r\n"...)
 	// A client that has gone does not miss it.
 	_, _ = w.Write(append(b, body...))
+}
+
+// refusal is how a message that can't be read is answered.
+func refusal(err error) (status int, reason string) {
+	var e *http1.Error
+	if errors.As(err, &e) {
+		return e.Status, e.Reason
+	}
+	return http.StatusBadRequest, err.Error()
 }
 
 // conn is a connection while a goroutine serves it. It is reused for others.
@@ -294,6 +307,10 @@ func (h *HTTP) Serve(c *event.Conn) {
 		h.conns.Put(k)
 	}()
 	if h.Secure != nil && !k.handshake() {
+		return
+	}
+	if k.speaksHTTP2() {
+		k.serveHTTP2()
 		return
 	}
 	for k.next() {

@@ -63,14 +63,14 @@ func (k *conn) request(began time.Time) bool {
 		}
 		time.AfterFunc(probeDelay, w.probe)
 	})
-	ok := k.handle(w, r)
+	ok := k.http.handle(w, r)
 	k.raw.OnGone(nil)
 	if ok {
 		ok = w.finish() == nil
 	}
 	b.close()
 	k.held = w.held[:0]
-	k.log(x, r, w, b)
+	k.http.logRequest(x, r, w.status, w.written, b.count)
 	switch {
 	case !ok && w.endsWithConnection():
 		k.raw.Reset()
@@ -96,8 +96,15 @@ func (k *conn) request(began time.Time) bool {
 	return true
 }
 
-// handle calls the handler. It returns false when the connection must end without a word.
-func (k *conn) handle(w *response, r *http.Request) (ok bool) {
+// answer is a response that a connection sends.
+type answer interface {
+	http.ResponseWriter
+	fail() bool
+	abandon()
+}
+
+// handle calls the handler. It returns false when the response must end without a word.
+func (h *HTTP) handle(w answer, r *http.Request) (ok bool) {
 	defer func() {
 		switch v := recover(); v {
 		case nil:
@@ -105,41 +112,51 @@ func (k *conn) handle(w *response, r *http.Request) (ok bool) {
 			w.abandon()
 			ok = false
 		default:
-			k.http.Log.Errorw("handler panicked; its request failed", "method", r.Method, "uri", r.RequestURI, "panic", v, "stack", string(debug.Stack()))
+			h.Log.Errorw("handler panicked; its request failed", "method", r.Method, "uri", r.RequestURI, "panic", v, "stack", string(debug.Stack()))
 			ok = w.fail()
 		}
 	}()
-	k.http.Handler.ServeHTTP(w, r)
+	h.Handler.ServeHTTP(w, r)
 	return true
 }
 
-// newRequest makes the request that handlers see. URL.Path is as the client sent it, still escaped: the router decodes it.
+// newRequest makes the request that handlers see.
 func (k *conn) newRequest(o *round) *http.Request {
 	h := &k.head
-	target := string(h.Target)
-	o.url = url.URL{Path: target, ForceQuery: h.HasQuery && len(h.Query) == 0}
-	if len(h.Path) < len(target) {
-		o.url.Path, o.url.RawQuery = string(h.Path), string(h.Query)
-	}
-	r := (&http.Request{
-		Method:        method(h.Method),
-		URL:           &o.url,
-		Proto:         protocols[h.Minor],
-		ProtoMajor:    1,
-		ProtoMinor:    h.Minor,
-		Header:        make(http.Header, len(h.Fields)),
-		Body:          &o.body,
-		ContentLength: max(h.ContentLength, 0),
-		Host:          string(h.Host),
-		RequestURI:    target,
-		Close:         !h.KeepAlive,
-	}).WithContext(&o.exchange)
+	r := newRequest(&o.exchange, h, &o.url)
+	r.Body, r.ContentLength = &o.body, max(h.ContentLength, 0)
 	if h.Chunked {
 		r.ContentLength, r.TransferEncoding = -1, []string{"chunked"}
 	}
 	if !h.HasBody() {
 		r.Body = http.NoBody
 	}
+	if k.secure != nil {
+		k.secure.Describe(r)
+		o.exchange.tls = factsOf(k.secure.Secure)
+	}
+	return r
+}
+
+// newRequest makes a request of its head, and u its URL. The path of that is as the client sent it, still escaped: the router
+// decodes it.
+func newRequest(x *exchange, h *http1.Head, u *url.URL) *http.Request {
+	target := string(h.Target)
+	*u = url.URL{Path: target, ForceQuery: h.HasQuery && len(h.Query) == 0}
+	if len(h.Path) < len(target) {
+		u.Path, u.RawQuery = string(h.Path), string(h.Query)
+	}
+	r := (&http.Request{
+		Method:     method(h.Method),
+		URL:        u,
+		Proto:      protocols[h.Minor],
+		ProtoMajor: 1,
+		ProtoMinor: h.Minor,
+		Header:     make(http.Header, len(h.Fields)),
+		Host:       string(h.Host),
+		RequestURI: target,
+		Close:      !h.KeepAlive,
+	}).WithContext(x)
 	// All values share one string and all slices one array, as in net/textproto.
 	values := make([]string, len(h.Fields))
 	for i, f := range h.Fields {
@@ -153,10 +170,6 @@ func (k *conn) newRequest(o *round) *http.Request {
 			continue
 		}
 		r.Header[name] = values[i : i+1 : i+1]
-	}
-	if k.secure != nil {
-		k.secure.Describe(r)
-		o.exchange.tls = factsOf(k.secure.Secure)
 	}
 	return r
 }
@@ -176,15 +189,16 @@ func method(b []byte) string {
 	return string(b)
 }
 
-func (k *conn) log(x *exchange, r *http.Request, w *response, b *body) {
-	if k.http.Access == nil {
+// logRequest writes the access log. written and read are the bytes of the two bodies.
+func (h *HTTP) logRequest(x *exchange, r *http.Request, status int, written, read int64) {
+	if h.Access == nil {
 		return
 	}
-	k.http.Access.Log(&LogEntry{
+	h.Access.Log(&LogEntry{
 		Remote: x.remote.Addr(), Time: x.began, Method: r.Method, URI: r.RequestURI, Proto: r.Proto,
-		Status: w.status, Bytes: w.written, Referer: r.Referer(), UserAgent: r.UserAgent(), Host: r.Host,
+		Status: status, Bytes: written, Referer: r.Referer(), UserAgent: r.UserAgent(), Host: r.Host,
 		Duration: time.Since(x.began), QueueWait: x.queueWait, Pool: x.pool, PID: x.pid,
-		TLSProtocol: x.tls.protocol, RequestBytes: b.count,
+		TLSProtocol: x.tls.protocol, RequestBytes: read,
 	})
 }
 

@@ -62,15 +62,21 @@ func (w *response) WriteHeader(status int) {
 		w.inform(status)
 		return
 	}
-	w.status = status
-	if v := first(w.header, "Content-Length"); v != "" {
-		n, err := strconv.ParseInt(v, 10, 64)
-		if err != nil || n < 0 {
-			w.header.Del("Content-Length")
-			return
-		}
-		w.length = n
+	w.status, w.length = status, declaredLength(w.header)
+}
+
+// declaredLength is the Content-Length that a handler has set; -1: none. One that is no length is removed.
+func declaredLength(h http.Header) int64 {
+	v := first(h, "Content-Length")
+	if v == "" {
+		return -1
 	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	if err != nil || n < 0 {
+		h.Del("Content-Length")
+		return -1
+	}
+	return n
 }
 
 // inform sends an informational response, but not to a client that is behind: nobody shall wait for it with that.

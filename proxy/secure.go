@@ -6,6 +6,8 @@ import (
 	"net"
 	"time"
 
+	"golang.org/x/net/http2"
+
 	"gateway/mpm"
 	"gateway/mpm/event"
 )
@@ -15,6 +17,7 @@ type SecureConn struct {
 	Secure
 	under
 	lastSlot mpm.SlotID // see conn.lastSlot
+	http2    bool       // what the client chose
 }
 
 // under is the net.Conn that TLS reads and writes. What it has belongs to the goroutine that serves the connection.
@@ -87,6 +90,7 @@ func (k *conn) handshake() bool {
 	s.hold() // until the client's Finished is there, and what follows it is known
 	err := k.http.Handshakes.run(&s.under, func() error { return s.Handshake(context.Background()) })
 	if err == nil {
+		s.http2 = s.Protocol() == http2.NextProtoTLS
 		k.raw.SetTimeout(0)
 		return true
 	}

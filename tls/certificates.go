@@ -217,7 +217,7 @@ func (c *Certificates) openAuthority(stateDir string, now time.Time) error {
 func (c *Certificates) listen(address string) *listener {
 	l, ok := c.listeners[address]
 	if !ok {
-		l = newListener("http/1.1")
+		l = newListener("h2", "http/1.1")
 		c.listeners[address] = l
 	}
 	return l

@@ -82,6 +82,9 @@ func (c *Conn) Describe(r *http.Request) {
 // ServerName is the host name that the client asked for (SNI), empty if it sent none.
 func (c *Conn) ServerName() string { return c.ConnectionState().ServerName }
 
+// Protocol is what the client chose to speak (ALPN), "h2" or "http/1.1"; empty if it did not choose.
+func (c *Conn) Protocol() string { return c.ConnectionState().NegotiatedProtocol }
+
 // Version is the protocol version as Apache's SSL_PROTOCOL names it, "TLSv1.3"; empty before the handshake.
 func (c *Conn) Version() string {
 	switch c.ConnectionState().Version {

@@ -67,13 +67,13 @@ func TestGoClients(t *testing.T) {
 		fails  string // in the client's error
 	}{
 		{"TLS 1.3 with a name", &stdtls.Config{ServerName: "a.example", NextProtos: []string{"h2", "http/1.1"}}, "TLSv1.3 TLS_", ""},
-		{"the name and the protocol are described", &stdtls.Config{ServerName: "a.example", NextProtos: []string{"h2", "http/1.1"}}, " a.example http/1.1", ""},
+		{"the name and the protocol are described", &stdtls.Config{ServerName: "a.example", NextProtos: []string{"h2", "http/1.1"}}, " a.example h2", ""},
 		{"no ALPN", &stdtls.Config{ServerName: "a.example"}, "TLSv1.3", ""},
 		{"an address instead of a name", &stdtls.Config{ServerName: "127.0.0.1"}, "TLSv1.3", ""},
 		{"TLS 1.2", &stdtls.Config{ServerName: "a.example", MaxVersion: stdtls.VersionTLS12}, "TLSv1.2 ECDHE-ECDSA-", ""},
 		{"TLS 1.1", &stdtls.Config{ServerName: "a.example", MinVersion: stdtls.VersionTLS10, MaxVersion: stdtls.VersionTLS11}, "", "protocol version"},
 		{"TLS 1.0", &stdtls.Config{ServerName: "a.example", MinVersion: stdtls.VersionTLS10, MaxVersion: stdtls.VersionTLS10}, "", "protocol version"},
-		{"only protocols we don't speak", &stdtls.Config{ServerName: "a.example", NextProtos: []string{"h2"}}, "", "no application protocol"},
+		{"only protocols we don't speak", &stdtls.Config{ServerName: "a.example", NextProtos: []string{"h3"}}, "", "no application protocol"},
 		{"a name that no site has", &stdtls.Config{ServerName: "b.example"}, "", "not b.example"},
 	}
 	for _, row := range rows {
@@ -349,7 +349,7 @@ func TestCurlTrustsTheRoot(t *testing.T) {
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
-			got, err := run(t, "curl", append([]string{"-sS", "--noproxy", "*"}, row.args...)...)
+			got, err := run(t, "curl", append([]string{"-sS", "--http1.1", "--noproxy", "*"}, row.args...)...)
 			if (err != nil) != row.fails || !strings.Contains(got, row.want) {
 				t.Errorf("curl %q = %q, %v, want %q, failure %v", row.args, got, err, row.want, row.fails)
 			}
@@ -367,8 +367,8 @@ func TestOpenSSLVerifiesTheChain(t *testing.T) {
 	}
 	got, err := run(t, "openssl", "s_client", "-connect", at, "-servername", "a.example", "-verify_hostname", "a.example",
 		"-verify_return_error", "-CAfile", root, "-alpn", "h2,http/1.1", "-x509_strict")
-	if err != nil || !strings.Contains(got, "Verify return code: 0 (ok)") || !strings.Contains(got, "ALPN protocol: http/1.1") {
-		t.Errorf("openssl s_client = %v, want a verified chain and http/1.1:\n%s", err, got)
+	if err != nil || !strings.Contains(got, "Verify return code: 0 (ok)") || !strings.Contains(got, "ALPN protocol: h2") {
+		t.Errorf("openssl s_client = %v, want a verified chain and h2:\n%s", err, got)
 	}
 	if got, err := run(t, "openssl", "s_client", "-connect", at, "-tls1_1", "-cipher", "DEFAULT@SECLEVEL=0"); err == nil {
 		t.Errorf("openssl s_client -tls1_1 succeeded, want a refusal:\n%s", got)

@@ -42,6 +42,7 @@ type front struct {
 	engine *event.Engine
 
 	handshakes *proxy.Handshakes
+	http2      *proxy.HTTP2
 }
 
 func frontMain() int {
@@ -125,6 +126,7 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	}
 	f.server = proxy.NewServer(c, f.pools, f.log)
 	f.handshakes = proxy.NewHandshakes(f.log)
+	f.http2 = proxy.NewHTTP2(idleTimeout(c), f.log)
 	var err error
 	if c.Gateway.AccessLog != nil {
 		if f.access, err = proxy.NewAccessLog(*c.Gateway.AccessLog, proxy.WithAccessLogWarning(f.log.Warnw)); err != nil {
@@ -269,7 +271,18 @@ func (f *front) protocol(l routes.Listen) *proxy.HTTP {
 	} else {
 		h.Handler = f.certs.AnswerChallenges(h.Handler)
 	}
+	if l.TLS || l.H2C {
+		h.HTTP2 = f.http2
+	}
 	return h
+}
+
+// idleTimeout is how long an HTTP/2 connection may idle: it is not one site's.
+func idleTimeout(c *routes.Config) (longest time.Duration) {
+	for i := range c.Sites {
+		longest = max(longest, c.Sites[i].KeepAliveTimeout)
+	}
+	return longest
 }
 
 // localAddress tells the address that clients of a listener connect to: a system call each only where there are several.
@@ -428,6 +441,7 @@ func (f *front) answerStatus(conn *os.File) {
 func (f *front) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), f.setup.Config.Gateway.GracePeriod)
 	defer cancel()
+	f.http2.Drain()
 	if err := f.engine.Drain(ctx); err != nil {
 		f.log.Warnw("grace_period is over: requests in progress are cut off", "connections", f.engine.Stats().Open)
 	}

@@ -1,0 +1,288 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	stdlog "log"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"gateway/internal/quiet"
+	"gateway/mpm/event"
+	"gateway/proxy/http1"
+)
+
+//lint:file-ignore SA1019 http2.Server is deprecated in favour of that of net/http, which takes no connections but those it accepted itself.
+
+const (
+	maxStreams = 128 // requests at once of one connection
+	// minIdle is how long a connection may idle at least. A new one costs a handshake, and browsers count on keeping theirs.
+	minIdle = 30 * time.Second
+	// streamStall is how long a write waits for a client that lets nothing of its response through, see [streamResponse.watch].
+	streamStall = 60 * time.Second
+	// lastWords is how long an answer that says that there is none may take, see [streamResponse.interrupt].
+	lastWords = 5 * time.Second
+)
+
+// HTTP2 serves the connections of a front that speak HTTP/2 (RFC 9113). Frames, header compression and flow control are those of
+// golang.org/x/net; what requests and responses may be, and how long they may take, is decided here as for HTTP/1.1. It is safe
+// for concurrent use.
+type HTTP2 struct {
+	log    Logger
+	server *http2.Server
+	base   *http.Server  // it never listens; it is what x/net takes settings from, and its Shutdown reaches all connections
+	stall  time.Duration // streamStall
+
+	floods quiet.Limiter // of warnings about them
+}
+
+// NewHTTP2 returns what serves HTTP/2. idle is how long a connection without a request is kept; less than half a minute counts as
+// that.
+func NewHTTP2(idle time.Duration, log Logger) *HTTP2 {
+	h := &HTTP2{log: log, stall: streamStall}
+	h.base = &http.Server{
+		MaxHeaderBytes: http1.MaxHeadBytes,
+		WriteTimeout:   2 * h.stall, // each response puts it off, see [streamResponse.watch]
+		ErrorLog:       stdlog.New(debugLog{log}, "", 0),
+	}
+	h.server = &http2.Server{
+		MaxConcurrentStreams: maxStreams,
+		MaxReadFrameSize:     16 << 10, // the smallest there is
+		IdleTimeout:          max(idle, minIdle),
+	}
+	_ = http2.ConfigureServer(h.base, h.server) // it fails for cipher suites only, and knows none
+	return h
+}
+
+// debugLog takes what x/net has to say, which is about clients that break the protocol.
+type debugLog struct{ Logger }
+
+func (l debugLog) Write(p []byte) (int, error) {
+	l.Debugw("HTTP/2 connection failed", "error", strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// Drain tells all clients to send no more requests (GOAWAY, RFC 9113 §6.8). Connections end when those in progress are answered.
+func (h *HTTP2) Drain() {
+	_ = h.base.Shutdown(context.Background()) // it has no listener to fail at, and no connection to wait for
+}
+
+// flooded warns, now and then, of a client whose connection was ended for a flood of frames.
+func (h *HTTP2) flooded(remote netip.AddrPort) {
+	if held, ok := h.floods.Pass(time.Now(), warnInterval); ok {
+		h.log.Warnw("client floods an HTTP/2 connection with frames that ask for nothing, or resets what it asks for: its connection is closed; block its address if this is an attack",
+			"remote", remote, "not_logged", held)
+	}
+}
+
+// preface begins every HTTP/2 connection (RFC 9113 §3.4).
+const preface = http2.ClientPreface
+
+// beginsHTTP2 looks at the first bytes of a connection without TLS. ok says that they are the preface, or may become it.
+func beginsHTTP2(data []byte) (v event.Verdict, ok bool) {
+	if len(data) < len(preface) {
+		return event.Wait, strings.HasPrefix(preface, alias(data))
+	}
+	return event.Detach, strings.HasPrefix(alias(data), preface)
+}
+
+// speaksHTTP2 reports what the client has chosen: by ALPN, or by prior knowledge.
+func (k *conn) speaksHTTP2() bool {
+	switch {
+	case k.http.HTTP2 == nil:
+		return false
+	case k.secure != nil:
+		return k.secure.http2
+	}
+	return k.raw.First() && bytes.HasPrefix(k.raw.Unread(), []byte(preface))
+}
+
+// serveHTTP2 serves a connection until it ends; before its first bytes it is parked.
+func (k *conn) serveHTTP2() {
+	if k.secure != nil && k.park() {
+		return
+	}
+	s := &session{http: k.http, conn: k, seen: frameScanner{left: uint32(len(preface))}}
+	s.patience.left, s.patience.at = maxPatience, time.Now()
+	_ = s.look(k.buf[k.r:k.w]) // a flood does not end here
+	if k.secure != nil {
+		k.secure.release()
+		s.tls = factsOf(k.secure.Secure)
+		k.secure.Describe(&s.template)
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			k.http.Log.Errorw("HTTP/2 connection panicked; its requests failed", "panic", v, "stack", string(debug.Stack()))
+			_ = s.Close()
+		}
+		s.wait()
+	}()
+	h := k.http.HTTP2
+	h.server.ServeConn(s, &http2.ServeConnOpts{BaseConfig: h.base, Handler: s})
+}
+
+// session is a connection that speaks HTTP/2. x/net has it as the net.Conn below and as the http.Handler above. It reads in one
+// goroutine and writes in another, at most, and may close in a third.
+type session struct {
+	http     *HTTP
+	conn     *conn // whoever uses it holds reading or writing, and has looked at closed; requests use what never changes
+	tls      tlsFacts
+	template http.Request // what Describe has said
+	closed   atomic.Bool
+	patience patience
+
+	reading sync.Mutex // guards seen, and what conn has read
+	seen    frameScanner
+	newest  uint32 // the newest stream of the client
+
+	writing sync.Mutex // guards what follows
+	sent    frameScanner
+	ended   endedStreams // as far as the client was told
+
+	mu       sync.Mutex // guards requests and over
+	requests int        // that have come
+	over     bool       // none is taken any more
+	running  sync.WaitGroup
+}
+
+// LocalAddr implements net.Conn.
+func (s *session) LocalAddr() net.Addr { return net.TCPAddrFromAddrPort(s.conn.local) }
+
+// RemoteAddr implements net.Conn.
+func (s *session) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(s.conn.remote) }
+
+// SetDeadline, SetReadDeadline and SetWriteDeadline implement net.Conn. The engine has one deadline for both directions, which is
+// for stalled writes.
+func (s *session) SetDeadline(time.Time) error      { return nil }
+func (s *session) SetReadDeadline(time.Time) error  { return nil }
+func (s *session) SetWriteDeadline(time.Time) error { return nil }
+
+// Read implements net.Conn.
+func (s *session) Read(p []byte) (int, error) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	if s.closed.Load() {
+		return 0, net.ErrClosed
+	}
+	k := s.conn
+	if k.r == k.w && len(p) >= len(k.buf) {
+		return s.receive(p)
+	}
+	if k.r == k.w {
+		n, err := s.receive(k.buf)
+		if err != nil {
+			return 0, err
+		}
+		k.r, k.w = 0, n
+	}
+	n := copy(p, k.buf[k.r:k.w])
+	k.r += n
+	return n, nil
+}
+
+// receive reads, and has a look at it. The TLS session has no buffer while it waits for the client.
+func (s *session) receive(p []byte) (int, error) {
+	k := s.conn
+	for {
+		k.raw.SetNonblock(true)
+		n, err := k.stream.Read(p)
+		k.raw.SetNonblock(false)
+		if n > 0 {
+			return n, s.look(p[:n])
+		}
+		if !errors.Is(err, event.ErrWouldBlock) {
+			return 0, err
+		}
+		if k.secure != nil {
+			k.secure.Rest()
+		}
+		if err := k.raw.Await(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// Write implements net.Conn.
+func (s *session) Write(p []byte) (int, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if s.closed.Load() {
+		return 0, net.ErrClosed
+	}
+	if err := s.note(p); err != nil {
+		return 0, err
+	}
+	return s.conn.stream.Write(p)
+}
+
+// Close implements net.Conn. After it, nothing of the session touches the connection.
+func (s *session) Close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	flooded := s.patience.lost()
+	if flooded {
+		s.http.HTTP2.flooded(s.conn.remote)
+	}
+	raw := s.conn.raw
+	stalled := !s.writing.TryLock()
+	if stalled {
+		raw.Abort()
+	}
+	_ = raw.SetDeadline(time.Unix(1, 0)) // who waits for the client waits no more; it never fails
+	if stalled {
+		s.writing.Lock()
+	}
+	defer s.writing.Unlock()
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	if stalled {
+		return raw.Close()
+	}
+	if flooded {
+		s.calm()
+	}
+	s.conn.close()
+	return nil
+}
+
+// calm says why the connection ends (RFC 9113 §6.8), unless that would land in the middle of a frame.
+func (s *session) calm() {
+	if !s.sent.between() {
+		return
+	}
+	if s.conn.secure != nil {
+		s.conn.secure.hold() // for the closing alert
+	}
+	// A client that has gone does not miss it.
+	_, _ = s.conn.stream.Write(appendGoAway(nil, s.newest, http2.ErrCodeEnhanceYourCalm))
+}
+
+// begin counts a request and returns how many there were. ok is false once the connection has ended.
+func (s *session) begin() (count int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return 0, false
+	}
+	s.requests++
+	s.running.Add(1)
+	return s.requests, true
+}
+
+// wait takes no more requests, and waits for those in progress. They have been told that their client has gone.
+func (s *session) wait() {
+	s.mu.Lock()
+	s.over = true
+	s.mu.Unlock()
+	s.running.Wait()
+}
