@@ -24,7 +24,8 @@ import (
 //lint:file-ignore SA1019 http2.Server is deprecated in favour of that of net/http, which takes no connections but those it accepted itself.
 
 const (
-	maxStreams = 128 // requests at once of one connection
+	maxStreams   = 128     // requests at once of one connection
+	streamWindow = 1 << 20 // bytes that a client may send of a body before they are read
 	// minIdle is how long a connection may idle at least. A new one costs a handshake, and browsers count on keeping theirs.
 	minIdle = 30 * time.Second
 	// streamStall is how long a write waits for a client that lets nothing of its response through, see [streamResponse.watch].
@@ -58,6 +59,8 @@ func NewHTTP2(idle time.Duration, log Logger) *HTTP2 {
 		MaxConcurrentStreams: maxStreams,
 		MaxReadFrameSize:     16 << 10, // the smallest there is
 		IdleTimeout:          max(idle, minIdle),
+
+		MaxUploadBufferPerStream: streamWindow,
 	}
 	_ = http2.ConfigureServer(h.base, h.server) // it fails for cipher suites only, and knows none
 	return h

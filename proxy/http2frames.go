@@ -73,6 +73,9 @@ const (
 	costOther       = 1
 	earnResponse    = 2
 	earnUsefulFrame = 2 // at least what one that opens the window for the next costs, on its stream and on the connection
+
+	// maxLate is how many frames of an upload come after its answer: what the client may send before it is read, in small ones.
+	maxLate = streamWindow / usefulFrame
 )
 
 // look has a look at what the client sends.
@@ -130,9 +133,9 @@ func (s *session) note(p []byte) error {
 			return nil
 		}
 		switch {
-		case h.kind == http2.FrameRSTStream && !s.ended.add(h.stream):
-			// An upload that nobody wants, of which more was on its way: each frame of it is answered with another reset.
+		case h.kind == http2.FrameRSTStream && s.ended.expects(h.stream):
 		case h.kind == http2.FrameRSTStream:
+			s.ended.add(h.stream)
 			if !s.patience.spend(costReset) {
 				s.sent = before
 				return errFlood
@@ -147,20 +150,29 @@ func (s *session) note(p []byte) error {
 	}
 }
 
-// endedStreams are the last streams of a connection that were answered or reset.
+// endedStreams are the last streams of a connection that were answered or reset. Of an upload that nobody wanted more may be on its
+// way then, and each frame of that is answered with a reset.
 type endedStreams struct {
-	ids  [maxStreams]uint32 // 0 is no stream's
-	next int
+	ids    [maxStreams]uint32 // 0 is no stream's
+	resets [maxStreams]uint16 // since
+	next   int
 }
 
-// add reports whether the stream was not among them.
-func (e *endedStreams) add(id uint32) bool {
-	if slices.Contains(e.ids[:], id) {
+// expects reports whether a reset is only the answer to such a frame.
+func (e *endedStreams) expects(id uint32) bool {
+	i := slices.Index(e.ids[:], id)
+	if i < 0 {
 		return false
 	}
-	e.ids[e.next] = id
-	e.next = (e.next + 1) % len(e.ids)
-	return true
+	e.resets[i]++
+	return e.resets[i] <= maxLate
+}
+
+func (e *endedStreams) add(id uint32) {
+	if !slices.Contains(e.ids[:], id) {
+		e.ids[e.next], e.resets[e.next] = id, 0
+		e.next = (e.next + 1) % len(e.ids)
+	}
 }
 
 // patience is how much more the frames of a connection may cost.

@@ -230,6 +230,12 @@ func TestHTTP2Floods(t *testing.T) {
 		{"made you reset by a wrong length", func(c *raw2, i uint32) error {
 			return errors.Join(c.request(2*i+1, false, append(post, "content-length", "1")...), c.WriteData(2*i+1, true, []byte("xx")))
 		}},
+		{"data behind a reset", func(c *raw2, i uint32) error {
+			if i == 0 {
+				return c.request(1, false, ":method", "GET")
+			}
+			return c.WriteData(1, false, []byte("x"))
+		}},
 		{"malformed requests", func(c *raw2, i uint32) error { return c.request(2*i+1, true, ":method", "GET") }},
 		{"settings (CVE-2019-9515)", func(c *raw2, _ uint32) error { return c.WriteSettings() }},
 		{"pings (CVE-2019-9512)", func(c *raw2, _ uint32) error { return c.WritePing(false, [8]byte{}) }},
@@ -346,6 +352,46 @@ func TestHTTP2StalledStreams(t *testing.T) {
 		if got := c.status(3); got != "200" {
 			t.Errorf("%d bytes: the next request got %s", size, got)
 		}
+	}
+}
+
+// What waits for a client is interrupted: a response that has begun is cut, and another one can still be given.
+func TestHTTP2Interrupt(t *testing.T) {
+	rows := []struct {
+		name  string
+		begun bool
+		want  http2.FrameType
+	}{
+		{"a body that does not come, before the response", false, http2.FrameHeaders},
+		{"a response that is not taken", true, http2.FrameRSTStream},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			seen := make(chan error, 1)
+			l := serveHTTP2(t, false, func(w http.ResponseWriter, r *http.Request) {
+				wait := func() error {
+					_, err := r.Body.Read(make([]byte, 1))
+					return err
+				}
+				if row.begun {
+					w.(*streamResponse).Flush()
+					wait = func() error {
+						_, err := w.Write(make([]byte, 1<<20))
+						return err
+					}
+				}
+				defer time.AfterFunc(10*time.Millisecond, w.(*streamResponse).interrupt).Stop()
+				seen <- wait()
+				w.WriteHeader(http.StatusGatewayTimeout)
+			}, nil)
+			c := l.raw(t, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+			c.settle()
+			c.request(1, false, ":method", "POST", ":scheme", "http", ":authority", "localhost", ":path", "/")
+			if err := <-seen; err == nil {
+				t.Error("the handler waited in vain, and was not told")
+			}
+			c.until(row.want)
+		})
 	}
 }
 
