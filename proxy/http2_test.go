@@ -260,6 +260,40 @@ func TestHTTP2ClientCancels(t *testing.T) {
 	}
 }
 
+// The child is free when it has written everything, as on HTTP/1.1: see TestSlowReaderHoldsNoChild.
+func TestHTTP2SlowReaderHoldsNoChild(t *testing.T) {
+	g := phpGate(t, phpPool(t), slowFiles)
+	l := serveHTTP2(t, false, func(w http.ResponseWriter, r *http.Request) {
+		exchangeOf(r).listener = "tcp :80"
+		g.handler.ServeHTTP(w, r)
+	}, nil)
+	client := l.client(t)
+	for _, row := range []struct {
+		name, query string
+		cut         bool
+	}{
+		{"of unknown length", "", false},
+		{"of known length", "&length=0", false},
+		{"that ends early", "&length=1", true},
+	} {
+		t.Run("a response "+row.name, func(t *testing.T) {
+			const size = 30 << 20
+			resp, err := client.Get(l.url(fmt.Sprintf("/random.php?size=%d%s", size, row.query)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			g.idle(t)
+			if used := g.handler.spool.used.Load(); used < size/2 {
+				t.Errorf("the child is free and only %d bytes are in files: who took the others?", used)
+			}
+			if status, n, err := restOf(resp); status != 200 || n != size || (err != nil) != row.cut {
+				t.Errorf("the client got %d, %d bytes, %v; want %d bytes and cut: %t", status, n, err, size, row.cut)
+			}
+			g.released(t)
+		})
+	}
+}
+
 func TestHTTP2Drain(t *testing.T) {
 	began, finish := make(chan struct{}, 1), make(chan struct{})
 	l := serveHTTP2(t, true, func(w http.ResponseWriter, _ *http.Request) {

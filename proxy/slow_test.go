@@ -62,13 +62,18 @@ func newReader(t testing.TB, addr, target string) *reader {
 	return &reader{nc, bufio.NewReader(nc)}
 }
 
-// rest reads the response to its end. It reports whether that was a clean one, with the body that X-Sum announces.
+// rest reads the response to its end, see restOf.
 func (c *reader) rest(t testing.TB) (status int, n int64, err error) {
 	t.Helper()
 	resp, err := http.ReadResponse(c.br, &http.Request{Method: "GET"})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return restOf(resp)
+}
+
+// restOf reads a response to its end. It reports whether that was a clean one, with the body that X-Sum announces.
+func restOf(resp *http.Response) (status int, n int64, err error) {
 	defer resp.Body.Close()
 	hash := sha256.New()
 	n, err = io.Copy(hash, resp.Body)
