@@ -133,8 +133,7 @@ func (s *session) note(p []byte) error {
 			return nil
 		}
 		switch {
-		case h.kind == http2.FrameRSTStream && s.ended.expects(h.stream):
-		case h.kind == http2.FrameRSTStream:
+		case h.kind == http2.FrameRSTStream && !s.ended.expects(h.stream):
 			s.ended.add(h.stream)
 			if !s.patience.spend(costReset) {
 				s.sent = before
@@ -158,7 +157,7 @@ type endedStreams struct {
 	next   int
 }
 
-// expects reports whether a reset is only the answer to such a frame.
+// expects counts a reset, and reports whether it is only the answer to such a frame.
 func (e *endedStreams) expects(id uint32) bool {
 	i := slices.Index(e.ids[:], id)
 	if i < 0 {
