@@ -41,7 +41,7 @@ const (
 type automatic struct {
 	// Immutable after newAutomatic.
 	cache   *certmagic.Cache
-	storage certmagic.Storage
+	storage lockedStorage
 	redis   *redisStorage     // storage, or nil: it is a folder
 	copies  certmagic.Storage // nil: storage needs none
 	log     Log
@@ -137,7 +137,7 @@ func (a *automatic) all() []*managed {
 func (a *automatic) newPolicy(site *Site) (*policy, error) {
 	p := &policy{automatic: a}
 	settings := certmagic.Config{
-		Storage:    a.storage,
+		Storage:    ownAccounts{a.storage},
 		LocalCache: a.copies,
 		Logger:     a.logger,
 		OnEvent:    a.event,

@@ -236,6 +236,24 @@ func TestACMEIssues(t *testing.T) {
 	}
 }
 
+// TestACMEAccountThatIsNotThereYet has the folder of an account without its files, as others see one that is being stored.
+func TestACMEAccountThatIsNotThereYet(t *testing.T) {
+	w := newWorld(t, gatewaytest.PebbleSettings{})
+	w.serve(w.site(nil, "a.example"))
+	w.wait("a.example", whatever)
+	files, err := filepath.Glob(filepath.Join(w.state, "acme", "*", "users", "*", "*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("files of the account: %q, %v", files, err)
+	}
+	for _, file := range files {
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.begin(w.site(nil, "b.example"))
+	w.wait("b.example", whatever)
+}
+
 // hook is a command that has the world's DNS server answer.
 func (w *world) hook() *routes.DNS {
 	w.t.Helper()

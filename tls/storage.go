@@ -1,6 +1,8 @@
 package tls
 
 import (
+	"context"
+	"path"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -58,6 +60,24 @@ func (a *automatic) openStorage(stateDir string, s routes.Storage, files Storage
 		a.storage = folder
 	}
 	return nil
+}
+
+// lockedStorage is a storage with all that certmagic makes use of.
+type lockedStorage interface {
+	certmagic.Storage
+	certmagic.TryLocker
+}
+
+// ownAccounts hides which accounts there are. For a site without an email address certmagic would take the newest: another site's,
+// or, while the first one is on its way into the storage, an account for the address "default", which CAs refuse then and ever after.
+type ownAccounts struct{ lockedStorage }
+
+// List implements certmagic.Storage.
+func (s ownAccounts) List(ctx context.Context, folder string, recursive bool) ([]string, error) {
+	if path.Base(folder) == "users" { // see certmagic's StorageKeys; ACME's are the only ones
+		return nil, nil
+	}
+	return s.lockedStorage.List(ctx, folder, recursive)
 }
 
 // away is why the shared storage can't be reached; nil if it can, or it is a folder.
