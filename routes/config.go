@@ -165,6 +165,7 @@ type Pool struct {
 	EnvPass             []string // variables of the supervisor that the children get
 	Dir                 string   // the children's working directory, unless the application has one; empty: the supervisor's
 	Queue               Queue
+	SessionLimit        *SessionLimit // nil: none
 	PHP                 *PHP     // a php-cgi application
 	FastCGI             *FastCGI // another FastCGI program
 	WSGI                *WSGI    // a Python application
@@ -209,6 +210,12 @@ type Queue struct {
 	Length  int           // how many may wait; 0: none
 	Timeout time.Duration // how long each may wait
 	Header  bool          // add X-Queue-Time, in seconds, to responses
+}
+
+// SessionLimit keeps the requests of one session from taking all slots.
+type SessionLimit struct {
+	Cookie string // that names the session; a request without it is not limited
+	Max    int    // requests of a session that run, or wait for a slot, at once
 }
 
 // PHP runs php-cgi children.

@@ -55,6 +55,7 @@ func (r *reader) pool(s *section) *readPool {
 	p.RequestTimeout = get(s, "request_timeout", defaultRequestTimeout)
 	r.foreign(s, p.MPM)
 	r.queue(s.one("queue"), &p.Pool)
+	p.SessionLimit = r.sessionLimit(s.one("session_limit"))
 	switch p.MPM {
 	case Prefork:
 		r.sizePrefork(s, &p.Pool)
@@ -80,4 +81,15 @@ func (r *reader) queue(s *section, p *Pool) {
 		Timeout: get(s, "timeout", defaultQueueTimeout),
 		Header:  get(s, "header", false),
 	}
+}
+
+func (r *reader) sessionLimit(s *section) *SessionLimit {
+	if s == nil {
+		return nil
+	}
+	l := &SessionLimit{Cookie: get(s, "cookie", "PHPSESSID"), Max: get(s, "max", 2)}
+	if !isToken(l.Cookie) {
+		r.errorf(s.at("cookie"), "Wrong cookie", "%q is no name of a cookie, such as \"PHPSESSID\".", l.Cookie)
+	}
+	return l
 }

@@ -236,6 +236,10 @@ var poolSchema = &block{
 			{name: "timeout", kind: duration},
 			{name: "header", kind: boolean},
 		}},
+		{name: "session_limit", attrs: []attr{
+			{name: "cookie", kind: text},
+			{name: "max", kind: number, min: 1, max: maxProcesses},
+		}},
 		{name: "rlimit", only: processes, attrs: []attr{
 			{name: "nofile", kind: number, min: 16, max: 1 << 30},
 			{name: "as", kind: size, min: 16 << 20},
