@@ -62,7 +62,7 @@ func TestNewReply(t *testing.T) {
 
 func TestLocate(t *testing.T) {
 	root := tree(t)
-	s := &Server{files: map[string]*Files{root: newFiles(t, root)}}
+	s := &Server{files: map[folderName]*Files{nameFolder(root, ""): newFiles(t, root)}}
 	php, fastcgi := &routes.Pool{PHP: &routes.PHP{}}, &routes.Pool{FastCGI: &routes.FastCGI{}}
 	suffix, prefix := routes.Pattern{Kind: routes.Suffix, Text: ".php"}, routes.Pattern{Kind: routes.Prefix, Text: "/app/"}
 	rows := []struct {
@@ -100,7 +100,7 @@ func TestLocate(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			x := &exchange{routeState: routeState{
-				route: &routes.Route{Pattern: row.pattern, Root: root, CGI: row.cgi}, path: row.path, script: row.script, pathInfo: row.info, files: s.files[root], scripts: s.files[root],
+				route: &routes.Route{Pattern: row.pattern, Root: root, CGI: row.cgi}, path: row.path, script: row.script, pathInfo: row.info, files: s.files[nameFolder(root, "")], scripts: s.files[nameFolder(root, "")],
 			}}
 			got, status, err := s.locate(x, row.config)
 			if !reflect.DeepEqual(got, row.want) || status != row.status || (err != nil) != (status == 403) {

@@ -30,7 +30,7 @@ type Server struct {
 	applications
 	table     *routes.Table
 	pools     map[string]pool
-	files     map[string]*Files // by folder
+	files     map[folderName]*Files
 	upstreams map[*routes.Proxy]*upstreams
 	hot       *hotCache
 	refusals  quiet.Limiter // of warnings about files
@@ -45,7 +45,7 @@ type pool struct {
 
 // NewServer opens the folders of a configuration. pools has a pool for each of its names. The caller must call Close.
 func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server {
-	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[string]*Files{}, upstreams: map[*routes.Proxy]*upstreams{}, log: log}
+	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[folderName]*Files{}, upstreams: map[*routes.Proxy]*upstreams{}, log: log}
 	for i := range c.Pools {
 		s.pools[c.Pools[i].Name] = pool{pools[c.Pools[i].Name], &c.Pools[i]}
 	}
@@ -69,15 +69,16 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 
 // open makes Files of a route's folder. One that can't be opened concerns its routes alone.
 func (s *Server) open(r *routes.Route, root string) {
-	if root == "" || s.files[root] != nil {
+	name := nameFolder(root, r.Symlinks)
+	if root == "" || s.files[name] != nil {
 		return
 	}
-	f, err := NewFiles(root)
+	f, err := NewFiles(root, r.Symlinks)
 	// Where the front may not look, the children of the route's pool perhaps may.
 	if p := s.pools[r.Pool]; err != nil && !(errors.Is(err, fs.ErrPermission) && p.hasDeputies()) {
 		s.log.Errorw("folder can't be opened by the front's user: its routes answer 403 or 404 until it can", "route", r.Line, "folder", root, "error", err)
 	}
-	s.files[root] = f
+	s.files[name] = f
 }
 
 // Close closes the folders, and the connections to servers that wait for a request.
@@ -172,12 +173,13 @@ func redirected(r *http.Request, x *exchange, path, query string, hasQuery bool)
 
 // filesOf returns a route's folder as its handlers see it; nil: the route has none.
 func (s *Server) filesOf(w http.ResponseWriter, r *http.Request, x *exchange, route *routes.Route, root string) opener {
-	f, p := s.files[root], s.pools[route.Pool]
+	name := nameFolder(root, route.Symlinks)
+	f, p := s.files[name], s.pools[route.Pool]
 	switch {
 	case f == nil:
 		return nil
 	case p.hasDeputies():
-		return &guarded{Files: f, deputy: s.deputize(w, r, x, p), root: root}
+		return &guarded{Files: f, deputy: s.deputize(w, r, x, p), in: name}
 	}
 	return f
 }

@@ -67,7 +67,7 @@ func refuse(w http.ResponseWriter, path string, err error) error {
 
 // forbidden says why the file at path is refused.
 func forbidden(path string, err error) error {
-	if errors.Is(err, errOutside) {
+	if errors.Is(err, errOutside) || errors.Is(err, errLink) {
 		return fmt.Errorf("file %q: %w", path, err)
 	}
 	return fmt.Errorf("file %q: the user that looks for it (the front's; on a prefork or worker pool without application the pool's) may not read it or enter its folder, or it is no regular file", path)

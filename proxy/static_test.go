@@ -72,7 +72,7 @@ func tree(t testing.TB) string {
 
 func newFiles(t testing.TB, root string) *Files {
 	t.Helper()
-	f, err := NewFiles(root)
+	f, err := NewFiles(root, "")
 	if err != nil {
 		t.Fatalf("NewFiles(%q): %v", root, err)
 	}
@@ -101,7 +101,7 @@ func TestFilesFollowTheNameOfTheirFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f, err := NewFiles(current)
+	f, err := NewFiles(current, "")
 	t.Cleanup(func() { f.Close() })
 	if err == nil {
 		t.Error("a folder that is not there was opened")
@@ -231,7 +231,7 @@ func TestOpenWithoutTheRightToRead(t *testing.T) {
 func TestNewFilesRefusesWhatIsNoFolder(t *testing.T) {
 	root := tree(t)
 	for _, path := range []string{filepath.Join(root, "nothing"), filepath.Join(root, "a.txt")} {
-		if f, err := NewFiles(path); err == nil {
+		if f, err := NewFiles(path, ""); err == nil {
 			f.Close()
 			t.Errorf("NewFiles(%q) = nil error", path)
 		}

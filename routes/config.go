@@ -257,6 +257,7 @@ type Site struct {
 	Names            []string // exact, or "*.example.com"; lower case
 	Listen           []Listen
 	Root             string   // absolute
+	Symlinks         Symlinks // the default of the routes
 	Index            []string // the default of static routes
 	KeepAliveTimeout time.Duration
 	MaxKeepAlive     int   // requests per connection; 0: unlimited
@@ -312,6 +313,7 @@ type Route struct {
 	Methods        []string // empty: all; HEAD is in it wherever GET is
 	Pool           string
 	Root           string // the site's unless the route has one
+	Symlinks       Symlinks
 	TryFiles       []string
 	MaxRequestBody int64 // bytes
 	Unbuffered     bool  // buffer = false: bodies are passed on as they come
@@ -322,6 +324,17 @@ type Route struct {
 	Respond        *Respond
 	Line           string // "site.hcl:12", for messages
 }
+
+// Symlinks is which symbolic links below a root are followed. Empty means the same as LinksInside.
+type Symlinks string
+
+// The values of [Symlinks].
+const (
+	LinksNone   Symlinks = "none"
+	LinksOwner  Symlinks = "owner"  // those that belong to whom their target belongs to, wherever they lead (Apache's SymLinksIfOwnerMatch)
+	LinksInside Symlinks = "inside" // those that end below the root
+	LinksAll    Symlinks = "all"    // Apache's FollowSymLinks
+)
 
 // Static serves files below the route's root.
 type Static struct {

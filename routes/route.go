@@ -20,6 +20,7 @@ func (r *siteReader) route(s *section, site *Site, key string) Route {
 		Methods:        r.methods(s),
 		Pool:           get(s, "pool", ""),
 		Root:           site.Root,
+		Symlinks:       Symlinks(get(s, "symlinks", string(site.Symlinks))),
 		TryFiles:       r.tryFiles(s),
 		MaxRequestBody: get(s, "max_request_body", site.MaxRequestBody),
 		Unbuffered:     !get(s, "buffer", true),

@@ -289,6 +289,7 @@ var siteSchema = &block{
 	attrs: []attr{
 		{name: "listen", kind: texts, required: true},
 		{name: "root", kind: text},
+		{name: "symlinks", kind: text, values: symlinks},
 		{name: "index", kind: texts},
 		{name: "keep_alive_timeout", kind: duration, min: 1},
 		{name: "max_keep_alive_requests", kind: number, max: 1 << 30},
@@ -310,6 +311,8 @@ var siteSchema = &block{
 	},
 }
 
+var symlinks = []string{string(LinksNone), string(LinksOwner), string(LinksInside), string(LinksAll)}
+
 var routeSchema = &block{
 	name:  "route",
 	label: &labels{meaning: "pattern", example: "/*"},
@@ -318,6 +321,7 @@ var routeSchema = &block{
 		{name: "pool", kind: text, required: true},
 		{name: "methods", kind: texts},
 		{name: "root", kind: text},
+		{name: "symlinks", kind: text, values: symlinks},
 		{name: "try_files", kind: texts},
 		{name: "max_request_body", kind: size, min: 1},
 		{name: "buffer", kind: boolean},

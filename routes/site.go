@@ -54,6 +54,7 @@ func (r *siteReader) site(s *section, number int) Site {
 		Names:            r.hostNames(s),
 		Listen:           r.listen(s),
 		Root:             r.pathOf(s, "root", siteKey(number, "root")),
+		Symlinks:         Symlinks(get(s, "symlinks", "")),
 		Index:            r.index(s, []string{"index.html"}),
 		KeepAliveTimeout: get(s, "keep_alive_timeout", defaultKeepAliveTimeout),
 		MaxKeepAlive:     get(s, "max_keep_alive_requests", 0),
