@@ -219,20 +219,20 @@ func TestHotFilesAreKept(t *testing.T) {
 	defer c.Close()
 	get(t, c, bufio.NewReader(c), "GET", "/a.html")
 	site := s.table.Site("tcp "+addr, "localhost")
-	if f := s.hot.find(site, []byte("/a.html"), time.Now()); f == nil || string(f.body) != "hello" {
+	if f := s.hot.find(site, []byte("/a.html"), nil, time.Now()); f == nil || string(f.body) != "hello" {
 		t.Errorf("find = %+v, want the file", f)
 	}
-	if f := s.hot.find(site, []byte("/b.html"), time.Now()); f != nil {
+	if f := s.hot.find(site, []byte("/b.html"), nil, time.Now()); f != nil {
 		t.Errorf("find of another path = %+v", f)
 	}
 	late := time.Now().Add(hotCheck)
-	if f := s.hot.find(site, []byte("/a.html"), late); f != nil {
+	if f := s.hot.find(site, []byte("/a.html"), nil, late); f != nil {
 		t.Error("nobody was sent to look at the file again")
 	}
-	if f := s.hot.find(site, []byte("/a.html"), late); f == nil {
+	if f := s.hot.find(site, []byte("/a.html"), nil, late); f == nil {
 		t.Error("the others were sent as well")
 	}
-	if f := s.hot.find(site, []byte("/a.html"), late.Add(hotAge)); f != nil {
+	if f := s.hot.find(site, []byte("/a.html"), nil, late.Add(hotAge)); f != nil {
 		t.Error("a file was served that nobody has looked at for too long")
 	}
 }

@@ -53,16 +53,16 @@ func (c *call) pass(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader) (n
 	}
 	var out outlet
 	if rp.stream || c.x.route.Unbuffered {
+		out = c.compressed(rp, stream{c.w}, true, false)
 		c.begin(rp)
 		_ = flush(c.w) // its error comes again with the first piece
-		out = stream{c.w}
 	} else {
 		d := newDelivery(c.spool, c.w, func() { c.begin(rp) })
 		defer d.close()
 		if r, ok := resp.(*fcgi.Response); ok {
 			d.whole = r.Arrived()
 		}
-		out = d
+		out = c.compressed(rp, d, false, d.whole)
 	}
 	return "", c.send(h, rp, resp, br, out)
 }
@@ -91,8 +91,8 @@ func (h *hold) refused(resp io.ReadCloser) bool {
 // outlet takes the body of a response: a [delivery], or a stream.
 type outlet interface {
 	io.Writer
-	stop() (begun bool) // there is no more to come; begun: the head is on its way
-	finish() error      // waits until the client has it all
+	stop(whole bool) (held int64, begun bool) // there is no more to come, and nothing lacks; begun: the head is on its way, else that is how much would follow it
+	finish() error                            // waits until the client has it all
 }
 
 // send passes the body of a response on. When the child has written its last byte, or died, its slot is given back, and then
@@ -112,12 +112,12 @@ func (c *call) send(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader, ou
 		h.release(mpm.Done)
 		err = body.missing(rp.length)
 	}
-	begun := out.stop()
+	held, begun := out.stop(err == nil)
 	switch {
 	case !begun && err != nil:
 		return err
-	case !begun && rp.length < 0 && !body.silent && !rp.hasTrailer():
-		rp.header.Set("Content-Length", strconv.FormatInt(body.sent, 10))
+	case !begun && !body.silent && !rp.hasTrailer():
+		rp.header.Set("Content-Length", strconv.FormatInt(held, 10))
 	}
 	if gone := out.finish(); gone != nil {
 		err = gone
@@ -307,7 +307,7 @@ func (s stream) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (s stream) stop() bool    { return true }
-func (s stream) finish() error { return nil }
+func (s stream) stop(bool) (held int64, begun bool) { return 0, true }
+func (s stream) finish() error                      { return nil }
 
 func flush(w http.ResponseWriter) error { return http.NewResponseController(w).Flush() }

@@ -33,6 +33,7 @@ type Server struct {
 	files     map[folderName]*Files
 	upstreams map[*routes.Proxy]*upstreams
 	hot       *hotCache
+	encoders  map[*routes.Compress]*encoders
 	refusals  quiet.Limiter // of warnings about files
 	log       Logger
 }
@@ -45,7 +46,7 @@ type pool struct {
 
 // NewServer opens the folders of a configuration. pools has a pool for each of its names. The caller must call Close.
 func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server {
-	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[folderName]*Files{}, upstreams: map[*routes.Proxy]*upstreams{}, log: log}
+	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[folderName]*Files{}, upstreams: map[*routes.Proxy]*upstreams{}, encoders: map[*routes.Compress]*encoders{}, log: log}
 	for i := range c.Pools {
 		s.pools[c.Pools[i].Name] = pool{pools[c.Pools[i].Name], &c.Pools[i]}
 	}
@@ -58,6 +59,9 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 			s.open(r, r.Root)
 			if r.CGI != nil {
 				s.open(r, r.CGI.Root)
+			}
+			if r.Compress != nil && s.encoders[r.Compress] == nil {
+				s.encoders[r.Compress] = newEncoders(r.Compress)
 			}
 			if r.Proxy != nil {
 				s.upstreams[r.Proxy] = newUpstreams(r.Proxy)
@@ -280,7 +284,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 
 // serveStatic answers with a file.
 func (s *Server) serveStatic(w http.ResponseWriter, r *http.Request, x *exchange, hot *hotCache) (next string) {
-	next, err := serveStatic(w, r, x, x.files, x.path, x.route.Static, hot)
+	files := shelf{files: x.files, config: x.route.Static, encoders: s.encoders[x.route.Compress], hot: hot}
+	next, err := files.serve(w, r, x, x.path)
 	if err != nil && !x.deputy.excuse() {
 		s.warn("static file failed", r.RequestURI, err)
 	}

@@ -166,10 +166,10 @@ type Pool struct {
 	Dir                 string   // the children's working directory, unless the application has one; empty: the supervisor's
 	Queue               Queue
 	SessionLimit        *SessionLimit // nil: none
-	PHP                 *PHP     // a php-cgi application
-	FastCGI             *FastCGI // another FastCGI program
-	WSGI                *WSGI    // a Python application
-	HTTP                *HTTPApp // an application that is an HTTP server
+	PHP                 *PHP          // a php-cgi application
+	FastCGI             *FastCGI      // another FastCGI program
+	WSGI                *WSGI         // a Python application
+	HTTP                *HTTPApp      // an application that is an HTTP server
 }
 
 // HasApplication reports whether the pool says what runs in it, so that its routes need no handler.
@@ -263,6 +263,7 @@ type Site struct {
 	MaxKeepAlive     int   // requests per connection; 0: unlimited
 	MaxRequestBody   int64 // bytes
 	TLS              TLS
+	Compress         *Compress // the default of the routes; nil: nothing is
 	Routes           []Route
 }
 
@@ -317,6 +318,7 @@ type Route struct {
 	TryFiles       []string
 	MaxRequestBody int64 // bytes
 	Unbuffered     bool  // buffer = false: bodies are passed on as they come
+	Compress       *Compress
 	Static         *Static
 	CGI            *CGI
 	Proxy          *Proxy
@@ -338,9 +340,22 @@ const (
 
 // Static serves files below the route's root.
 type Static struct {
-	Index        []string
-	CacheControl string
-	DotFiles     bool // serve names that begin with a dot
+	Index         []string
+	CacheControl  string
+	CacheBySuffix map[string]string // in place of CacheControl, by the longest end of the name: ".css", ".tar.gz"; lower case
+	Types         map[string]string // media types that are not the usual ones, likewise
+	Precompressed []string          // codings whose files may lie beside the file, the best one first
+	Listing       bool              // show what is in folders without an index file
+	Hide          []string          // patterns of names that are not served, as of path.Match
+	DotFiles      bool              // serve names that begin with a dot
+}
+
+// Compress is how responses are compressed on their way.
+type Compress struct {
+	Codings []string // the best one first
+	Types   []string // "text/html", "text/*", "*+json"
+	MinSize int64    // bytes
+	Level   int      // 1 is fast, 9 is small
 }
 
 // CGI runs RFC 3875 scripts.

@@ -24,17 +24,14 @@ func (r *siteReader) route(s *section, site *Site, key string) Route {
 		TryFiles:       r.tryFiles(s),
 		MaxRequestBody: get(s, "max_request_body", site.MaxRequestBody),
 		Unbuffered:     !get(s, "buffer", true),
+		Compress:       r.compress(s, site.Compress),
 		Line:           fmt.Sprintf("%s:%d", filepath.Base(l.at.Filename), l.at.Start.Line),
 	}
 	if s.has("root") {
 		route.Root = r.pathOf(s, "root", key+"root")
 	}
 	if block := s.one("static"); block != nil {
-		route.Static = &Static{
-			Index:        r.index(block, site.Index),
-			CacheControl: get(block, "cache_control", ""),
-			DotFiles:     get(block, "dot_files", false),
-		}
+		route.Static = r.static(block, site)
 	}
 	if block := s.one("cgi"); block != nil {
 		route.CGI = r.cgi(block, key)

@@ -307,7 +307,18 @@ var siteSchema = &block{
 			}, acmeAttrs...),
 			blocks: []*block{clientAuthSchema, hstsSchema, eabSchema, dnsSchema, onDemandSchema},
 		},
+		compressSchema,
 		routeSchema,
+	},
+}
+
+var compressSchema = &block{
+	name: "compress",
+	attrs: []attr{
+		{name: "codings", kind: texts, single: true, values: codings},
+		{name: "types", kind: texts, single: true},
+		{name: "min_size", kind: size},
+		{name: "level", kind: number, max: maxCompressLevel},
 	},
 }
 
@@ -330,8 +341,14 @@ var routeSchema = &block{
 		{name: "static", attrs: []attr{
 			{name: "index", kind: texts},
 			{name: "cache_control", kind: text},
+			{name: "cache_by_suffix", kind: table},
+			{name: "types", kind: table},
+			{name: "precompressed", kind: texts, single: true, values: codings},
+			{name: "listing", kind: boolean},
+			{name: "hide", kind: texts, single: true},
 			{name: "dot_files", kind: boolean},
 		}},
+		compressSchema,
 		{name: "cgi", attrs: []attr{
 			{name: "root", kind: text},
 			{name: "script", kind: text},

@@ -62,6 +62,7 @@ func (r *siteReader) site(s *section, number int) Site {
 	}
 	r.uniqueNames(s, &site)
 	site.TLS = r.siteTLS(s, &site, number)
+	site.Compress = r.compress(s, nil)
 	sections := s.blocks["route"]
 	if len(sections) == 0 && !s.mentions("route") {
 		r.errorf(s.head, "Missing route", "The site has no route, so it would answer every request with 404. Write route \"/*\" { … }.")
