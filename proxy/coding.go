@@ -119,7 +119,7 @@ func trimSpace(s string) string { return strings.Trim(s, " \t") }
 func isCompressible(types []string, contentType string) bool {
 	name, _, _ := strings.Cut(contentType, ";")
 	name = lowerASCII(trimSpace(name))
-	kind, _, _ := strings.Cut(name, "/")
+	kind, _, isType := strings.Cut(name, "/")
 	_, syntax, hasSyntax := strings.Cut(name, "+")
 	for _, t := range types {
 		rest, bySyntax := strings.CutPrefix(t, "*+")
@@ -127,7 +127,7 @@ func isCompressible(types []string, contentType string) bool {
 		switch {
 		case t == name, bySyntax && hasSyntax && rest == syntax:
 			return true
-		case byKind && family == kind && name != "text/event-stream":
+		case byKind && isType && family == kind && name != "text/event-stream":
 			return true
 		}
 	}

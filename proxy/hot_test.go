@@ -37,6 +37,17 @@ func hotSite(t testing.TB, files map[string]string) (addr, root string, s *Serve
 // loggedSite is hotSite with an access log of the caller's.
 func loggedSite(t testing.TB, files map[string]string, access *AccessLog) (addr, root string, s *Server) {
 	t.Helper()
+	return engineSite(t, `
+  route "/*" {
+    pool = "edge"
+    static { cache_control = "max-age=60" }
+  }
+`, files, access)
+}
+
+// engineSite is loggedSite with routes of the caller's.
+func engineSite(t testing.TB, routes string, files map[string]string, access *AccessLog) (addr, root string, s *Server) {
+	t.Helper()
 	e, err := event.New(event.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -51,10 +62,7 @@ site "localhost" {
   listen = ["`+addr+`"]
   root   = "{root}"
   max_keep_alive_requests = 1000000
-  route "/*" {
-    pool = "edge"
-    static { cache_control = "max-age=60" }
-  }
+`+routes+`
 }
 `, files)
 	t.Cleanup(func() { e.Close() }) // before the server's folders close

@@ -179,12 +179,12 @@ func (s *shelf) cacheControl(path string) string {
 	return s.config.CacheControl
 }
 
-// bySuffix finds the longest end of a file's name that is in a table.
+// bySuffix finds the longest end of a file's name that is in a table; the whole name is one.
 func bySuffix(table map[string]string, path string) (value string, ok bool) {
 	if len(table) == 0 {
 		return "", false
 	}
-	name := lowerASCII(path[strings.LastIndexByte(path, '/')+1:])
+	name := "." + lowerASCII(path[strings.LastIndexByte(path, '/')+1:])
 	for i := range len(name) {
 		if name[i] == '.' {
 			if value, ok = table[name[i:]]; ok {
