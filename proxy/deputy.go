@@ -81,6 +81,16 @@ func (d *deputy) stat(in folderName, path string) (fs.FileMode, error) {
 	return 0, err
 }
 
+// list returns a file with what is in a folder.
+func (d *deputy) list(in folderName, path string) (*os.File, error) {
+	return d.run(placeErrand(errandList, in, path), func(file *os.File) error {
+		if file == nil {
+			return errors.New("no listing came")
+		}
+		return nil
+	})
+}
+
 func placeErrand(name string, in folderName, path string) []fcgi.Param {
 	return []fcgi.Param{
 		{Name: errandName, Value: name}, {Name: errandRoot, Value: in.name}, {Name: errandLinks, Value: string(in.links)}, {Name: errandPath, Value: path},

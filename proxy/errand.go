@@ -36,6 +36,7 @@ const (
 const (
 	errandOpen = "open" // a regular file for reading
 	errandStat = "stat" // 0 is a regular file, EISDIR a folder, ENXIO something else
+	errandList = "list" // what is in a folder, as a file in memory
 	errandDial = "dial" // a connected socket
 )
 
@@ -143,6 +144,8 @@ func (e *errands) run(ctx context.Context, r *fcgi.Request, name string) {
 	switch name {
 	case errandOpen:
 		r.File, err = e.file(r.Params)
+	case errandList:
+		r.File, err = e.list(r.Params)
 	case errandStat:
 		err = e.stat(r.Params)
 	case errandDial:
@@ -165,6 +168,18 @@ func (e *errands) file(params fcgi.Params) (*os.File, error) {
 	}
 	file, _, err := e.files[in].Open(path)
 	return file, err
+}
+
+func (e *errands) list(params fcgi.Params) (*os.File, error) {
+	in, path := place(params)
+	if e.files[in] == nil || !slices.Contains(e.duties.Open, in.name) {
+		return nil, e.decline("list a folder below", in.name)
+	}
+	l, err := e.files[in].List(path)
+	if err != nil {
+		return nil, err
+	}
+	return listingFile(l)
 }
 
 func (e *errands) stat(params fcgi.Params) error {

@@ -31,6 +31,7 @@ type opener interface {
 	Stat(path string) (fs.FileMode, error)
 	IsFile(path string) bool
 	WasFile(path string) (bool, error)
+	List(path string) (listing, error)
 }
 
 // Files opens what lies below one folder, and nothing else: neither "..", nor a race with someone who changes the tree leads out
@@ -235,9 +236,12 @@ func (f *folder) openFile(path string) (*os.File, fs.FileInfo, error) {
 }
 
 func (f *folder) open(path string) (*os.File, error) {
-	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+	return f.openAs(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+}
+
+func (f *folder) openAs(path string, flags uint64) (*os.File, error) {
 	if f.root != nil {
-		file, err := f.root.OpenFile(relative(path), flags, 0)
+		file, err := f.root.OpenFile(relative(path), int(flags), 0)
 		return file, classifyRoot(err)
 	}
 	fd, err := f.resolve(path, flags)
@@ -248,24 +252,30 @@ func (f *folder) open(path string) (*os.File, error) {
 }
 
 func (f *folder) stat(path string) (fs.FileMode, error) {
-	if f.root != nil {
-		info, err := f.root.Stat(relative(path))
-		if err != nil {
-			return 0, classifyRoot(err)
-		}
-		return info.Mode().Type(), nil
-	}
-	fd, err := f.resolve(path, unix.O_PATH)
-	if err != nil {
-		return 0, classify(err)
-	}
 	var st unix.Stat_t
-	err = unix.Fstat(fd, &st)
-	unix.Close(fd)
-	if err != nil {
+	if err := f.statTo(path, &st); err != nil {
 		return 0, err
 	}
 	return fileType(st.Mode), nil
+}
+
+func (f *folder) statTo(path string, st *unix.Stat_t) error {
+	if f.root != nil {
+		info, err := f.root.Stat(relative(path))
+		if err != nil {
+			return classifyRoot(err)
+		}
+		if was, ok := info.Sys().(*syscall.Stat_t); ok {
+			st.Mode, st.Size, st.Mtim = was.Mode, was.Size, unix.Timespec(was.Mtim)
+		}
+		return nil
+	}
+	fd, err := f.resolve(path, unix.O_PATH)
+	if err != nil {
+		return classify(err)
+	}
+	defer unix.Close(fd)
+	return unix.Fstat(fd, st)
 }
 
 // fileType knows the types that a handler tells apart.

@@ -339,7 +339,7 @@ func (x *exchange) tryFiles(r *http.Request) (next string, status int) {
 	return "", 0
 }
 
-// exists reports whether a static route can serve path: a file, or a folder with one of its index files.
+// exists reports whether a static route can serve path: a file, or a folder with one of its index files or a listing.
 func (x *exchange) exists(path string) bool {
 	mode, err := x.files.Stat(path)
 	if err != nil || mode.IsRegular() {
@@ -347,6 +347,9 @@ func (x *exchange) exists(path string) bool {
 	}
 	if !mode.IsDir() || x.route.Static == nil {
 		return false
+	}
+	if x.route.Static.Listing {
+		return true
 	}
 	for _, index := range x.route.Static.Index {
 		if x.files.IsFile(strings.TrimSuffix(path, "/") + "/" + index) {
