@@ -59,8 +59,14 @@ func DutiesOf(c *routes.Config, p *routes.Pool) Duties {
 	d := Duties{Threads: p.ThreadsPerChild}
 	for i := range c.Sites {
 		for j := range c.Sites[i].Routes {
-			if r := &c.Sites[i].Routes[j]; r.Pool == p.Name {
+			r := &c.Sites[i].Routes[j]
+			if r.Pool == p.Name {
 				d.add(r)
+			}
+			if r.SendFile != nil && r.SendFile.Pool == p.Name {
+				for _, folder := range r.SendFile.Folders() {
+					d.add(fileRoute(r, folder))
+				}
 			}
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/textproto"
 	"strconv"
 	"strings"
 
@@ -30,11 +31,13 @@ type reply struct {
 
 	// What comes behind the body, filled when that was read; nil: nothing can.
 	trailer *http.Header
+
+	untyped bool // the program has not said of what type its body is
 }
 
 // answer reads the response of a child and sends it to the client, and gives the slot back as early as it can.
 func (c *call) answer(h *hold, resp *fcgi.Response, br *bufio.Reader) (next string, err error) {
-	status, header, err := fcgi.ParseHeader(br)
+	status, header, err := c.readHead(br)
 	if err != nil {
 		return "", h.refuse(resp, err)
 	}
@@ -46,10 +49,27 @@ func (c *call) answer(h *hold, resp *fcgi.Response, br *bufio.Reader) (next stri
 	return c.pass(h, rp, resp, br)
 }
 
+// readHead reads the head of a response, and passes on the early hints that come before it.
+func (c *call) readHead(br *bufio.Reader) (status int, header http.Header, err error) {
+	early := earlyAnswers{w: c.w}
+	for {
+		status, header, err = fcgi.ParseHeader(br)
+		if err != nil || status != http.StatusEarlyHints {
+			return status, header, err
+		}
+		if err := early.pass(status, textproto.MIMEHeader(header)); err != nil {
+			return 0, nil, fmt.Errorf("%w: %w", fcgi.ErrHead, err)
+		}
+	}
+}
+
 // pass sends a response whose head is known to the client.
 func (c *call) pass(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader) (next string, err error) {
 	if rp.local != "" {
 		return rp.local, h.skip(resp, br)
+	}
+	if name := c.namesFile(rp); name != "" {
+		return "", c.handOver(h, rp, name, resp, br)
 	}
 	var out outlet
 	if rp.stream || c.x.route.Unbuffered {
@@ -206,6 +226,7 @@ func newReply(status int, header http.Header) *reply {
 	}
 	if _, ok := header["Content-Type"]; !ok && rp.hasBody("") {
 		// RFC 3875 §6.3.1 demands one. Nobody shall find out by looking at the body, which may be of another's making.
+		rp.untyped = true
 		header.Set("Content-Type", "text/plain; charset=utf-8")
 		header.Set("X-Content-Type-Options", "nosniff")
 	}

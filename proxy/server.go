@@ -63,6 +63,11 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 			if r.Compress != nil && s.encoders[r.Compress] == nil {
 				s.encoders[r.Compress] = newEncoders(r.Compress)
 			}
+			if r.SendFile != nil {
+				for _, folder := range r.SendFile.Folders() {
+					s.open(fileRoute(r, folder), folder)
+				}
+			}
 			if r.Proxy != nil {
 				s.upstreams[r.Proxy] = newUpstreams(r.Proxy)
 			}
@@ -250,6 +255,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 	pool := s.pools[route.Pool]
 	if route.CGI != nil || route.Proxy != nil || pool.config.HasApplication() {
 		next = s.serveApplication(w, r, x, pool)
+		if x.handover != nil {
+			s.serveHandover(w, r, x)
+			return ""
+		}
 		if x.restart = next != ""; x.restart {
 			x.asked = "" // the script's choice, and not what every request for this path gets
 		}
@@ -258,13 +267,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 	if route.Static != nil && pool.hasDeputies() {
 		return s.serveStatic(w, r, x, nil) // a hot file would be answered without the rights of the pool's user
 	}
-	x.freeSlot() // the deputy's; it may be the pool's only one
-	slot, err := pool.Acquire(r.Context())
-	if err != nil {
-		s.failAcquire(w, r, x)
+	if !s.occupy(w, r, x, pool) {
 		return ""
 	}
-	x.slot, x.queueWait = slot, x.queueWait+slot.QueueWait
 	defer x.freeSlot()
 	switch {
 	case route.Static != nil:
@@ -280,6 +285,18 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 		_, _ = w.Write([]byte(route.Respond.Body))
 	}
 	return ""
+}
+
+// occupy gets a slot for what runs in the front; without one the client has its answer.
+func (s *Server) occupy(w http.ResponseWriter, r *http.Request, x *exchange, p pool) bool {
+	x.freeSlot() // the deputy's; it may be the pool's only one
+	slot, err := p.Acquire(r.Context())
+	if err != nil {
+		s.failAcquire(w, r, x)
+		return false
+	}
+	x.slot, x.queueWait = slot, x.queueWait+slot.QueueWait
+	return true
 }
 
 // serveStatic answers with a file.

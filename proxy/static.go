@@ -148,7 +148,9 @@ func (s *shelf) serveFile(w http.ResponseWriter, r *http.Request, x *exchange, p
 		return
 	}
 	h := w.Header()
-	h.Set("Content-Type", s.mimeType(path))
+	if _, ok := h["Content-Type"]; !ok { // or an application has said it
+		h.Set("Content-Type", s.mimeType(path))
+	}
 	if v := s.cacheControl(path); v != "" {
 		h.Set("Cache-Control", v)
 	}

@@ -4,7 +4,10 @@
 // encoded as JSON for another process.
 package routes
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Config is one loaded configuration. It never changes after [Load] returned it.
 type Config struct {
@@ -319,6 +322,7 @@ type Route struct {
 	MaxRequestBody int64 // bytes
 	Unbuffered     bool  // buffer = false: bodies are passed on as they come
 	Compress       *Compress
+	SendFile       *SendFile // nil: an application sends its files itself
 	Static         *Static
 	CGI            *CGI
 	Proxy          *Proxy
@@ -348,6 +352,28 @@ type Static struct {
 	Listing       bool              // show what is in folders without an index file
 	Hide          []string          // patterns of names that are not served, as of path.Match
 	DotFiles      bool              // serve names that begin with a dot
+}
+
+// SendFile lets an application name a file that is sent in place of its response.
+type SendFile struct {
+	Pool     string     // without application; it opens the files
+	Roots    []string   // folders; X-Sendfile and X-LIGHTTPD-send-file name a file below one of them
+	Internal []Internal // X-Accel-Redirect names a path below one of them
+}
+
+// Internal is a folder under a name that only an application knows.
+type Internal struct {
+	Prefix string // of a path, with a slash at the end
+	Folder string
+}
+
+// Folders are all folders from which files may be sent.
+func (s *SendFile) Folders() []string {
+	folders := slices.Clone(s.Roots)
+	for _, i := range s.Internal {
+		folders = append(folders, i.Folder)
+	}
+	return folders
 }
 
 // Compress is how responses are compressed on their way.

@@ -33,6 +33,9 @@ func (r *siteReader) route(s *section, site *Site, key string) Route {
 	if block := s.one("static"); block != nil {
 		route.Static = r.static(block, site)
 	}
+	if block := s.one("send_file"); block != nil {
+		route.SendFile = r.sendFile(block)
+	}
 	if block := s.one("cgi"); block != nil {
 		route.CGI = r.cgi(block, key)
 	}
@@ -241,6 +244,7 @@ func (r *siteReader) placement(s *section, route *Route) {
 	}
 	if len(found) > 0 && slices.Contains([]string{"static", "redirect", "respond"}, found[0]) {
 		r.without(s, "buffer", strconv.Quote(found[0])+" waits for no application")
+		r.without(s, "send_file", strconv.Quote(found[0])+" waits for no application")
 	}
 	if !s.has("pool") {
 		return

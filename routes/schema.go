@@ -349,6 +349,11 @@ var routeSchema = &block{
 			{name: "dot_files", kind: boolean},
 		}},
 		compressSchema,
+		{name: "send_file", attrs: []attr{
+			{name: "pool", kind: text, required: true},
+			{name: "roots", kind: texts, single: true},
+			{name: "internal", kind: table},
+		}},
 		{name: "cgi", attrs: []attr{
 			{name: "root", kind: text},
 			{name: "script", kind: text},
