@@ -293,7 +293,7 @@ func (f *hotFile) describe(as *form, header http.Header, now time.Time) {
 	tag, modified := as.validators(now)
 	f.tag, f.contentType = strings.TrimPrefix(tag, "W/"), first(header, "Content-Type")
 	for _, name := range []string{"Cache-Control", "Vary"} {
-		for _, v := range header[name] {
+		if v := strings.Join(header[name], ", "); v != "" {
 			f.fields = http1.AppendField(f.fields, name, v)
 		}
 	}
