@@ -125,7 +125,7 @@ func directoryLocation(path, query string) string {
 	return u.String()
 }
 
-// refuseMethod answers what is no request for a file. It reports false if the request is one.
+// refuseMethod answers what is no request for a file, and reports whether it was none.
 func refuseMethod(w http.ResponseWriter, r *http.Request) bool {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
@@ -148,7 +148,7 @@ func (s *shelf) serveFile(w http.ResponseWriter, r *http.Request, x *exchange, p
 		return
 	}
 	h := w.Header()
-	if _, ok := h["Content-Type"]; !ok { // or an application has said it
+	if first(h, "Content-Type") == "" { // or an application has said it
 		h.Set("Content-Type", s.mimeType(path))
 	}
 	if v := s.cacheControl(path); v != "" {
