@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -207,3 +208,57 @@ func FuzzFindFile(f *testing.F) {
 		}
 	})
 }
+
+// TestSendFileForServers: an HTTP server names files as a program does.
+func TestSendFileForServers(t *testing.T) {
+	files := filepath.Join(t.TempDir(), "files")
+	if err := errors.Join(os.Mkdir(files, 0o755), os.WriteFile(filepath.Join(files, "a.txt"), []byte(digits), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan http.Header, 3)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Header
+		w.Header().Set("X-Accel-Redirect", "/protected/a.txt")
+		w.Header().Set("Content-Type", "application/x-thing")
+		w.Header().Set("Etag", `"theirs"`)
+		io.WriteString(w, "the body of the server")
+	}))
+	t.Cleanup(server.Close)
+	g := newGate(t, routes.Pool{}, nil, routes.Route{
+		Pattern: routes.Pattern{Kind: routes.Prefix, Text: "/"}, Proxy: &routes.Proxy{To: []routes.Upstream{serverOf(server)}},
+		SendFile: &routes.SendFile{Pool: "edge", Internal: []routes.Internal{{Prefix: "/protected/", Folder: files}}},
+	})
+	for range 3 {
+		resp, got := g.askOK(t, "GET", "/", "", "X-Accel-Mapping", "/=/etc/", "X-Sendfile-Type", "X-Accel-Redirect")
+		if h := resp.Header; resp.StatusCode != 200 || got != digits || h.Get("Content-Type") != "application/x-thing" || h.Get("Etag") == `"theirs"` || h.Get("X-Accel-Redirect") != "" {
+			t.Errorf("%d %q, %v; log:\n%s", resp.StatusCode, got, h, g.log.text())
+		}
+		if h := <-asked; h.Get("X-Accel-Mapping")+h.Get("X-Sendfile-Type") != "" {
+			t.Errorf("the server got the client's mapping: %v", h)
+		}
+	}
+}
+
+// TestEarlyHintsLeaveTheRest: what the gateway itself says with the final answer stands beside no hint, and is not lost by one.
+func TestEarlyHintsLeaveTheRest(t *testing.T) {
+	var hinted []http.Header
+	w := &hintedWriter{ResponseRecorder: httptest.NewRecorder(), hinted: &hinted}
+	w.Header().Set(hstsField, "max-age=1")
+	early := earlyAnswers{w: w}
+	if err := early.pass(103, map[string][]string{"Link": {"</a.css>"}, "Connection": {"close"}}); err != nil {
+		t.Fatal(err)
+	}
+	if len(hinted) != 1 || len(hinted[0]) != 1 || hinted[0].Get("Link") != "</a.css>" {
+		t.Errorf("hints %v", hinted)
+	}
+	if len(w.Header()) != 1 || w.Header().Get(hstsField) != "max-age=1" {
+		t.Errorf("the final answer has %v", w.Header())
+	}
+}
+
+type hintedWriter struct {
+	*httptest.ResponseRecorder
+	hinted *[]http.Header
+}
+
+func (w *hintedWriter) WriteHeader(int) { *w.hinted = append(*w.hinted, w.Header().Clone()) }
