@@ -69,13 +69,13 @@ func newEncoder(c coding, level int, w io.Writer) encoder {
 	case brotliCoding:
 		return brotli.NewWriterOptions(w, brotli.WriterOptions{Quality: level, LGWin: brotliWindow})
 	case zstdCoding:
-		enc, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(zstdWindow), zstd.WithLowerEncoderMem(true))
-		if err == nil { // it fails for options that it does not have
-			return enc
-		}
+		// It fails for options that it does not have.
+		enc, _ := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.EncoderLevelFromZstd(level)), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(zstdWindow), zstd.WithLowerEncoderMem(true))
+		return enc
+	default:
+		enc, _ := gzip.NewWriterLevel(w, level) // from 1 to 9, as the configuration was checked
+		return enc
 	}
-	enc, _ := gzip.NewWriterLevel(w, level) // from 1 to 9, as the configuration was checked
-	return enc
 }
 
 // whole compresses a whole content.

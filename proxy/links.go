@@ -47,12 +47,13 @@ func (f *folder) resolve(path string, flags uint64) (int, error) {
 			})
 		}
 		return fd, err
+	default:
+		fd, err := f.openat2(path, flags, jailed)
+		if errors.Is(err, unix.EXDEV) {
+			return f.comeBack(path, flags)
+		}
+		return fd, err
 	}
-	fd, err := f.openat2(path, flags, jailed)
-	if errors.Is(err, unix.EXDEV) {
-		return f.comeBack(path, flags)
-	}
-	return fd, err
 }
 
 // comeBack opens a path that the kernel would not follow, because it leaves the folder on its way: an absolute link does, wherever it
