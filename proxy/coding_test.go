@@ -103,3 +103,18 @@ func TestVaryByEncoding(t *testing.T) {
 		}
 	}
 }
+
+// TestChoosingAllocatesNothing, as it is done on the loop for each request of a file that there is in several codings.
+func TestChoosingAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	o := newEncoders(compressAll).offer
+	if n := testing.AllocsPerRun(100, func() {
+		if o.choose("gzip, deflate;q=0.5, br;q=0.8, zstd;q=0.2, *;q=0", false).coding != gzipCoding {
+			t.Error("another coding")
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
