@@ -3,6 +3,7 @@ package routes
 import (
 	"encoding/base64"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -164,9 +165,12 @@ func (r *siteReader) siteACME(block *section, site *Site) *ACME {
 	return &a
 }
 
-// publicNames warns of a name that all of the CAs are known to refuse.
+// publicNames warns of a name that all of the CAs are known to refuse. Of addresses, those are the private ones.
 func (r *siteReader) publicNames(block *section, site *Site, directories []string) {
-	i := slices.IndexFunc(site.Names, isLocal)
+	i := slices.IndexFunc(site.Names, func(name string) bool {
+		ip, err := netip.ParseAddr(name)
+		return isLocal(name) && (err != nil || ip.IsLoopback() || ip.IsPrivate())
+	})
 	own := slices.ContainsFunc(directories, func(d string) bool { return d != letsEncrypt && d != letsEncryptStaging })
 	if i >= 0 && !own {
 		r.warnf(block.at("mode"), "No public name", "Let's Encrypt does not certify %q, which is known on this machine or network only. Write tls { mode = \"internal\" }, or name an authority of yours with \"ca\".", site.Names[i])

@@ -276,16 +276,22 @@ func validity(leaf *x509.Certificate, now time.Time) string {
 	return ""
 }
 
-// warnValidity warns once a day of a given certificate that is not valid, or soon will not be, and whenever that gets worse.
+// warnValidity warns once a day of given certificates that are not valid, or soon will not be, and whenever that changes.
 func (c *Certificates) warnValidity(e *entry, now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, cert := range *e.certificates.Load() {
-		text := validity(cert.Leaf, now)
-		if text == "" || text == e.warning && now.Sub(e.warned) < warnAgainTime {
-			continue
+	certs := *e.certificates.Load()
+	texts := make([]string, len(certs))
+	for i, cert := range certs {
+		texts[i] = validity(cert.Leaf, now)
+	}
+	if slices.Equal(texts, e.warnings) && now.Sub(e.warned) < warnAgainTime {
+		return
+	}
+	e.warnings, e.warned = texts, now
+	for i, cert := range certs {
+		if texts[i] != "" {
+			c.log("warn", texts[i], "site", e.site.name(), "key", cert.Leaf.PublicKeyAlgorithm.String(), "valid_from", cert.Leaf.NotBefore, "expires", cert.Leaf.NotAfter)
 		}
-		e.warning, e.warned = text, now
-		c.log("warn", text, "site", e.site.name(), "key", cert.Leaf.PublicKeyAlgorithm.String(), "valid_from", cert.Leaf.NotBefore, "expires", cert.Leaf.NotAfter)
 	}
 }
