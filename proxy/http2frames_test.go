@@ -91,6 +91,12 @@ func (c *raw2) until(kind http2.FrameType) http2.Frame {
 	}
 }
 
+// leave closes the connection when the server has.
+func (c *raw2) leave() {
+	io.Copy(io.Discard, c.conn)
+	c.conn.Close()
+}
+
 // status is that of the next answer, "reset" if there is none, or "closed".
 func (c *raw2) status(stream uint32) (status string) {
 	for {

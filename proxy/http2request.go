@@ -20,9 +20,9 @@ import (
 func (s *session) ServeHTTP(rw http.ResponseWriter, from *http.Request) {
 	count, ok := s.begin()
 	if !ok {
-		return
+		panic(http.ErrAbortHandler) // x/net resets the stream
 	}
-	defer s.running.Done()
+	defer s.end()
 	k := s.conn
 	o := &streamRound{exchange: exchange{began: time.Now(), local: k.local, remote: k.remote, secure: k.secure != nil, tls: s.tls, listener: k.http.Address}}
 	t, _ := k.http.transcripts.Get().(*transcript)
@@ -67,7 +67,7 @@ func (s *session) serve(rw http.ResponseWriter, from *http.Request, t *transcrip
 	w.end()
 	s.http.logRequest(x, r, w.status, w.written, b.count.Load())
 	if !ok {
-		panic(http.ErrAbortHandler) // x/net resets the stream
+		panic(http.ErrAbortHandler) // likewise
 	}
 }
 

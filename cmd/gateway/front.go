@@ -143,7 +143,8 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	paused := func(err error) {
 		f.log.Warnw("accepting pauses for a second: raise the limit of open files (ulimit -n, LimitNOFILE)", "error", err)
 	}
-	if f.engine, err = event.New(event.Options{Paused: paused, MaxConns: maxConns(c)}); err != nil {
+	shed := func() { go f.http2.Shed() } // ends when they are closed: a client that takes nothing costs a second
+	if f.engine, err = event.New(event.Options{Paused: paused, Shed: shed, MaxConns: maxConns(c)}); err != nil {
 		return nil, err
 	}
 	for _, parent := range h.parents {
@@ -416,7 +417,8 @@ func (f *front) answerStatus(conn *os.File) {
 		Pools: []mpm.PoolStatus{}, Certificates: f.certs.Status(), Storage: f.certs.StorageStatus(), InternalRoot: string(f.certs.RootPEM()),
 	}
 	e := f.engine.Stats()
-	s.Connections = connectionCounts{Open: e.Open, Parked: e.Parked, Active: e.Active, Shed: f.handshakes.Shed()}
+	idle := min(int64(f.http2.Idle()), e.Active)
+	s.Connections = connectionCounts{Open: e.Open, Parked: e.Parked, Idle: idle, Active: e.Active - idle, Shed: f.handshakes.Shed()}
 	s.Cache = f.server.Cache()
 	if f.access != nil {
 		s.AccessLog.Dropped = f.access.Dropped()
