@@ -443,6 +443,7 @@ func (f *front) answerStatus(conn *os.File) {
 func (f *front) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), f.setup.Config.Gateway.GracePeriod)
 	defer cancel()
+	left := f.leaveStorage()
 	f.http2.Drain()
 	if err := f.engine.Drain(ctx); err != nil {
 		f.log.Warnw("grace_period is over: requests in progress are cut off", "connections", f.engine.Stats().Open)
@@ -455,5 +456,20 @@ func (f *front) drain() {
 			f.log.Errorw("access log", "error", err)
 		}
 	}
+	<-left
 	os.Exit(exitOK)
+}
+
+// leaveTime is how long a stop waits for the storage to be left: a CA or a DNS command may not let go sooner.
+const leaveTime = 2 * time.Second
+
+// leaveStorage ends the work on certificates: other gateways need not wait until this one's locks expire. The channel is closed
+// when that is done, or has lasted for leaveTime.
+func (f *front) leaveStorage() <-chan struct{} {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	go func() { // ends with the process at the latest
+		f.certs.Close()
+		cancel()
+	}()
+	return ctx.Done()
 }
