@@ -61,6 +61,11 @@ func NewHTTP2(idle time.Duration, log Logger) *HTTP2 {
 		MaxHeaderBytes: http1.MaxHeadBytes,
 		WriteTimeout:   2 * h.stall, // each response puts it off, see [streamResponse.watch]
 		ErrorLog:       stdlog.New(debugLog{log}, "", 0),
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if s, ok := c.(*session); ok {
+				s.turned(state)
+			}
+		},
 	}
 	h.server = &http2.Server{
 		MaxConcurrentStreams: maxStreams,
@@ -171,9 +176,8 @@ func (k *conn) serveHTTP2() {
 	if k.secure != nil && k.park() {
 		return
 	}
-	now := time.Now()
-	s := &session{http: k.http, conn: k, seen: frameScanner{left: uint32(len(preface))}, idle: now}
-	s.patience.left, s.patience.at = maxPatience, now
+	s := &session{http: k.http, conn: k, seen: frameScanner{left: uint32(len(preface))}}
+	s.patience.left, s.patience.at = maxPatience, time.Now()
 	_ = s.look(k.buf[k.r:k.w]) // a flood does not end here
 	if k.secure != nil {
 		k.secure.release()
@@ -215,8 +219,7 @@ type session struct {
 
 	mu        sync.Mutex // guards what follows, except running
 	requests  int        // that have come
-	current   int        // of these, in progress
-	idle      time.Time  // since when none is
+	idle      time.Time  // since when none is in progress; zero: one is, or the preface has not come
 	over      bool       // none is taken any more
 	dismissed bool       // see dismiss
 	running   sync.WaitGroup
@@ -368,8 +371,7 @@ func (s *session) goAway(code http2.ErrCode) {
 	_, _ = s.conn.stream.Write(appendGoAway(nil, s.newest, code))
 }
 
-// begin counts a request and returns how many there were. ok is false once the connection has ended; else the caller must call
-// [session.end].
+// begin counts a request and returns how many there were. ok is false once the connection has ended.
 func (s *session) begin() (count int, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -377,16 +379,16 @@ func (s *session) begin() (count int, ok bool) {
 		return 0, false
 	}
 	s.requests++
-	s.current++
 	s.running.Add(1)
 	return s.requests, true
 }
 
-func (s *session) end() {
-	defer s.running.Done()
+// turned is told by x/net of the first stream and of the end of the last one, whose response has been written then.
+func (s *session) turned(state http.ConnState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current--; s.current == 0 {
+	s.idle = time.Time{}
+	if state == http.StateIdle {
 		s.idle = time.Now()
 	}
 }
@@ -395,14 +397,14 @@ func (s *session) end() {
 func (s *session) idleSince() (time.Time, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.idle, s.current == 0 && (s.requests > 0 || time.Since(s.idle) >= firstRequest)
+	return s.idle, !s.idle.IsZero() && (s.requests > 0 || time.Since(s.idle) >= firstRequest)
 }
 
 // dismiss takes no more requests, unless one has come meanwhile. It reports whether the connection is to be closed.
 func (s *session) dismiss() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.current > 0 {
+	if s.idle.IsZero() {
 		return false
 	}
 	s.over, s.dismissed = true, true

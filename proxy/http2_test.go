@@ -366,14 +366,15 @@ func TestHTTP2IdleConnectionsMakeRoom(t *testing.T) {
 
 func TestHTTP2WhichConnectionsMakeRoom(t *testing.T) {
 	finish := make(chan struct{})
-	l := serveHTTP2(t, false, func(_ http.ResponseWriter, r *http.Request) {
+	l := serveHTTP2(t, false, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
 			<-finish
 		}
+		io.WriteString(w, "body")
 	}, nil)
-	connect := func(path string) (c *raw2, s *session) {
+	connect := func(path string, settings ...http2.Setting) (c *raw2, s *session) {
 		before := l.HTTP2.all()
-		c = l.raw(t)
+		c = l.raw(t, settings...)
 		c.settle()
 		for s := range l.HTTP2.all() {
 			if !before[s] {
@@ -390,7 +391,8 @@ func TestHTTP2WhichConnectionsMakeRoom(t *testing.T) {
 	shorter, other := connect("/")
 	busy, _ := connect("/slow")
 	fresh, _ := connect("")
-	for _, c := range []*raw2{longest, shorter} {
+	stalled, _ := connect("/", http2.Setting{ID: http2.SettingInitialWindowSize})
+	for _, c := range []*raw2{longest, shorter, stalled} {
 		if got := c.status(1); got != "200" {
 			t.Fatalf("status %s, want 200", got)
 		}
@@ -402,6 +404,10 @@ func TestHTTP2WhichConnectionsMakeRoom(t *testing.T) {
 		s.mu.Unlock()
 	}
 	l.HTTP2.Shed()
+	stalled.WriteWindowUpdate(1, 100)
+	if got := string(stalled.until(http2.FrameData).(*http2.DataFrame).Data()); got != "body" {
+		t.Errorf("the one whose client lets nothing of its response through got %q, want all of it", got)
+	}
 	if f := longest.until(http2.FrameGoAway).(*http2.GoAwayFrame); f.ErrCode != http2.ErrCodeNo || f.LastStreamID != 1 {
 		t.Errorf("the one that has idled for longest: %v, want NO_ERROR and stream 1", f)
 	}

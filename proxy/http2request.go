@@ -22,7 +22,7 @@ func (s *session) ServeHTTP(rw http.ResponseWriter, from *http.Request) {
 	if !ok {
 		panic(http.ErrAbortHandler) // x/net resets the stream
 	}
-	defer s.end()
+	defer s.running.Done()
 	k := s.conn
 	o := &streamRound{exchange: exchange{began: time.Now(), local: k.local, remote: k.remote, secure: k.secure != nil, tls: s.tls, listener: k.http.Address}}
 	t, _ := k.http.transcripts.Get().(*transcript)
