@@ -3,11 +3,15 @@ package tls
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -190,18 +194,18 @@ func TestOnDemandHasOnlySomeHandshakesWait(t *testing.T) {
 		var waiting sync.WaitGroup
 		for range maxWaiters {
 			waiting.Go(func() {
-				if err := o.wait(new(stdtls.ClientHelloInfo), done); err != nil {
+				if err := o.wait(t.Context(), nil, done); err != nil {
 					t.Error(err)
 				}
 			})
 		}
 		synctest.Wait()
-		if err := o.wait(new(stdtls.ClientHelloInfo), done); !errors.Is(err, errTooMany) {
+		if err := o.wait(t.Context(), nil, done); !errors.Is(err, errTooMany) {
 			t.Errorf("wait beside %d others: %v, want %v", maxWaiters, err, errTooMany)
 		}
 		close(done)
 		waiting.Wait()
-		if err := o.wait(new(stdtls.ClientHelloInfo), done); err != nil {
+		if err := o.wait(t.Context(), nil, done); err != nil {
 			t.Errorf("wait when they have gone: %v", err)
 		}
 	})

@@ -73,7 +73,7 @@ func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastRe
 func (o *onDemand) certificate(hello *stdtls.ClientHelloInfo, name string) (*stdtls.Certificate, error) {
 	done, err := o.begin(name, time.Now())
 	if err == nil {
-		err = o.wait(hello, done)
+		err = o.wait(hello.Context(), hello.Conn, done)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("no certificate for %q: %w", name, err)
@@ -90,16 +90,16 @@ func (o *onDemand) certificate(hello *stdtls.ClientHelloInfo, name string) (*std
 }
 
 // wait waits for the end of begin's work, unless too many do already.
-func (o *onDemand) wait(hello *stdtls.ClientHelloInfo, done chan struct{}) error {
+func (o *onDemand) wait(ctx context.Context, c net.Conn, done chan struct{}) error {
 	if !o.enter() {
 		return errTooMany
 	}
 	defer o.leave()
-	idle(hello.Conn, func() {
+	idle(c, func() {
 		select {
 		case <-done:
 		case <-time.After(onDemandWait):
-		case <-hello.Context().Done():
+		case <-ctx.Done():
 		}
 	})
 	return nil
