@@ -47,7 +47,7 @@ type onDemand struct {
 
 	mu      sync.Mutex
 	pending map[string]chan struct{} // by name; closed when its certificate is there, or won't be
-	waiters int
+	waiters int                      // handshakes
 	refused map[string]refusal
 	granted []time.Time // of the latest certificates, at most Limit
 	warned  time.Time   // that Limit is reached
