@@ -262,7 +262,7 @@ func (c *call) conclude(err error) {
 		c.failWith(http.StatusGatewayTimeout, err)
 	case errors.Is(err, errTooSlow):
 		c.fail(c.w, c.x, http.StatusGatewayTimeout, err)
-	case errors.Is(err, errNoRoom):
+	case errors.Is(err, errNoRoom), errors.Is(err, errNoServer):
 		c.w.Header().Set("Retry-After", "1")
 		c.fail(c.w, c.x, http.StatusServiceUnavailable, err)
 	case errors.Is(err, fcgi.ErrParamTooLarge):
@@ -301,9 +301,16 @@ func (c *call) try(slot *mpm.Slot) (next string, err error) {
 	case c.pool.config.HTTP != nil:
 		return "", c.tryHTTP(slot)
 	}
-	link, h, err := c.holdFastCGI(slot)
+	connect := c.holdFastCGI
+	if c.x.route.FastCGI != nil {
+		connect = c.holdServer
+	}
+	link, h, err := connect(slot)
 	if err != nil {
-		return "", h.lost(err)
+		if err = h.lost(err); h.remote {
+			err = unmarked(err) // it was tried long enough
+		}
+		return "", err
 	}
 	c.stderr = stderrLog{log: c.log, pool: c.x.pool, pid: c.x.pid, uri: c.x.uri}
 	defer c.stderr.end()
@@ -358,23 +365,24 @@ func (l *link) isRead() bool {
 // awaited, with the client too. Exactly one of the methods release, lost and forgo is to be called.
 type hold struct {
 	ending
-	slot   *mpm.Slot
-	conn   channel         // nil: none could be had
-	client context.Context // of the request
-	body   *spooled        // likewise
-	ours   bool            // the child is the gateway itself or the WSGI shim, who end the connection when what they run fails
-	shared bool            // the child is one of php-fpm, where a script can go on after its response
-	remote bool            // who answers is no child
-	watch  *watch          // of a remote one; nil: it may take its time
-	deputy *hold           // the child that connected to a remote one, and has the slot; nil: the pool has no children
+	slot     *mpm.Slot
+	conn     channel         // nil: none could be had
+	client   context.Context // of the request
+	body     *spooled        // likewise
+	ours     bool            // the child is the gateway itself or the WSGI shim, who end the connection when what they run fails
+	shared   bool            // the child is one of php-fpm, where a script can go on after its response
+	remote   bool            // who answers is no child
+	upstream *upstream       // a remote one, which keeps conn; nil: none was asked yet
+	watch    watch           // of a remote one
+	deputy   *hold           // the child that connected to a remote one, and has the slot; nil: the pool has no children
 
-	cancel  context.CancelFunc // see context; nil: nobody has asked for one
-	closing hook               // of itself: closes conn
-	leaving hook               // of the client: ends the hold, or hangs conn up
-	deaf    hook               // of the client: closes the conn of an endless response
-	freeing hook               // of itself, of a remote one: interrupts whoever waits for the client
+	closing hook // of itself: closes conn
+	dialing hook // of itself: ends the errand of a deputy
+	leaving hook // of the client: ends the hold, or hangs conn up
+	deaf    hook // of the client: closes the conn of an endless response
+	freeing hook // of itself, of a remote one: interrupts whoever waits for the client
 
-	interrupted chan struct{} // closed when freeing has done that; nil: freeing waits for nothing
+	interrupting sync.WaitGroup // until freeing has done that
 
 	// The response is a conversation or a stream. It ends with its client.
 	endless bool
@@ -397,12 +405,6 @@ func (c *call) newHold(slot *mpm.Slot) *hold {
 
 // Value implements context.Context.
 func (h *hold) Value(any) any { return nil }
-
-// context is h in the form of which package context can make others without a goroutine for each. To be called at most once.
-func (h *hold) context() (ctx context.Context) {
-	ctx, h.cancel = context.WithCancel(h)
-	return ctx
-}
 
 func (h *hold) clientLeft() { h.end(context.Cause(h.client)) }
 
@@ -451,6 +453,19 @@ func (h *hold) hook(conn channel) {
 	}
 }
 
+// drop gives a connection up before the request goes over another one. It reports whether the hold is still there.
+func (h *hold) drop() bool {
+	alive := h.closing.stop()
+	if h.awaited {
+		alive = h.leaving.stop() && alive
+	}
+	if alive && h.conn != nil { // else another goroutine closes it
+		_ = h.conn.Close()
+		h.conn = nil
+	}
+	return alive
+}
+
 func (h *hold) closeConn() {
 	_ = h.conn.Close()
 	h.body.interrupt()
@@ -465,11 +480,8 @@ func (h *hold) unhook() bool {
 // over says that there is no more work.
 func (h *hold) over() {
 	h.watch.end()
-	if h.interrupted != nil && !h.freeing.stop() {
-		<-h.interrupted // the connection may soon be another client's
-	}
-	if h.cancel != nil {
-		h.cancel()
+	if !h.freeing.stop() {
+		h.interrupting.Wait() // the connection may soon be another client's
 	}
 	h.end(context.Canceled)
 }
@@ -487,19 +499,27 @@ func (h *hold) unlimited() {
 
 // release gives the slot back. The connection stays with it if it can be used again.
 func (h *hold) release(o mpm.Outcome) {
-	unhooked := h.unhook()
+	keep := h.unhook() && o == mpm.Done && h.conn != nil && h.conn.Usable()
+	if h.remote && h.upstream == nil {
+		keep = false // a FastCGI server: php-fpm has a child wait for each connection
+	}
+	if h.conn != nil && !keep {
+		_ = h.conn.Close() // nothing is being written
+	}
+	if h.upstream != nil {
+		if k, ok := h.conn.(*serverConn); ok && keep {
+			h.upstream.put(k)
+		}
+		h.upstream.leave()
+		keep = false
+	}
 	if h.deputy != nil {
 		h.over()
 		h.deputy.release(h.deputy.outcome())
 		return
 	}
-	h.slot.Channel = nil
-	switch {
-	case h.conn == nil:
-	case unhooked && o == mpm.Done && h.conn.Usable():
+	if h.slot.Channel = nil; keep {
 		h.slot.Channel = h.conn
-	default:
-		_ = h.conn.Close() // nothing is being written
 	}
 	h.over()
 	if l, ok := h.slot.Channel.(*link); ok && h.shared && !l.isRead() {
@@ -532,7 +552,7 @@ func (h *hold) outcome() mpm.Outcome {
 }
 
 // forgo gives back the slot of a response that nobody wants to have the rest of.
-func (h *hold) forgo(resp io.ReadCloser) {
+func (h *hold) forgo(resp source) {
 	if h.remote {
 		_ = resp.Close() // always nil
 		h.release(mpm.Done)
@@ -544,7 +564,7 @@ func (h *hold) forgo(resp io.ReadCloser) {
 		return
 	}
 	h.conn.hangUp()
-	_, err := io.Copy(io.Discard, resp)
+	_, err := resp.WriteTo(io.Discard)
 	_ = resp.Close()   // always nil
 	_ = h.conn.Close() // it was hung up
 	if err != nil && h.Err() != nil {
@@ -557,7 +577,7 @@ func (h *hold) forgo(resp io.ReadCloser) {
 // left is how a slot is left whose response nobody waits for: an HTTP server sees at once that its connection has ended, a FastCGI
 // program when it writes.
 func (h *hold) left() mpm.Outcome {
-	if _, ok := h.conn.(*httpLink); ok {
+	if _, ok := h.conn.(*serverConn); ok {
 		return mpm.Done
 	}
 	return mpm.Abandoned

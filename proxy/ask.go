@@ -5,15 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
-	"net/http/httptrace"
-	"net/textproto"
 	"net/url"
-	"sync"
-	"sync/atomic"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"gateway/mpm/event"
+	"gateway/proxy/http1"
 )
 
 const (
@@ -22,24 +21,41 @@ const (
 	maxEarlyBytes = 64 << 10
 )
 
-var errEarly = errors.New("too many informational responses")
+// notQuiet is what the log says of a server that speaks unasked.
+const notQuiet = "server has hung up or says more than its answer: its connection is closed"
 
-// ask has an HTTP server answer the request, below the URL to. The response comes on nc.
+var (
+	errEarly  = errors.New("too many informational responses")
+	errTarget = errors.New("a query that try_files or a script has made can't be sent to a server")
+)
+
+// ask has an HTTP server answer the request, below a path. connect returns a connection to it.
 //
-// A connection that was kept may end just when the request comes, so it is perhaps asked again. The Transport never does that
-// by itself: it would run a request anew that ends the server, see [call.httpRequest].
-func (c *call) ask(ctx context.Context, t *http.Transport, to *url.URL) (resp *http.Response, nc net.Conn, err error) {
+// A connection that was kept may end just when the request comes, so it is perhaps asked again.
+func (c *call) ask(h *hold, below string, connect func() (*serverConn, error)) (*serverAnswer, error) {
 	for sent := false; ; {
-		a := attempt{early: earlyAnswers{w: c.w}}
-		resp, err = a.run(t, c.httpRequest(ctx, to))
-		again := ctx.Err() == nil && c.mayAskAgain(&a, err, sent)
-		sent = sent || a.sent() > 0
-		switch {
-		case err == nil, errors.Is(err, errNoRoom), errors.Is(err, errUnreachable) && !sent:
-			return resp, a.conn, err
-		case !again:
-			return nil, nil, fmt.Errorf("%w: %w", errNoAnswer, unmarked(err))
+		k, err := connect()
+		if err != nil {
+			if sent {
+				err = fmt.Errorf("%w: %w", errNoAnswer, unmarked(err))
+			}
+			return nil, err
 		}
+		h.hook(k)
+		a, err := k.ask(c, below, &earlyAnswers{w: c.w})
+		if err == nil {
+			return a, nil
+		}
+		if errors.Is(err, errTarget) {
+			return nil, err
+		}
+		if errors.Is(err, event.ErrNotQuiet) {
+			c.log.Debugw(notQuiet, "uri", c.x.uri)
+		}
+		if h.Err() != nil || !c.mayAskAgain(k, err, sent) || !h.drop() {
+			return nil, fmt.Errorf("%w: %w", errNoAnswer, err)
+		}
+		sent = sent || k.sent
 	}
 }
 
@@ -47,11 +63,11 @@ func (c *call) ask(ctx context.Context, t *http.Transport, to *url.URL) (resp *h
 // If all that came was the end, a server may have ended an idle connection, or because of what it was asked: once, and only if a
 // method has no effects (RFC 9112 §9.3.1). A child's unix socket tells: it is reset if something was left unread. The end of a
 // child that has read it all is for retry, see [call.mayRepeat].
-func (c *call) mayAskAgain(a *attempt, err error, sentBefore bool) bool {
+func (c *call) mayAskAgain(k *serverConn, err error, sentBefore bool) bool {
 	switch {
-	case !a.reused || a.received() > 0 || !c.body.again():
+	case !k.carried || k.received || !c.body.again():
 		return false
-	case a.sent() == 0:
+	case !k.sent:
 		return true
 	case sentBefore:
 		return false
@@ -72,96 +88,108 @@ func isSafe(method string) bool {
 
 // unmarked is an error that is not taken for errUnreachable: the application had read the request before it took no more.
 func unmarked(err error) error {
-	if errors.Is(err, errUnreachable) {
-		return errors.New(err.Error())
+	switch {
+	case !errors.Is(err, errUnreachable):
+		return err
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w: %s", errTooSlow, err.Error())
 	}
-	return err
+	return errors.New(err.Error())
 }
 
-// attempt is one try to have a server answer.
-type attempt struct {
-	early  earlyAnswers
-	conn   *metered // nil: none could be had
-	reused bool     // conn has carried other requests
-
-	sentBefore, receivedBefore int64 // these requests, in bytes
-}
-
-func (a *attempt) run(t *http.Transport, r *http.Request) (*http.Response, error) {
-	defer a.early.end()
-	trace := &httptrace.ClientTrace{GotConn: a.use, Got1xxResponse: a.early.pass}
-	return t.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
-}
-
-// use is called while RoundTrip runs.
-func (a *attempt) use(i httptrace.GotConnInfo) {
-	a.conn, _ = i.Conn.(*metered) // it is one
-	a.reused, a.sentBefore, a.receivedBefore = i.Reused, a.conn.sent.Load(), a.conn.received.Load()
-}
-
-func (a *attempt) sent() int64 {
-	if a.conn == nil {
-		return 0
+// appendRequest appends the head of the request as a server gets it, below a path: the client's without what concerns its
+// connection, and with what the server can't know itself. The body is here and has a length.
+func (c *call) appendRequest(b []byte, below string) ([]byte, error) {
+	host := c.r.Host
+	if host == "" { // HTTP/1.0
+		host = c.x.site.Names[0]
 	}
-	return a.conn.sent.Load() - a.sentBefore
-}
-
-func (a *attempt) received() int64 {
-	if a.conn == nil {
-		return 0
+	target := c.target(below)
+	if !http1.ValidTarget(target) {
+		return b, fmt.Errorf("%w: %q", errTarget, target)
 	}
-	return a.conn.received.Load() - a.receivedBefore
+	b = append(append(append(b, c.r.Method...), ' '), target...)
+	b = http1.AppendField(append(b, " HTTP/1.1\r\n"...), "Host", host)
+	for name, values := range c.r.Header {
+		if c.endsHere(name) {
+			continue
+		}
+		for _, value := range values {
+			b = http1.AppendField(b, name, value)
+		}
+	}
+	b = c.appendConnection(b)
+	b = c.appendForwarded(b)
+	switch c.r.Method {
+	case http.MethodPost, http.MethodPut, http.MethodPatch:
+		b = http1.AppendContentLength(b, c.body.length)
+	default:
+		if c.body.length > 0 {
+			b = http1.AppendContentLength(b, c.body.length)
+		}
+	}
+	return append(b, "\r\n"...), nil
 }
 
-// metered is a connection to a server that counts the bytes it carries: only they tell whether a request can have been read.
-type metered struct {
-	net.Conn
-	sent, received atomic.Int64
+// target is what is asked for: the clean path, in the client's spelling if that is the same.
+func (c *call) target(below string) string {
+	path := (&url.URL{Path: c.x.path, RawPath: c.x.asked}).EscapedPath()
+	if c.r.URL.RawQuery == "" && !c.r.URL.ForceQuery {
+		return below + path
+	}
+	return below + path + "?" + c.r.URL.RawQuery
 }
 
-// Write implements net.Conn.
-func (m *metered) Write(p []byte) (int, error) {
-	m.sent.Add(int64(len(p))) // before a server can have read it
-	n, err := m.Conn.Write(p)
-	m.sent.Add(int64(n - len(p)))
-	return n, err
+// endsHere reports whether a field of the client is not for a server: it concerns the connection (RFC 9110 §7.6.1), the server could
+// take it for another one, or the gateway knows better.
+func (c *call) endsHere(name string) bool {
+	switch name {
+	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length":
+		return true
+	case "Expect": // the body is spooled, or asked for when it is read
+		return true
+	case "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-For", "Forwarded":
+		return true
+	}
+	return isTreacherous(name) || listNames(c.r.Header["Connection"], name)
 }
 
-// Read implements net.Conn.
-func (m *metered) Read(p []byte) (int, error) {
-	n, err := m.Conn.Read(p)
-	m.received.Add(int64(n))
-	return n, err
+// listNames reports whether a list that spans several fields has a name as an element.
+func listNames(values []string, name string) bool {
+	for _, value := range values {
+		if http1.HasToken([]byte(value), name) {
+			return true
+		}
+	}
+	return false
 }
 
-// CloseWrite is for [closeWrite]. It always returns nil.
-func (m *metered) CloseWrite() error {
-	closeWrite(m.Conn)
-	return nil
+// appendConnection appends what the gateway proposes to the server for their connection.
+func (c *call) appendConnection(b []byte) []byte {
+	if protocol := c.proposed(); protocol != "" {
+		b = http1.AppendField(b, "Connection", "Upgrade")
+		b = http1.AppendField(b, "Upgrade", protocol)
+	}
+	if listNames(c.r.Header["Te"], "trailers") && c.r.ProtoAtLeast(1, 1) {
+		b = append(b, "Connection: TE\r\nTe: trailers\r\n"...)
+	}
+	return b
 }
 
-// earlyAnswers passes informational responses on (RFC 9110 §15.2), until the final one is there: they come on another goroutine.
+// earlyAnswers passes informational responses on (RFC 9110 §15.2).
 type earlyAnswers struct {
 	w     http.ResponseWriter
-	mu    sync.Mutex
-	over  bool
 	count int
 	bytes int
 }
 
-// pass is for [httptrace.ClientTrace.Got1xxResponse]. Its error ends the request.
-func (e *earlyAnswers) pass(status int, fields textproto.MIMEHeader) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.over {
-		return nil
-	}
+func (e *earlyAnswers) pass(status int, fields http.Header) error {
 	e.count++
-	e.bytes += fieldBytes(http.Header(fields))
+	e.bytes += fieldBytes(fields)
 	if e.count > maxEarly || e.bytes > maxEarlyBytes {
 		return errEarly
 	}
-	stripHopByHop(http.Header(fields))
+	stripHopByHop(fields)
 	header := e.w.Header()
 	final := maps.Clone(header) // what the gateway itself has put there
 	clear(header)
@@ -172,12 +200,6 @@ func (e *earlyAnswers) pass(status int, fields textproto.MIMEHeader) error {
 	return nil
 }
 
-func (e *earlyAnswers) end() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.over = true
-}
-
 // fieldBytes is how many bytes names and values have.
 func fieldBytes(header http.Header) (n int) {
 	for name, values := range header {
@@ -186,4 +208,15 @@ func fieldBytes(header http.Header) (n int) {
 		}
 	}
 	return n
+}
+
+// announced is the trailer that the head of a response announces, without values yet.
+func announced(header http.Header) http.Header {
+	trailer := http.Header{}
+	for _, value := range header["Trailer"] {
+		for name := range strings.SplitSeq(value, ",") {
+			trailer[http.CanonicalHeaderKey(strings.Trim(name, " \t"))] = nil
+		}
+	}
+	return trailer
 }

@@ -49,7 +49,7 @@ func BenchmarkHotAnswer(b *testing.B) {
 		if n, err := head.Parse(request); n != len(request) || err != nil {
 			b.Fatal(n, err)
 		}
-		a, ok := h.hot(&head, nil, now)
+		a, ok := h.hot(&head, nil, remote, now)
 		if !ok {
 			b.Fatal("the file is not hot")
 		}

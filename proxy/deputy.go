@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -221,30 +219,12 @@ func (l *link) errand(errand []fcgi.Param, accept func(*os.File) error) (file *o
 	return l.files.file, nil, nil
 }
 
-// dialer has the child of a channel connect to the addresses of its duties, with the rights of the pool's user. It is what the
-// DialContext of an http.Transport can use, which dials in goroutines of its own and perhaps too late for the request. Whoever
-// has the slot makes one, and must call revoke before the slot is given back.
-type dialer struct {
-	channel *link      // immutable
-	mu      sync.Mutex // held during an errand
-	link    *link      // channel; nil: it was revoked
-}
-
-func newDialer(l *link) *dialer { return &dialer{channel: l, link: l} }
-
-// dial connects on the network "tcp" or "unix". The deadline of ctx bounds it, and so does the end of the channel, but not another
-// end of ctx. An error that wraps fcgi's means that the child is lost, another one that it could not connect.
-func (d *dialer) dial(ctx context.Context, network, address string) (nc net.Conn, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.link == nil {
-		return nil, net.ErrClosed
-	}
-	errand := []fcgi.Param{{Name: errandName, Value: errandDial}, {Name: errandAddress, Value: network + " " + address}}
-	if end, ok := ctx.Deadline(); ok {
-		errand = append(errand, fcgi.Param{Name: errandTimeout, Value: max(time.Until(end), 1).String()})
-	}
-	file, refusal, failure := d.link.errand(errand, func(file *os.File) error {
+// dial has the child of a channel connect to an address of its duties, on the network "tcp" or "unix", with the rights of the pool's
+// user. The end of the channel ends it. An error that wraps fcgi's means that the child is lost, another one that it could not
+// connect.
+func (l *link) dial(timeout time.Duration, network, address string) (nc net.Conn, err error) {
+	errand := []fcgi.Param{{Name: errandName, Value: errandDial}, {Name: errandAddress, Value: network + " " + address}, {Name: errandTimeout, Value: timeout.String()}}
+	file, refusal, failure := l.errand(errand, func(file *os.File) error {
 		if file == nil {
 			return errors.New("no socket came")
 		}
@@ -255,16 +235,6 @@ func (d *dialer) dial(ctx context.Context, network, address string) (nc net.Conn
 		return nil, fmt.Errorf("dial %s %s: %w", network, address, err)
 	}
 	return nc, file.Close() // nc has a duplicate
-}
-
-// revoke makes later dials fail, and ends the one in progress with the channel: nobody needs its connection any more.
-func (d *dialer) revoke() {
-	if !d.mu.TryLock() {
-		_ = d.channel.Close() // wakes who reads
-		d.mu.Lock()
-	}
-	defer d.mu.Unlock()
-	d.link = nil
 }
 
 // maxFiles is how many descriptors a receiver has room for, to see and to close those that nobody asked for.

@@ -85,7 +85,8 @@ func TestEnding(t *testing.T) {
 			}
 		},
 		"contexts that are made of it end with its cause, without a goroutine for each": func(t *testing.T, h *hold, _ *atomic.Int32, _ func()) {
-			ctx := h.context()
+			ctx, release := context.WithCancel(h)
+			defer release()
 			other, cancel := context.WithCancel(ctx)
 			cancel()
 			h.end(gone)

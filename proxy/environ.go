@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -56,9 +57,7 @@ func (e *environment) addProgram(x *exchange, p program) {
 	e.add("REDIRECT_STATUS", "200") // without it php-cgi takes a request for an attempt to get around the server
 	e.add("SCRIPT_NAME", p.name)
 	e.add("SCRIPT_FILENAME", p.file)
-	if x.route.Root != "" {
-		e.add("DOCUMENT_ROOT", x.route.Root)
-	}
+	e.addNonempty("DOCUMENT_ROOT", cmp.Or(p.root, x.route.Root))
 	if p.info != "" {
 		e.add("PATH_INFO", p.info)
 	}
@@ -85,9 +84,11 @@ func (e *environment) addRequest(r *http.Request, bodyLen int64) {
 
 func (e *environment) addConnection(r *http.Request, x *exchange) {
 	scheme, port := "http", "80"
-	if x.secure {
+	if x.https {
 		scheme, port = "https", "443"
 		e.add("HTTPS", "on")
+	}
+	if x.secure {
 		e.addNonempty("SSL_PROTOCOL", x.tls.protocol)
 		e.addNonempty("SSL_CIPHER", x.tls.cipher)
 		for name, value := range x.tls.client {
@@ -108,7 +109,9 @@ func (e *environment) addConnection(r *http.Request, x *exchange) {
 	}
 	address, port := splitAddress(x.remote)
 	e.add("REMOTE_ADDR", address)
-	e.add("REMOTE_PORT", port)
+	if port != "0" {
+		e.add("REMOTE_PORT", port)
+	}
 }
 
 func (e *environment) addNonempty(name, value string) {

@@ -56,7 +56,7 @@ func TestEnviron(t *testing.T) {
 		{"variables of the route win", func(*http.Request) {}, same, program{env: map[string]string{"SERVER_SOFTWARE": "x", "A": "b"}}, 0,
 			map[string]string{"SERVER_SOFTWARE": "x", "A": "b"}},
 		{"TLS", func(*http.Request) {}, func(x *exchange) {
-			x.secure, x.tls = true, tlsFacts{protocol: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256"}
+			x.secure, x.https, x.tls = true, true, tlsFacts{protocol: "TLSv1.3", cipher: "TLS_AES_128_GCM_SHA256"}
 		}, program{}, 0,
 			map[string]string{"HTTPS": "on", "SSL_PROTOCOL": "TLSv1.3", "SSL_CIPHER": "TLS_AES_128_GCM_SHA256", "REQUEST_SCHEME": "https"}},
 		{"a client's certificate", func(r *http.Request) {
@@ -68,7 +68,9 @@ func TestEnviron(t *testing.T) {
 			map[string]string{"SSL_CLIENT_VERIFY": absent, "HTTP_SSL_CLIENT_VERIFY": "SUCCESS"}},
 		{"a unix socket", func(*http.Request) {}, func(x *exchange) { x.local, x.remote = netip.AddrPort{}, netip.AddrPort{} }, program{}, 0,
 			map[string]string{"SERVER_ADDR": absent, "REMOTE_ADDR": "unix:", "REMOTE_PORT": absent, "SERVER_PORT": "80"}},
-		{"a unix socket with TLS", func(*http.Request) {}, func(x *exchange) { x.secure, x.local = true, netip.AddrPort{} }, program{}, 0,
+		{"a client of a trusted proxy", func(*http.Request) {}, func(x *exchange) { x.https, x.remote = true, netip.MustParseAddrPort("192.0.2.1:0") }, program{}, 0,
+			map[string]string{"HTTPS": "on", "REQUEST_SCHEME": "https", "REMOTE_ADDR": "192.0.2.1", "REMOTE_PORT": absent, "SSL_PROTOCOL": absent}},
+		{"a unix socket with TLS", func(*http.Request) {}, func(x *exchange) { x.secure, x.https, x.local = true, true, netip.AddrPort{} }, program{}, 0,
 			map[string]string{"SERVER_PORT": "443"}},
 		{"no Host", func(r *http.Request) { r.Host = "" }, same, program{}, 0, map[string]string{"SERVER_NAME": "example.com", "HTTP_HOST": absent}},
 		{"a Host with a port", func(r *http.Request) { r.Host = "h:81" }, same, program{}, 0, map[string]string{"SERVER_NAME": "h", "HTTP_HOST": "h:81", "SERVER_PORT": "8080"}},

@@ -16,7 +16,10 @@ type exchange struct {
 	conn     *conn // nil: the request came another way
 	began    time.Time
 	local    netip.AddrPort // zero for a unix socket
-	remote   netip.AddrPort // likewise
+	remote   netip.AddrPort // of the client; likewise. As a trusted proxy says, without a port then
+	peer     netip.AddrPort // who has connected; likewise
+	believed bool           // peer is a trusted proxy
+	https    bool           // the client speaks TLS, with us or with a trusted proxy
 	secure   bool           // TLS
 	tls      tlsFacts       // of a secure one
 	listener string         // where it came in, a routes.Listen's Key

@@ -56,8 +56,9 @@ type Secure interface {
 // HTTP speaks HTTP on the connections of an engine: it implements [event.Protocol]. Its fields are set before it is used.
 type HTTP struct {
 	Handler    http.Handler
-	Server     *Server // whose hot files are answered without the handler; nil: none
-	Address    string  // the listener's, a routes.Listen's Key
+	Server     *Server       // whose hot files are answered without the handler; nil: none
+	Address    string        // the listener's, a routes.Listen's Key
+	Trust      *routes.Trust // whose connections begin with the PROXY protocol; nil: nobody's
 	Log        Logger
 	Access     *AccessLog                    // nil: none
 	Secure     func(*event.Conn) *SecureConn // TLS listeners only, as are the next two
@@ -86,6 +87,12 @@ type scratch struct {
 
 // Data answers requests for hot files on the loop. Every other request is served by a goroutine.
 func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
+	if h.Trust != nil && !t.Named() {
+		n, verdict := h.introduce(t, data)
+		if data = data[n:]; verdict != event.Wait || len(data) == 0 || n == 0 {
+			return verdict
+		}
+	}
 	if h.Secure != nil {
 		return h.hello(data)
 	}
@@ -124,10 +131,30 @@ func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
 	return event.Detach
 }
 
+// introduce reads the header of the PROXY protocol, n bytes. Only who is trusted may send one, and then every connection has one:
+// nothing else tells a client that has found the port from a load balancer.
+func (h *HTTP) introduce(t *event.Turn, data []byte) (n int, v event.Verdict) {
+	var p peers
+	err := errNotTrusted
+	if h.Trust.Covers(t.Remote().Addr()) {
+		p, n, err = parseProxyHeader(data)
+	}
+	switch {
+	case err != nil:
+		h.Log.Debugw("connection refused", "remote", t.Remote(), "reason", err.Error())
+		return 0, event.Finish
+	case n == 0:
+		return 0, event.Wait
+	}
+	t.Name(p.client)
+	t.Consume(n)
+	return n, event.Wait
+}
+
 // answer answers the request whose head is in s, n bytes, if it is for a hot file.
 func (h *HTTP) answer(t *event.Turn, s *scratch, n int, now time.Time) event.Verdict {
 	head := &s.head
-	a, ok := h.hot(head, nil, now)
+	a, ok := h.hot(head, nil, t.Remote(), now)
 	if !ok || a.fromDisk() && (!a.onLoop(now) || !a.file.unchanged() || !a.file.hold()) {
 		return event.Detach
 	}
@@ -188,8 +215,8 @@ func (h *HTTP) sendRest(t *event.Turn, head *http1.Head, a hotAnswer, sent int64
 }
 
 // hot looks for a file that answers a request as it is. session is nil without TLS.
-func (h *HTTP) hot(head *http1.Head, session Secure, now time.Time) (a hotAnswer, ok bool) {
-	if h.Server == nil || len(head.Path) == 0 || !isHead(head) && string(head.Method) != http.MethodGet {
+func (h *HTTP) hot(head *http1.Head, session Secure, remote netip.AddrPort, now time.Time) (a hotAnswer, ok bool) {
+	if h.Server == nil || h.Server.speaksForOthers(remote) || len(head.Path) == 0 || !isHead(head) && string(head.Method) != http.MethodGet {
 		return a, false
 	}
 	// The strings alias the request: the table only compares them.
@@ -335,7 +362,7 @@ func (k *conn) session() Secure {
 
 // serveHot answers a request for a hot file, if it is one. more says that another may follow.
 func (k *conn) serveHot(now time.Time) (served, more bool) {
-	a, ok := k.http.hot(&k.head, k.session(), now)
+	a, ok := k.http.hot(&k.head, k.session(), k.remote, now)
 	if !ok || a.fromDisk() && (k.secure != nil || !a.file.unchanged() || !a.file.hold()) {
 		if k.secure != nil {
 			k.secure.release()

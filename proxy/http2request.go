@@ -116,7 +116,7 @@ var (
 
 // answerHot answers a request for a hot file that is in memory. x/net bounds how long its client may take for so little.
 func (s *session) answerHot(rw http.ResponseWriter, from *http.Request, t *transcript, x *exchange, count int) bool {
-	a, ok := s.http.hot(&t.head, s.tls.session, x.began)
+	a, ok := s.http.hot(&t.head, s.tls.session, x.remote, x.began)
 	if !ok || from.ContentLength != 0 || a.fromDisk() || a.status == http.StatusPartialContent {
 		return false
 	}

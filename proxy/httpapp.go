@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,9 +22,6 @@ import (
 )
 
 const (
-	// maxAnswerHead bounds the head of a response of an HTTP application, in bytes.
-	maxAnswerHead = 256 << 10
-
 	// firstPause and longestPause are between looks at a socket that takes no connection yet.
 	firstPause   = 2 * time.Millisecond
 	longestPause = 100 * time.Millisecond
@@ -156,121 +150,61 @@ func userOf(pid int) (uint32, error) {
 	return 0, fmt.Errorf("%s: no user", name)
 }
 
-// httpLink is the channel of an HTTP application: a client for one request at a time, which keeps its connection and opens
-// another when the application has closed that between requests.
-type httpLink struct {
-	child     mpm.Child
-	transport http.Transport
-	closed    atomic.Bool
-	mu        sync.Mutex
-	nc        net.Conn // the last one that was opened; guarded by mu
-}
-
-func newHTTPLink(child mpm.Child) *httpLink {
-	l := &httpLink{child: child}
-	l.transport = http.Transport{DialContext: l.dial, DisableCompression: true, MaxIdleConns: 1, MaxResponseHeaderBytes: maxAnswerHead}
-	return l
-}
-
-func (l *httpLink) dial(ctx context.Context, _, _ string) (net.Conn, error) {
-	nc, err := dialHTTP(ctx, l.child)
-	switch {
-	case lacksRoom(err):
-		return nil, fmt.Errorf("%w: %w", errNoRoom, err)
-	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errUnreachable, err)
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.nc = &metered{Conn: nc}
-	return l.nc, nil
-}
-
-// Close ends the connection, and with it a request in progress.
-func (l *httpLink) Close() error {
-	l.closed.Store(true)
-	l.transport.CloseIdleConnections()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.nc != nil {
-		_ = l.nc.Close() // perhaps once more
-	}
-	return nil
-}
-
-// Usable implements channel.
-func (l *httpLink) Usable() bool { return !l.closed.Load() }
-
-// hangUp implements channel: servers take the end of what they read for the end of the client.
-func (l *httpLink) hangUp() {
-	l.closed.Store(true)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	closeWrite(l.nc)
-}
-
 // tryHTTP has the child of a slot answer, and gives the slot back.
 func (c *call) tryHTTP(slot *mpm.Slot) error {
 	h := c.newHold(slot)
-	l, ok := slot.Channel.(*httpLink)
-	if !ok {
-		l = newHTTPLink(slot.Child)
-	}
-	h.hook(l)
-	resp, nc, err := c.ask(h.context(), &l.transport, &url.URL{Scheme: "http", Host: "application"})
+	kept, _ := slot.Channel.(*serverConn)
+	a, err := c.ask(h, "", func() (*serverConn, error) {
+		if k := kept; k != nil {
+			kept = nil
+			return k, nil
+		}
+		return connectHTTP(h, slot.Child)
+	})
 	if err != nil {
 		return h.lost(err)
 	}
-	return c.answerHTTP(h, resp, nc)
+	return c.answerHTTP(h, a)
 }
 
-// httpRequest is the request as a server gets it, below the URL to. The reader of its body is counted until it is closed.
-//
-// It is one that the Transport does not repeat. For that a method without effects needs a body of unknown length, here of no
-// length and without framing; the others must not have an Idempotency-Key that the Transport sees, see forwardedHeader.
-func (c *call) httpRequest(ctx context.Context, to *url.URL) *http.Request {
-	host := c.r.Host
-	if host == "" { // HTTP/1.0
-		host = c.x.site.Names[0]
+// connectHTTP opens a connection to a child.
+func connectHTTP(ctx context.Context, child mpm.Child) (*serverConn, error) {
+	nc, err := dialHTTP(ctx, child)
+	if err != nil {
+		return nil, notConnected(err)
 	}
-	// The path is the clean one, in the client's spelling if that is the same.
-	u := &url.URL{
-		Scheme: to.Scheme, Host: to.Host, Path: to.Path + c.x.path, RawPath: to.EscapedPath() + c.x.asked,
-		RawQuery: c.r.URL.RawQuery, ForceQuery: c.r.URL.ForceQuery,
-	}
-	r := (&http.Request{
-		Method: c.r.Method, URL: u, Host: host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: c.forwardedHeader(), Body: http.NoBody, ContentLength: c.body.length,
-	}).WithContext(ctx)
-	switch {
-	case c.body.length > 0:
-		r.Body = c.countedReader()
-	case isSafe(r.Method):
-		r.Body, r.TransferEncoding = io.NopCloser(strings.NewReader("")), []string{"identity"}
-	}
-	return r
+	return newServerConn(nc)
 }
 
-// countedReader is a request body that says when it is no longer read.
+// notConnected says what an error of a dial means.
+func notConnected(err error) error {
+	if lacksRoom(err) {
+		return fmt.Errorf("%w: %w", errNoRoom, err)
+	}
+	return fmt.Errorf("%w: %w", errUnreachable, err)
+}
+
+// countedReader is a request body that is read in another goroutine, which calls end.
 type countedReader struct {
 	io.Reader
-	watch *watch
-	done  func()
+	call *call
 }
 
 func (r *countedReader) Read(p []byte) (int, error) {
 	n, err := r.Reader.Read(p)
-	r.watch.start()
+	r.call.watch.start()
 	return n, err
 }
 
 func (c *call) countedReader() *countedReader {
 	c.open.Add(1)
 	c.reading.Add(1)
-	return &countedReader{Reader: c.body.reader(), watch: c.watch, done: sync.OnceFunc(func() {
-		c.open.Add(-1)
-		c.reading.Done()
-	})}
+	return &countedReader{c.body.reader(), c}
+}
+
+func (r *countedReader) end() {
+	r.call.open.Add(-1)
+	r.call.reading.Done()
 }
 
 // endReading returns when nobody reads the body any more. A server may have answered without it.
@@ -281,62 +215,10 @@ func (c *call) endReading() {
 	c.reading.Wait()
 }
 
-func (r *countedReader) Close() error {
-	r.done()
-	return nil
-}
-
-// forwardedHeader is the client's header without what concerns its connection, and with what the application can't know
-// itself. What a client says of its own address is believed only if it came through a unix socket, as from a web server in front.
-func (c *call) forwardedHeader() http.Header {
-	upgrade := c.proposed()
-	header := c.r.Header.Clone()
-	trailers := http1.HasToken([]byte(strings.Join(header["Te"], ",")), "trailers")
-	stripHopByHop(header)
-	maps.DeleteFunc(header, func(name string, _ []string) bool { return isTreacherous(name) })
-	delete(header, "Expect") // the body is here
-	if trailers && c.r.ProtoAtLeast(1, 1) {
-		header.Set("Te", "trailers")
-	}
-	if upgrade != "" {
-		header.Set("Connection", "Upgrade")
-		header.Set("Upgrade", upgrade)
-	}
-	if _, ok := header["User-Agent"]; !ok {
-		header.Set("User-Agent", "") // not Go's
-	}
-	scheme := "http"
-	if c.x.secure {
-		scheme = "https"
-	}
-	facts := map[string]string{"X-Forwarded-Host": c.r.Host, "X-Forwarded-Proto": scheme}
-	if c.x.remote.IsValid() {
-		facts["X-Forwarded-For"] = c.x.remote.Addr().Unmap().String()
-		delete(header, "Forwarded")
-	}
-	for name, value := range facts {
-		if c.x.remote.IsValid() || header.Get(name) == "" {
-			header.Set(name, value)
-		}
-	}
-	hideKeys(header)
-	return header
-}
-
 // isTreacherous reports that a field must not reach an application: as a variable "X_User" and "X.User" would be those of "X-User",
 // which it may trust; Proxy is what "httpoxy" abuses (CVE-2016-5385); and Http2-Settings is of the upgrade to h2c.
 func isTreacherous(name string) bool {
 	return name == "Proxy" || name == "Http2-Settings" || isMapping(name) || strings.ContainsAny(name, "_.")
-}
-
-// hideKeys keeps from the Transport what it takes for leave to repeat a request. On the wire the case of a name says nothing.
-func hideKeys(header http.Header) {
-	for _, name := range [...]string{"Idempotency-Key", "X-Idempotency-Key"} {
-		if values, ok := header[name]; ok {
-			delete(header, name)
-			header[strings.ToLower(name)] = values
-		}
-	}
 }
 
 // proposed is the protocol that the client would like to go on in, if it may; empty: none. In h2c it could ask for what no route
@@ -359,39 +241,38 @@ func upgradeOf(header http.Header) string {
 	return ""
 }
 
-// answerHTTP sends the response of an application, which comes on nc, to the client, and gives the slot back.
-func (c *call) answerHTTP(h *hold, resp *http.Response, nc net.Conn) error {
-	if resp.StatusCode == http.StatusSwitchingProtocols {
-		return c.switchProtocols(h, resp, nc)
+// answerHTTP sends the response of an application to the client, and gives the slot back.
+func (c *call) answerHTTP(h *hold, a *serverAnswer) error {
+	if a.status == http.StatusSwitchingProtocols {
+		return c.switchProtocols(h, a)
 	}
-	if resp.StatusCode < 200 || resp.StatusCode > 599 {
+	if a.status < 200 || a.status > 599 {
 		h.slot.Failed = true
-		h.forgo(resp.Body)
-		return fmt.Errorf("the application answers with status %03d, which HTTP does not have", resp.StatusCode)
+		if a.conn != nil {
+			_ = a.conn.Close() // who knows where its next answer begins
+		}
+		h.forgo(a)
+		return fmt.Errorf("the application answers with status %03d, which HTTP does not have", a.status)
 	}
-	rp := &reply{status: resp.StatusCode, header: resp.Header, length: resp.ContentLength}
+	rp := &reply{status: a.status, header: a.header, length: a.length}
 	if isEndless(rp.header) {
 		h.unlimited()
 		c.x.endless.Store(true)
 	}
 	rp.stream = h.endless
-	if rp.length < 0 && rp.hasBody(c.r.Method) && c.r.ProtoAtLeast(1, 1) {
-		rp.trailer = &resp.Trailer
+	if a.trailer != nil && rp.hasBody(c.r.Method) && c.r.ProtoAtLeast(1, 1) {
+		rp.trailer = &a.trailer
 	}
 	delete(rp.header, "X-Accel-Buffering")
 	stripHopByHop(rp.header)
 	rp.announce() // now: whoever reads the body writes to rp.trailer
-	delete(rp.header, "Content-Length")
-	if !rp.hasBody("") && rp.status != http.StatusNotModified {
+	if !rp.hasBody("") {
 		rp.length = -1
 	}
-	if rp.length > 0 || rp.length == 0 && rp.hasBody(c.r.Method) {
-		rp.header.Set("Content-Length", strconv.FormatInt(rp.length, 10))
+	if rp.length < 0 || rp.length == 0 && !rp.hasBody(c.r.Method) {
+		delete(rp.header, "Content-Length")
 	}
-	body := &answerBody{ReadCloser: &watched{resp.Body, h.watch}}
-	defer c.putReader()
-	_, err := c.pass(h, rp, body, c.reader(body))
-	return err
+	return c.pass(h, rp, a, a)
 }
 
 // isEndless reports a response that is to be passed on piece by piece, for as long as its client listens.
@@ -399,39 +280,12 @@ func isEndless(header http.Header) bool {
 	return strings.EqualFold(first(header, "X-Accel-Buffering"), "no") || strings.HasPrefix(first(header, "Content-Type"), "text/event-stream")
 }
 
-// answerBody is the body of a response, whose errors say what they mean.
-type answerBody struct {
-	io.ReadCloser
-	whole bool // its end was read, which stays true when it is closed
-}
-
-func (b *answerBody) Read(p []byte) (int, error) {
-	if b.whole {
-		return 0, io.EOF
-	}
-	n, err := b.ReadCloser.Read(p)
-	switch {
-	case err == io.EOF: // only itself: an unexpected one is another error
-		b.whole = true
-	case err != nil:
-		err = fmt.Errorf("%w: %w", errAnswerCut, err)
-	}
-	return n, err
-}
-
-// Close ends the use of the response. It always returns nil.
-func (b *answerBody) Close() error {
-	_ = b.ReadCloser.Close() // what the application still says is of no interest
-	return nil
-}
-
 // switchProtocols carries what client and application say to each other from now on, until one of them has enough. It is
 // still one request.
-func (c *call) switchProtocols(h *hold, resp *http.Response, nc net.Conn) error {
-	application, ok := resp.Body.(io.ReadWriteCloser)
-	protocol := upgradeOf(resp.Header)
-	if !ok || protocol == "" || !strings.EqualFold(protocol, c.proposed()) {
-		_ = resp.Body.Close() // nobody can use it
+func (c *call) switchProtocols(h *hold, a *serverAnswer) error {
+	application, protocol := a.conn, upgradeOf(a.header)
+	if protocol == "" || !strings.EqualFold(protocol, c.proposed()) {
+		_ = application.Close() // nobody can use it
 		h.release(mpm.Broken)
 		return fmt.Errorf("the application switches to protocol %q, which the client has not asked for", protocol)
 	}
@@ -444,7 +298,7 @@ func (c *call) switchProtocols(h *hold, resp *http.Response, nc net.Conn) error 
 	defer client.Close() // what it tells is known
 	h.unlimited()
 	stop := context.AfterFunc(h.client, func() { _ = application.Close() })
-	carry(client, application, nc, switchHead(resp, protocol))
+	carry(client, application, switchHead(a.header, protocol))
 	stop()
 	cause := h.Err()
 	_ = application.Close() // perhaps once more
@@ -457,25 +311,25 @@ func (c *call) switchProtocols(h *hold, resp *http.Response, nc net.Conn) error 
 }
 
 // switchHead is the response that tells the client of the new protocol.
-func switchHead(resp *http.Response, protocol string) []byte {
-	stripHopByHop(resp.Header)
+func switchHead(header http.Header, protocol string) []byte {
+	stripHopByHop(header)
 	b := http1.AppendStatusLine(nil, http.StatusSwitchingProtocols)
-	b = http1.AppendHeader(b, resp.Header)
+	b = http1.AppendHeader(b, header)
 	b = http1.AppendField(b, "Connection", "Upgrade")
 	b = http1.AppendField(b, "Upgrade", protocol)
 	return append(b, "\r\n"...)
 }
 
-// carry returns when the application, which nc leads to, has ended the conversation, or the client takes no more. A client that
-// only says that it will say no more is still listened for.
-func carry(client net.Conn, application io.ReadWriteCloser, nc net.Conn, head []byte) {
+// carry returns when the application has ended the conversation, or the client takes no more. A client that only says that it will
+// say no more is still listened for.
+func carry(client, application net.Conn, head []byte) {
 	if _, err := client.Write(head); err != nil {
 		return
 	}
 	var asking sync.WaitGroup
 	asking.Go(func() {
 		_, _ = io.Copy(application, client) // either way there is no more to come
-		closeWrite(nc)
+		closeWrite(application)
 	})
 	_, _ = io.Copy(client, application) // likewise
 	_ = application.Close()             // wakes a writer to it

@@ -15,6 +15,7 @@ type program struct {
 	file       string            // SCRIPT_FILENAME, absolute
 	info       string            // PATH_INFO
 	translated string            // PATH_TRANSLATED; empty: not to be told
+	root       string            // DOCUMENT_ROOT; empty: the route's
 	env        map[string]string // more variables
 }
 
@@ -29,6 +30,8 @@ func (s *Server) locate(x *exchange, config *routes.Pool) (p program, status int
 	case cgi != nil:
 		p = mounted(x)
 		p.file, p.env = cgi.Script, cgi.Env
+	case x.route.FastCGI != nil:
+		p, err = locateRemote(x)
 	case config.PHP != nil:
 		p, err = locatePHP(x)
 	default:
@@ -69,6 +72,18 @@ func locatePHP(x *exchange) (program, error) {
 		return program{}, fs.ErrNotExist
 	}
 	return program{name: x.script, file: below(x.route.Root, x.script), info: x.pathInfo}, nil
+}
+
+// locateRemote is the program of a FastCGI server that may see the root elsewhere.
+func locateRemote(x *exchange) (p program, err error) {
+	f := x.route.FastCGI
+	if !f.Files {
+		p = mounted(x)
+	} else if p, err = locatePHP(x); err != nil {
+		return p, err
+	}
+	p.file, p.root, p.env = below(f.Root, p.name), f.Root, f.Env
+	return p, nil
 }
 
 // mounted is a program that has the whole of its route: what follows the route's prefix is its PATH_INFO.

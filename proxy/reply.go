@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"net/textproto"
 	"strconv"
 	"strings"
 
@@ -46,7 +45,10 @@ func (c *call) answer(h *hold, resp *fcgi.Response, br *bufio.Reader) (next stri
 		h.unlimited()
 		c.x.endless.Store(true)
 	}
-	return c.pass(h, rp, resp, br)
+	if rp.local != "" {
+		return rp.local, h.skip(resp, br)
+	}
+	return "", c.pass(h, rp, resp, br)
 }
 
 // readHead reads the head of a response, and passes on the early hints that come before it.
@@ -57,53 +59,72 @@ func (c *call) readHead(br *bufio.Reader) (status int, header http.Header, err e
 		if err != nil || status != http.StatusEarlyHints {
 			return status, header, err
 		}
-		if err := early.pass(status, textproto.MIMEHeader(header)); err != nil {
+		if err := early.pass(status, header); err != nil {
 			return 0, nil, fmt.Errorf("%w: %w", fcgi.ErrHead, err)
 		}
 	}
 }
 
-// pass sends a response whose head is known to the client.
-func (c *call) pass(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader) (next string, err error) {
-	if rp.local != "" {
-		return rp.local, h.skip(resp, br)
-	}
+// source is a response whose head was read: a [serverAnswer] or a fcgi.Response.
+type source interface {
+	io.WriterTo
+	io.Closer      // ends the use of the response
+	Arrived() bool // as a whole: reading it waits for nobody
+}
+
+// pass sends a response whose head is known to the client. What is left of resp is to be read from rest.
+func (c *call) pass(h *hold, rp *reply, resp source, rest io.WriterTo) error {
 	if name := c.namesFile(rp); name != "" {
-		return "", c.handOver(h, rp, name, resp, br)
+		return c.handOver(h, rp, name, resp, rest)
 	}
 	var out outlet
-	if rp.stream || c.x.route.Unbuffered {
+	if w, ok := c.w.(*response); ok && !rp.stream && c.x.route.Compress == nil && isShort(resp) {
+		c.begin(rp)
+		out = short{w}
+	} else if rp.stream || c.x.route.Unbuffered {
 		out = c.compressed(rp, stream{c.w}, true, false)
 		c.begin(rp)
 		_ = flush(c.w) // its error comes again with the first piece
 	} else {
 		d := newDelivery(c.spool, c.w, func() { c.begin(rp) })
 		defer d.close()
-		if r, ok := resp.(*fcgi.Response); ok {
-			d.whole = r.Arrived()
-		}
+		d.whole = resp.Arrived()
 		out = c.compressed(rp, d, false, d.whole)
 	}
-	return "", c.send(h, rp, resp, br, out)
+	return c.send(h, rp, resp, rest, out)
 }
 
 // skip gives back the slot of a response that is not for the client.
-func (h *hold) skip(resp io.ReadCloser, br *bufio.Reader) error {
-	_, err := br.Peek(br.Size())
+func (h *hold) skip(resp source, rest io.WriterTo) error {
+	left := skipped(responseMemory)
+	_, err := rest.WriteTo(&left)
 	switch {
-	case errors.Is(err, io.EOF):
-		_ = resp.Close() // always nil
-		h.release(mpm.Done)
+	case errors.Is(err, errSkipped):
+		h.forgo(resp)
 	case err != nil:
 		return h.lost(err)
 	default:
-		h.forgo(resp)
+		_ = resp.Close() // always nil
+		h.release(mpm.Done)
 	}
 	return nil
 }
 
+// skipped is how many bytes more of a response that nobody wants are read for the sake of its connection.
+type skipped int
+
+var errSkipped = errors.New("enough of the response was read")
+
+// Write implements io.Writer.
+func (s *skipped) Write(p []byte) (int, error) {
+	if *s -= skipped(len(p)); *s < 0 {
+		return 0, errSkipped
+	}
+	return len(p), nil
+}
+
 // refused reports whether a child of the gateway's own answered with an error instead of a script that failed.
-func (h *hold) refused(resp io.ReadCloser) bool {
+func (h *hold) refused(resp source) bool {
 	end, ok := resp.(*fcgi.Response)
 	return ok && h.ours && end.AppStatus() >= http.StatusInternalServerError
 }
@@ -117,9 +138,9 @@ type outlet interface {
 
 // send passes the body of a response on. When the child has written its last byte, or died, its slot is given back, and then
 // the client is waited for.
-func (c *call) send(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader, out outlet) error {
+func (c *call) send(h *hold, rp *reply, resp source, rest io.WriterTo, out outlet) error {
 	body := &replyBody{to: out, left: rp.length, silent: !rp.hasBody(c.r.Method)}
-	_, err := br.WriteTo(body)
+	_, err := rest.WriteTo(body)
 	c.putReader()
 	switch {
 	case body.err != nil: // the client has gone, or the spool is full
@@ -270,16 +291,17 @@ func takeLength(header http.Header) int64 {
 func stripHopByHop(header http.Header) {
 	for _, value := range header["Connection"] {
 		for name := range strings.SplitSeq(value, ",") {
-			header.Del(strings.Trim(name, " \t"))
+			if name = strings.Trim(name, " \t"); !strings.EqualFold(name, "keep-alive") && !strings.EqualFold(name, "close") {
+				header.Del(name)
+			}
 		}
 	}
-	for name := range header {
-		switch name {
-		case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
-			delete(header, name)
-		}
+	for _, name := range hopByHop {
+		delete(header, name)
 	}
 }
+
+var hopByHop = [...]string{"Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 
 // replyBody passes the body of a response on, no further than its announced length, and lets the rest vanish so that the child
 // can finish.
@@ -315,6 +337,18 @@ func (b *replyBody) missing(announced int64) error {
 	}
 	return fmt.Errorf("response ends after %d of the %d bytes that its Content-Length announces", b.sent, announced)
 }
+
+// isShort reports whether a response is here for certain and fits what [response] holds back, so that neither is waited for.
+func isShort(resp source) bool {
+	a, ok := resp.(*serverAnswer)
+	return ok && a.Arrived() && a.err == nil && a.left <= responseBuffer
+}
+
+// short is a response that goes out in one piece when its slot has been given back.
+type short struct{ *response }
+
+func (s short) stop(bool) (held int64, begun bool) { return 0, true }
+func (s short) finish() error                      { return nil }
 
 // stream sends each piece of a response at once. The child waits for the client.
 type stream struct{ http.ResponseWriter }

@@ -146,32 +146,46 @@ func newRequest(x *exchange, h *http1.Head, u *url.URL) *http.Request {
 	if len(h.Path) < len(target) {
 		u.Path, u.RawQuery = string(h.Path), string(h.Query)
 	}
-	r := (&http.Request{
+	return (&http.Request{
 		Method:     method(h.Method),
 		URL:        u,
 		Proto:      protocols[h.Minor],
 		ProtoMajor: 1,
 		ProtoMinor: h.Minor,
-		Header:     make(http.Header, len(h.Fields)),
+		Header:     headerOf(h.Fields),
 		Host:       string(h.Host),
 		RequestURI: target,
 		Close:      !h.KeepAlive,
 	}).WithContext(x)
-	// All values share one string and all slices one array, as in net/textproto.
-	values := make([]string, len(h.Fields))
-	for i, f := range h.Fields {
-		name := textproto.CanonicalMIMEHeaderKey(string(f.Name))
+}
+
+// headerOf is the fields of a head as handlers see them, without those that net/http has elsewhere. All values share one array, and
+// with the names one string: the fields lie in one buffer, so their capacities tell where.
+func headerOf(fields []http1.Field) http.Header {
+	header := make(http.Header, len(fields))
+	if len(fields) == 0 {
+		return header
+	}
+	begin, end := fields[0].Name, fields[len(fields)-1].Value
+	text := string(begin[:cap(begin)-cap(end)+len(end)])
+	part := func(b []byte) string {
+		at := cap(begin) - cap(b)
+		return text[at : at+len(b)]
+	}
+	values := make([]string, len(fields))
+	for i, f := range fields {
+		name := textproto.CanonicalMIMEHeaderKey(part(f.Name))
 		if name == "Host" || name == "Transfer-Encoding" {
-			continue // they are in Host and TransferEncoding, as net/http has it
-		}
-		values[i] = string(f.Value)
-		if have, ok := r.Header[name]; ok {
-			r.Header[name] = append(have, values[i])
 			continue
 		}
-		r.Header[name] = values[i : i+1 : i+1]
+		values[i] = part(f.Value)
+		if have, ok := header[name]; ok {
+			header[name] = append(have, values[i])
+			continue
+		}
+		header[name] = values[i : i+1 : i+1]
 	}
-	return r
+	return header
 }
 
 var protocols = [...]string{"HTTP/1.0", "HTTP/1.1"}

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -48,11 +47,11 @@ func (c *call) namesFile(rp *reply) string {
 }
 
 // handOver gives back the slot of a response that names a file, which is sent when the application is out of the way.
-func (c *call) handOver(h *hold, rp *reply, name string, resp io.ReadCloser, br *bufio.Reader) error {
+func (c *call) handOver(h *hold, rp *reply, name string, resp source, rest io.WriterTo) error {
 	f, err := findFile(c.x.route, name, first(rp.header, name))
 	h.slot.Failed = err != nil
-	if skipped := h.skip(resp, br); skipped != nil || err != nil {
-		return errors.Join(err, skipped)
+	if lost := h.skip(resp, rest); lost != nil || err != nil {
+		return errors.Join(err, lost)
 	}
 	f.header = ofFile(rp.header)
 	if rp.untyped {

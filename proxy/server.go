@@ -29,9 +29,11 @@ const hotBytes = 64 << 20
 type Server struct {
 	applications
 	table     *routes.Table
+	trust     *routes.Trust
 	pools     map[string]pool
 	files     map[folderName]*Files
 	upstreams map[*routes.Proxy]*upstreams
+	proxies   []*upstreams // the same in the order of the configuration
 	hot       *hotCache
 	encoders  map[*routes.Compress]*encoders
 	refusals  quiet.Limiter // of warnings about files
@@ -46,7 +48,7 @@ type pool struct {
 
 // NewServer opens the folders of a configuration. pools has a pool for each of its names. The caller must call Close.
 func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server {
-	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[folderName]*Files{}, upstreams: map[*routes.Proxy]*upstreams{}, encoders: map[*routes.Compress]*encoders{}, log: log}
+	s := &Server{table: routes.NewTable(c), trust: &c.Gateway.Trust, pools: map[string]pool{}, files: map[folderName]*Files{}, upstreams: map[*routes.Proxy]*upstreams{}, encoders: map[*routes.Compress]*encoders{}, log: log}
 	for i := range c.Pools {
 		s.pools[c.Pools[i].Name] = pool{pools[c.Pools[i].Name], &c.Pools[i]}
 	}
@@ -69,7 +71,8 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 				}
 			}
 			if r.Proxy != nil {
-				s.upstreams[r.Proxy] = newUpstreams(r.Proxy)
+				u := newUpstreams(r, log)
+				s.upstreams[r.Proxy], s.proxies = u, append(s.proxies, u)
 			}
 		}
 	}
@@ -94,7 +97,7 @@ func (s *Server) open(r *routes.Route, root string) {
 func (s *Server) Close() error {
 	s.hot.clear()
 	for _, u := range s.upstreams {
-		u.transport.CloseIdleConnections()
+		u.close()
 	}
 	var errs []error
 	for _, f := range s.files {
@@ -107,6 +110,7 @@ func (s *Server) Close() error {
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := exchangeOf(r)
 	x.uri, x.asked = r.RequestURI, r.URL.Path
+	s.believe(x, r.Header)
 	x.site = s.table.Site(x.listener, hostname(r.Host))
 	if x.site == nil {
 		s.fail(w, x, http.StatusNotFound, fmt.Errorf("no site listens on %q", x.listener))
@@ -117,7 +121,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, x, http.StatusMisdirectedRequest, nil)
 		return
 	}
-	if x.secure && x.site.TLS.HSTS != "" {
+	if x.https && x.site.TLS.HSTS != "" {
 		w.Header().Set(hstsField, x.site.TLS.HSTS)
 	}
 	if r.URL.Path == "*" {
@@ -130,7 +134,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.failPath(w, x, err)
 		return
 	}
-	if !x.secure && slices.Contains(x.site.TLS.Redirect, x.listener) {
+	if !x.https && slices.Contains(x.site.TLS.Redirect, x.listener) {
 		status := http.StatusPermanentRedirect
 		if x.site.TLS.Mode == "internal" {
 			status = http.StatusTemporaryRedirect // browsers remember the other one, for the whole of localhost
@@ -253,7 +257,7 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (next string) {
 	route := x.route
 	pool := s.pools[route.Pool]
-	if route.CGI != nil || route.Proxy != nil || pool.config.HasApplication() {
+	if route.CGI != nil || route.Proxy != nil || route.FastCGI != nil || pool.config.HasApplication() {
 		next = s.serveApplication(w, r, x, pool)
 		if x.handover != nil {
 			s.serveHandover(w, r, x)

@@ -217,6 +217,14 @@ func (b *spooled) reader() io.Reader {
 	return http.NoBody
 }
 
+// appendTo appends a body that is in memory.
+func (b *spooled) appendTo(dst []byte) []byte {
+	if b.buffer == nil {
+		return dst
+	}
+	return append(dst, b.buffer[:b.length]...)
+}
+
 // close gives the memory or the file back. No reader may be in use.
 func (b *spooled) close() {
 	b.releaseBuffer()

@@ -1,14 +1,16 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"math"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
-	"strconv"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,62 +29,326 @@ const (
 
 	// maxIdleServer is how many connections without a request are kept for each server.
 	maxIdleServer = 1024
+
+	// resolveAge is how long the addresses of a name are good.
+	resolveAge = 30 * time.Second
 )
 
-// errTooSlow means that a server let the pool's request_timeout pass without a word.
-var errTooSlow = errors.New("the server took longer than request_timeout")
+var (
+	// errTooSlow means that a server let its time pass without a word.
+	errTooSlow = errors.New("the server took longer than request_timeout, or the timeouts of proxy, allow")
+
+	// errNoServer means that no server was asked.
+	errNoServer = errors.New("every server is ill or has its max_connections")
+)
 
 // upstreams are the servers of a route. They are safe for concurrent use.
 type upstreams struct {
-	servers   []upstream // immutable
-	transport http.Transport
-	turn      atomic.Uint32 // of the next request
+	proxy    *routes.Proxy // immutable
+	line     string        // of the route, likewise
+	servers  []*upstream   // likewise
+	balancer balancer
+
+	stop     context.CancelFunc // ends the checks
+	checking sync.WaitGroup
 }
 
-type upstream struct {
-	routes.Upstream
-	url  *url.URL    // what a request's URL begins with: the host is the number of the server, for dial
-	down atomic.Bool // it took no connection when it was asked last
-}
-
-func newUpstreams(p *routes.Proxy) *upstreams {
-	u := &upstreams{servers: make([]upstream, len(p.To))}
-	for i, to := range p.To {
-		u.servers[i].Upstream, u.servers[i].url = to, &url.URL{Scheme: "http", Host: strconv.Itoa(i), Path: to.Base}
-	}
-	u.transport = http.Transport{
-		DialContext: u.dial, DisableCompression: true, MaxIdleConnsPerHost: maxIdleServer, IdleConnTimeout: idleTimeout,
-		MaxResponseHeaderBytes: maxAnswerHead,
+func newUpstreams(r *routes.Route, log Logger) *upstreams {
+	p := r.Proxy
+	u := &upstreams{proxy: p, line: r.Line, balancer: balancer{kind: p.Balance, key: p.Key}}
+	var ctx context.Context
+	ctx, u.stop = context.WithCancel(context.Background())
+	for _, to := range p.To {
+		s := &upstream{Upstream: to, proxy: p, log: log, weight: max(to.Weight, 1), base: (&url.URL{Path: to.Base}).EscapedPath(), lookup: net.DefaultResolver.LookupNetIP}
+		u.servers = append(u.servers, s)
+		if p.Health != nil {
+			u.checking.Go(func() { s.watchHealth(ctx, p.Health) }) // ends with stop
+		}
 	}
 	return u
 }
 
-// dialerKey is the context key of the *dialer of a request whose pool has children that connect for it.
-type dialerKey struct{}
+// close closes the connections that wait for a request, and those that would.
+func (u *upstreams) close() {
+	u.stop()
+	u.checking.Wait()
+	for _, s := range u.servers {
+		s.close()
+	}
+}
 
-// dial connects to the server whose number is the host of addr.
-func (u *upstreams) dial(ctx context.Context, _, addr string) (net.Conn, error) {
-	number, _, _ := net.SplitHostPort(addr)
-	i, err := strconv.Atoi(number)
-	if err != nil {
-		return nil, err
+// upstream is a server, how it is, and the connections to it that wait for a request.
+type upstream struct {
+	routes.Upstream
+	proxy  *routes.Proxy // immutable
+	log    Logger        // likewise
+	weight int           // likewise, at least 1
+	base   string        // likewise: what the target of a request begins with, escaped
+	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	credit int // see balancer.turn; guarded by its mutex
+
+	active   atomic.Int64  // requests
+	requests atomic.Uint64 // all there were
+	failures atomic.Uint64 // of them
+	ill      atomic.Bool   // its last health check failed
+	failing  atomic.Bool   // its last request failed
+
+	mu      sync.Mutex
+	idle    []*serverConn // the one that was used last is the last
+	timer   *time.Timer   // for the first of idle; nil: there never was one
+	closed  bool
+	fails   int       // since it was well, in the last FailTimeout
+	since   time.Time // the first of them
+	until   time.Time // it is passed over
+	http2   []*http.ClientConn
+	addrs   []netip.Addr
+	expires time.Time // of addrs
+	first   int       // of addrs: where the next connection is tried first
+}
+
+// enter counts a request, if there is room for it.
+func (s *upstream) enter() bool {
+	if n := s.active.Add(1); s.MaxConnections > 0 && n > int64(s.MaxConnections) {
+		s.active.Add(-1)
+		return false
 	}
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	connect := new(net.Dialer).DialContext
-	if d, ok := ctx.Value(dialerKey{}).(*dialer); ok {
-		connect = d.dial
+	s.requests.Add(1)
+	return true
+}
+
+func (s *upstream) leave() { s.active.Add(-1) }
+
+// isWell reports whether there is no reason to pass the server over.
+func (s *upstream) isWell() bool {
+	if s.ill.Load() {
+		return false
 	}
-	nc, err := connect(ctx, u.servers[i].Network, u.servers[i].Address)
+	if !s.failing.Load() {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !time.Now().Before(s.until)
+}
+
+// succeeded notes that a server has answered.
+func (s *upstream) succeeded() {
+	if !s.failing.Load() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failing.Swap(false) {
+		s.fails, s.until = 0, time.Time{}
+		s.log.Infow("server answers again", "server", s.Address)
+	}
+}
+
+// failed notes that a server took no connection or gave no answer.
+func (s *upstream) failed(err error, pool string) {
+	s.failures.Add(1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if now.Sub(s.since) > s.proxy.FailTimeout {
+		s.fails, s.since = 0, now
+	}
+	if s.fails++; s.proxy.MaxFails > 0 && s.fails >= s.proxy.MaxFails {
+		s.until = now.Add(s.proxy.FailTimeout)
+	}
+	if !s.failing.Swap(true) {
+		s.log.Warnw("server fails and is passed over while another one does not", "pool", pool, "server", s.Address, "error", err)
+	}
+}
+
+// take returns the connection that was used last and waits for a request; nil: there is none.
+func (s *upstream) take() *serverConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	last := len(s.idle) - 1
+	if last < 0 {
+		return nil
+	}
+	k := s.idle[last]
+	s.idle[last], s.idle = nil, s.idle[:last]
+	return k
+}
+
+// put keeps a connection for another request. One to a name ends when its addresses are to be looked up again: the name may have
+// moved, and as long as there are connections nobody asks.
+func (s *upstream) put(k *serverConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if s.closed || len(s.idle) >= cmp.Or(s.proxy.KeepAlive, maxIdleServer) || s.expires.Before(now) && !s.expires.IsZero() {
+		_ = k.Close() // nothing is being written
+		return
+	}
+	k.since = now
+	s.idle = append(s.idle, k)
+	switch {
+	case s.timer == nil:
+		s.timer = time.AfterFunc(s.patience(), s.sweep)
+	case len(s.idle) == 1:
+		s.timer.Reset(s.patience())
+	}
+}
+
+// patience is how long a connection waits for a request.
+func (s *upstream) patience() time.Duration { return cmp.Or(s.proxy.KeepAliveTimeout, idleTimeout) }
+
+// sweep closes the connections that nobody has needed for that long.
+func (s *upstream) sweep() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, n := time.Now(), 0
+	for ; n < len(s.idle) && now.Sub(s.idle[n].since) >= s.patience(); n++ {
+		_ = s.idle[n].Close() // nothing is being written
+	}
+	s.idle = slices.Delete(s.idle, 0, n)
+	if len(s.idle) > 0 {
+		s.timer.Reset(s.patience() - now.Sub(s.idle[0].since))
+	}
+}
+
+func (s *upstream) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, k := range s.idle {
+		_ = k.Close() // nothing is being written
+	}
+	for _, k := range s.http2 {
+		if k.InFlight() == 0 { // else it closes itself when it is idle
+			_ = k.Close()
+		}
+	}
+	s.idle, s.http2 = nil, nil
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+}
+
+// connect opens a connection for the request of c, with the rights of the pool's user if a child is there for that.
+func (s *upstream) connect(c *call, h *hold, l *link) (*serverConn, error) {
+	nc, err := s.dial(h, l)
 	switch {
 	case childFailed(err):
 		return nil, err
-	case lacksRoom(err):
-		return nil, fmt.Errorf("%w: %w", errNoRoom, err)
 	case err != nil:
-		return nil, fmt.Errorf("%w: %w", errUnreachable, err)
+		return nil, notConnected(err)
 	}
-	return &metered{Conn: nc}, nil
+	k, err := newServerConn(nc)
+	if err == nil && s.proxy.ProxyProtocol != "" {
+		k.preface = appendProxyHeader(nil, s.proxy.ProxyProtocol, peers{c.x.remote, c.x.local})
+	}
+	return k, err
+}
+
+func (s *upstream) dial(h *hold, l *link) (net.Conn, error) {
+	timeout := cmp.Or(s.proxy.ConnectTimeout, connectTimeout)
+	if l != nil {
+		h.dialing.wait(&h.ending, func() { _ = l.Close() })
+		defer h.dialing.stop()
+		return l.dial(timeout, s.Network, s.Address)
+	}
+	ctx, cancel := context.WithTimeout(h, timeout)
+	defer cancel()
+	return s.open(ctx)
+}
+
+// open connects to one of the server's addresses.
+func (s *upstream) open(ctx context.Context) (nc net.Conn, err error) {
+	if s.Network == "unix" {
+		return new(net.Dialer).DialContext(ctx, s.Network, s.Address)
+	}
+	host, port, err := net.SplitHostPort(s.Address)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return new(net.Dialer).DialContext(ctx, s.Network, s.Address)
+	}
+	addrs, err := s.resolve(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	for _, addr := range addrs {
+		if nc, err = new(net.Dialer).DialContext(ctx, s.Network, net.JoinHostPort(addr.String(), port)); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return nc, err
+}
+
+// resolve returns the addresses of a name, each time with another one first. Those that were found last are good until others are.
+func (s *upstream) resolve(ctx context.Context, host string) ([]netip.Addr, error) {
+	s.mu.Lock()
+	fresh := time.Now().Before(s.expires)
+	s.mu.Unlock()
+	var found []netip.Addr
+	var err error
+	if !fresh {
+		found, err = s.lookup(ctx, "ip", host)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case fresh:
+	case err == nil && len(found) > 0:
+		s.addrs = found
+	case len(s.addrs) == 0:
+		return nil, cmp.Or(err, error(&net.DNSError{Err: "no address", Name: host, IsNotFound: true}))
+	default:
+		s.log.Warnw("name of a server can't be looked up: its last addresses are used", "server", s.Address, "error", err)
+	}
+	if !fresh {
+		s.expires = time.Now().Add(cmp.Or(s.proxy.Resolve, resolveAge))
+	}
+	s.first = (s.first + 1) % len(s.addrs)
+	return slices.Concat(s.addrs[s.first:], s.addrs[:s.first]), nil
+}
+
+// UpstreamStatus is one entry of `upstreams` in `gateway status -json`.
+type UpstreamStatus struct {
+	Route       string              `json:"route"` // "site.hcl:12"
+	Server      string              `json:"server"`
+	State       string              `json:"state"` // well, failing (passed over for a while) or ill (its health check fails)
+	Backup      bool                `json:"backup,omitempty"`
+	Connections UpstreamConnections `json:"connections"`
+	Requests    uint64              `json:"requests"`
+	Failed      uint64              `json:"failed"` // of them
+}
+
+// UpstreamConnections counts the connections with a request, and those that wait for one.
+type UpstreamConnections struct {
+	Active int64 `json:"active"`
+	Idle   int   `json:"idle"`
+}
+
+// Upstreams tells how the servers of all routes are, in the order of the configuration.
+func (s *Server) Upstreams() []UpstreamStatus {
+	list := []UpstreamStatus{}
+	for _, u := range s.proxies {
+		for _, server := range u.servers {
+			list = append(list, server.status(u.line))
+		}
+	}
+	return list
+}
+
+func (s *upstream) status(line string) UpstreamStatus {
+	st := UpstreamStatus{Route: line, Server: s.Address, State: "well", Backup: s.Backup, Requests: s.requests.Load(), Failed: s.failures.Load()}
+	switch {
+	case s.ill.Load():
+		st.State = "ill"
+	case !s.isWell():
+		st.State = "failing"
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st.Connections = UpstreamConnections{Active: s.active.Load(), Idle: len(s.idle)}
+	return st
 }
 
 // childFailed reports that not the server but the child that was to connect to it has failed.
@@ -92,138 +358,137 @@ func childFailed(err error) bool {
 
 // tryUpstreams has one of the route's servers answer, and gives the slot back.
 func (c *call) tryUpstreams(slot *mpm.Slot) error {
-	h, ctx, connected, err := c.holdUpstream(slot)
+	h, l, err := c.holdUpstream(slot)
 	if err != nil {
 		return err
 	}
-	resp, nc, err := c.askInTurn(ctx, c.upstreams[c.x.route.Proxy])
-	connected()
+	a, err := c.askInTurn(h, l, c.upstreams[c.x.route.Proxy])
 	if err != nil {
 		return unmarked(h.lost(err))
 	}
-	err = c.answerHTTP(h, resp, nc)
+	err = c.answerHTTP(h, a)
 	if _, cut := errors.AsType[*cutError](err); cut && errors.Is(h.Err(), errTooSlow) {
 		return &cutError{errTooSlow} // and not what that has done to the client
 	}
 	return err
 }
 
-// askInTurn asks the server whose turn it is, and the others while none takes a connection.
-func (c *call) askInTurn(ctx context.Context, u *upstreams) (resp *http.Response, nc net.Conn, err error) {
-	turn, count := u.turn.Add(1), uint32(len(u.servers))
-	for i := range count {
-		s := &u.servers[(turn+i)%count]
-		resp, nc, err = c.ask(ctx, &u.transport, s.url)
-		c.noteDown(s, err)
+// askInTurn asks the server that is to have the request, and then others while they may have it as well. l is the channel to the
+// child that connects; nil: the front does.
+func (c *call) askInTurn(h *hold, l *link, u *upstreams) (*serverAnswer, error) {
+	var tried []*upstream
+	err := errNoServer
+	for {
+		s := u.next(c, tried)
+		if s == nil {
+			return nil, err
+		}
+		h.upstream = s
+		var a *serverAnswer
+		if s.HTTP2 {
+			a, err = c.askHTTP2(h, l, s)
+		} else {
+			a, err = c.ask(h, s.base, func() (*serverConn, error) {
+				if k := s.take(); k != nil {
+					return k, nil
+				}
+				return s.connect(c, h, l)
+			})
+		}
 		if err == nil {
-			return resp, nc, nil
+			s.succeeded()
+			return a, nil
+		}
+		if (hadNoResponse(err) || errors.Is(err, errUnreachable)) && h.client.Err() == nil && c.body.cut() == nil {
+			s.failed(err, c.x.pool)
 		}
 		err = fmt.Errorf("server %s: %w", s.Address, err)
-		if !errors.Is(err, errUnreachable) || ctx.Err() != nil {
-			break
+		if !c.mayAskOther(h, err) || !h.drop() {
+			return nil, err
 		}
+		s.leave()
+		h.upstream = nil
+		tried = append(tried, s)
 	}
-	return nil, nil, err
 }
 
-// noteDown logs that a server takes no connections any more, or again.
-func (c *call) noteDown(s *upstream, err error) {
-	down := errors.Is(err, errUnreachable)
-	switch {
-	case s.down.Load() == down || c.r.Context().Err() != nil, s.down.Swap(down) == down:
-	case down:
-		c.log.Warnw("server takes no connection and is passed over while another one does", "pool", c.x.pool, "server", s.Address, "error", err)
-	default:
-		c.log.Infow("server takes connections again", "pool", c.x.pool, "server", s.Address)
+// mayAskOther reports whether a request that a server failed with err may go to another one: nobody has read any of it, or it does no
+// harm and is wanted so.
+func (c *call) mayAskOther(h *hold, err error) bool {
+	if h.Err() != nil {
+		return false
 	}
+	return errors.Is(err, errUnreachable) || c.x.route.Proxy.Retry && hadNoResponse(err) && isIdempotent(c.r.Method) && c.body.again()
 }
 
 // holdUpstream holds a slot for a server that is no child: nothing but the server itself says when it has finished, and what
-// it does wrong is not the slot's fault. What connects to it uses ctx, and calls connected when it has, or has given up.
-func (c *call) holdUpstream(slot *mpm.Slot) (h *hold, ctx context.Context, connected func(), err error) {
+// it does wrong is not the slot's fault. l is the channel to a child that connects; nil: the front does.
+func (c *call) holdUpstream(slot *mpm.Slot) (h *hold, l *link, err error) {
 	h = &hold{slot: slot, client: c.r.Context(), body: c.body, remote: true}
-	var l *link
 	if c.pool.hasDeputies() {
 		if l, h.deputy, err = c.holdFastCGI(slot); err != nil {
-			return nil, nil, nil, h.deputy.lost(err)
+			return nil, nil, h.deputy.lost(err)
 		}
 		h.deputy.ours = false // what fails now is the child's own doing
 		slot.Unlimited()      // or the deadline of a server would end a child
 	}
 	h.leaving.on(h.client, h.clientLeft)
-	c.watchUpstream(h)
-	if l == nil {
-		return h, h.context(), func() {}, nil
-	}
-	d := newDialer(l)
-	h.closing.wait(&h.ending, func() { _ = l.Close() }) // ends a dial
-	return h, context.WithValue(h.context(), dialerKey{}, d), func() {
-		h.closing.stop()
-		d.revoke()
-	}, nil
+	p := c.x.route.Proxy
+	c.watchUpstream(h, p.ResponseTimeout, p.IdleTimeout)
+	return h, l, nil
 }
 
 // watchUpstream has the hold end when the server takes too long. Whoever waits for the client then has to give up as well, but an
 // answer that has not begun can still be sent.
-func (c *call) watchUpstream(h *hold) {
+func (c *call) watchUpstream(h *hold, response, idle time.Duration) {
 	c.watch = nil
-	if d := c.pool.config.RequestTimeout; d > 0 {
-		c.watch = &watch{limit: d, timer: time.AfterFunc(d, func() { h.end(errTooSlow) })}
+	d := c.pool.config.RequestTimeout
+	if wait, limit := cmp.Or(response, d), cmp.Or(idle, d); wait > 0 || limit > 0 {
+		c.watch = &h.watch
+		h.watch.limit = limit
+		h.watch.timer = time.AfterFunc(cmp.Or(wait, math.MaxInt64), func() { h.end(errTooSlow) })
 	}
-	h.watch = c.watch
 	if w, ok := c.w.(interface{ interrupt() }); ok {
-		h.interrupted = make(chan struct{})
+		h.interrupting.Add(1)
 		h.freeing.wait(&h.ending, func() {
-			defer close(h.interrupted)
+			defer h.interrupting.Done()
 			w.interrupt()
 		})
 	}
 }
 
-// watch ends a request whose server is silent for too long. It runs from the beginning. A nil watch never does. It is safe for
-// concurrent use.
+// watch ends a request whose server is silent for too long. It runs from the beginning, and then with the limit. A nil watch never
+// does, nor one without a timer. It is safe for concurrent use.
 type watch struct {
-	limit time.Duration
-	timer *time.Timer
+	limit time.Duration // 0: none
+	timer *time.Timer   // nil: the server may take its time
 	mu    sync.Mutex
 	over  bool // it does not start any more
 }
 
 func (w *watch) start() {
-	if w == nil {
+	if w == nil || w.timer == nil {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.over {
+	if !w.over && w.limit > 0 {
 		w.timer.Reset(w.limit)
 	}
 }
 
 func (w *watch) stop() {
-	if w != nil {
+	if w != nil && w.timer != nil {
 		w.timer.Stop()
 	}
 }
 
 func (w *watch) end() {
-	if w == nil {
+	if w.timer == nil {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.over = true
 	w.timer.Stop()
-}
-
-// watched is a response that is watched while it is waited for, and not while the client is.
-type watched struct {
-	io.ReadCloser
-	watch *watch
-}
-
-func (r *watched) Read(p []byte) (int, error) {
-	r.watch.start()
-	defer r.watch.stop()
-	return r.ReadCloser.Read(p)
 }

@@ -10,8 +10,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httptrace"
+	"net/netip"
 	"net/textproto"
-	"net/url"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/mpm"
+	"gateway/proxy/http1"
 	"gateway/routes"
 )
 
@@ -53,7 +55,8 @@ func newRouteGate(t testing.TB, cfg routes.Pool, route routes.Route) *proxyGate 
 		s.Close()
 	})
 	g.addr = serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
-		exchangeOf(r).listener = "tcp :0"
+		x := exchangeOf(r)
+		x.listener, x.local = "tcp :0", netip.MustParseAddrPort("127.0.0.1:80")
 		s.ServeHTTP(w, r)
 	})
 	return g
@@ -223,7 +226,11 @@ func TestProxyResponses(t *testing.T) {
 		{"no answer", say(""), 0, 502, "502 Bad Gateway\n", false, "no HTTP response"},
 		{"half a head", say("HTTP/1.1 200 OK\r\nA: b"), 0, 502, "502 Bad Gateway\n", false, "unexpected EOF"},
 		{"two lengths", say("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"), 0, 502, "502 Bad Gateway\n", false, "Content-Length"},
-		{"a head without end", say("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("a", maxAnswerHead) + "\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "no HTTP response"},
+		{"a length and chunks", say("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "Content-Length with Transfer-Encoding"},
+		{"a field that is split by a CR", say("HTTP/1.1 200 OK\r\nA: b\rSet-Cookie: e=1\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "CR without LF"},
+		{"chunks with bare LF", say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Accel-Buffering: no\r\n\r\n3\nabc\n0\n\n"), 0, 200, "", true, "cut off"},
+		{"no body where a status has none", say("HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\nabc"), 0, 204, "", false, ""},
+		{"a head without end", say("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("a", http1.MaxAnswerBytes) + "\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "no HTTP response"},
 		{"early answers without end", forever("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "too many informational"},
 		{"large early answers", forever("HTTP/1.1 103 Early Hints\r\nLink: " + strings.Repeat("a", 20<<10) + "\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "too many informational"},
 		{"status 000", say("HTTP/1.1 000 X\r\nContent-Length: 3\r\n\r\nabc"), 0, 502, "502 Bad Gateway\n", false, "status 000"},
@@ -251,6 +258,103 @@ func TestProxyResponses(t *testing.T) {
 			if log := g.log.text(); !strings.Contains(log, row.logged) {
 				t.Errorf("the log lacks %q:\n%s", row.logged, log)
 			}
+		})
+	}
+}
+
+// TestProxyConnections: which answers leave a connection that takes another request. The server counts how many it gets, and
+// answers those on one connection alike.
+func TestProxyConnections(t *testing.T) {
+	const whole = "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
+	for _, row := range []struct {
+		name, answer string
+		want         int32
+	}{
+		{"a whole answer leaves one", whole, 1},
+		{"so do chunks", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", 1},
+		{"and HTTP/1.0 that wants to", "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 3\r\n\r\nabc", 1},
+		{"one with more than announced does not", whole + "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", 3},
+		{"nor does one that says so", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc", 3},
+		{"nor a body behind a status that has none", "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\nabc", 3},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			var connections atomic.Int32
+			g := newProxyGate(t, routes.Pool{}, scripted(t, func(nc net.Conn) {
+				connections.Add(1)
+				_, _ = io.WriteString(nc, row.answer)
+				for br := bufio.NewReader(nc); ; { // the next ones
+					if _, err := http.ReadRequest(br); err != nil {
+						return
+					}
+					_, _ = io.WriteString(nc, row.answer)
+				}
+			}))
+			for range 3 {
+				resp, body, err := g.ask(t, g.request(t, "POST", "/", nil))
+				if err != nil || resp.StatusCode == 200 && body != "abc" || resp.StatusCode > 304 {
+					t.Errorf("the client got %d, %q, %v", resp.StatusCode, body, err)
+				}
+			}
+			if got := connections.Load(); got != row.want {
+				t.Errorf("there were %d connections, want %d", got, row.want)
+			}
+		})
+	}
+}
+
+// TestProxyUnaskedAnswer: what a server says on a connection that waits for a request is nobody's answer.
+func TestProxyUnaskedAnswer(t *testing.T) {
+	goOn, said := make(chan struct{}), make(chan struct{})
+	g := newProxyGate(t, routes.Pool{}, scripted(t, func(nc net.Conn) {
+		_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
+		<-goOn // the connection waits
+		_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
+		said <- struct{}{}
+		_, _ = io.Copy(io.Discard, nc)
+	}))
+	for range 2 {
+		if _, body, err := g.ask(t, g.request(t, "POST", "/", nil)); body != "abc" || err != nil {
+			t.Errorf("the client got %q, %v", body, err)
+		}
+		goOn <- struct{}{}
+		<-said
+	}
+}
+
+// TestProxyEarlyAnswer: a server may answer a large upload before it has read it, and then hang up.
+func TestProxyEarlyAnswer(t *testing.T) {
+	for _, hangsUp := range []bool{false, true} {
+		t.Run(fmt.Sprintf("and hang up %t", hangsUp), func(t *testing.T) {
+			answered := make(chan struct{})
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				nc, err := l.Accept()
+				if err != nil {
+					return
+				}
+				defer nc.Close()
+				if _, err := http.ReadRequest(bufio.NewReader(nc)); err != nil {
+					t.Error(err)
+				}
+				_, _ = io.WriteString(nc, "HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+				if !hangsUp {
+					<-answered
+				}
+			}()
+			g := newProxyGate(t, routes.Pool{}, routes.Upstream{Network: "tcp", Address: l.Addr().String()})
+			resp, body, err := g.ask(t, g.request(t, "POST", "/", strings.NewReader(strings.Repeat("a", 7<<20))))
+			if resp.StatusCode != 413 && resp.StatusCode != 502 || resp.StatusCode == 413 && body != "big" || err != nil {
+				t.Errorf("the client got %d, %q, %v", resp.StatusCode, body, err)
+			}
+			close(answered)
+			g.free(t)
+			l.Close()
+			<-done
 		})
 	}
 }
@@ -309,29 +413,27 @@ func TestMayAskAgain(t *testing.T) {
 		name           string
 		route          *routes.Route
 		method         string
-		reused         bool
-		sent, received int64
+		carried        bool
+		sent, received bool
 		before         bool
 		err            error
 		want           bool
 	}{
-		{"nothing was written on a connection that was kept", child, "POST", true, 0, 0, false, io.EOF, true},
-		{"the same for the second time", child, "POST", true, 0, 0, true, io.EOF, true},
-		{"nothing was written on a new one", child, "GET", false, 0, 0, false, io.EOF, false},
-		{"a server may have ended an idle connection", server, "GET", true, 9, 0, false, io.EOF, true},
-		{"but not twice", server, "GET", true, 9, 0, true, io.EOF, false},
-		{"a new connection was not idle", server, "GET", false, 9, 0, false, io.EOF, false},
-		{"a POST may have had its effect", server, "POST", true, 9, 0, false, io.EOF, false},
-		{"a child has read it all", child, "GET", true, 9, 0, false, io.EOF, false},
-		{"a child has not", child, "POST", true, 9, 0, false, unix.ECONNRESET, true},
-		{"but not twice", child, "POST", true, 9, 0, true, unix.ECONNRESET, false},
-		{"the server has begun to answer", server, "GET", true, 9, 1, false, io.EOF, false},
+		{"nothing was written on a connection that was kept", child, "POST", true, false, false, false, io.EOF, true},
+		{"the same for the second time", child, "POST", true, false, false, true, io.EOF, true},
+		{"nothing was written on a new one", child, "GET", false, false, false, false, io.EOF, false},
+		{"a server may have ended an idle connection", server, "GET", true, true, false, false, io.EOF, true},
+		{"but not twice", server, "GET", true, true, false, true, io.EOF, false},
+		{"a new connection was not idle", server, "GET", false, true, false, false, io.EOF, false},
+		{"a POST may have had its effect", server, "POST", true, true, false, false, io.EOF, false},
+		{"a child has read it all", child, "GET", true, true, false, false, io.EOF, false},
+		{"a child has not", child, "POST", true, true, false, false, unix.ECONNRESET, true},
+		{"but not twice", child, "POST", true, true, false, true, unix.ECONNRESET, false},
+		{"the server has begun to answer", server, "GET", true, true, true, false, io.EOF, false},
 	} {
 		c := &call{r: &http.Request{Method: row.method}, x: &exchange{routeState: routeState{route: row.route}}, body: &spooled{}}
-		a := &attempt{conn: &metered{}, reused: row.reused}
-		a.conn.sent.Add(row.sent)
-		a.conn.received.Add(row.received)
-		if got := c.mayAskAgain(a, row.err, row.before); got != row.want {
+		k := &serverConn{carried: row.carried, sent: row.sent, received: row.received}
+		if got := c.mayAskAgain(k, row.err, row.before); got != row.want {
 			t.Errorf("%s: mayAskAgain = %t, want %t", row.name, got, row.want)
 		}
 	}
@@ -359,20 +461,27 @@ func TestAskAgainAfterReset(t *testing.T) {
 			nc.Close()
 		}
 	})
-	transport := &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
-		nc, err := net.Dial("unix", l.Addr().String())
-		return &metered{Conn: nc}, err
-	}}
+	child := mpm.Child{PID: os.Getpid(), Socket: l.Addr().String()}
+	var kept *serverConn
 	for range 2 {
-		c := &call{w: httptest.NewRecorder(), r: httptest.NewRequest("POST", "/", nil), x: &exchange{routeState: routeState{route: &routes.Route{}, path: "/"}}, body: &spooled{}}
-		resp, _, err := c.ask(t.Context(), transport, &url.URL{Scheme: "http", Host: "application"})
+		c := &call{
+			Server: &Server{applications: newApplications(&routes.Config{}, newTestLog())}, w: httptest.NewRecorder(), r: httptest.NewRequest("POST", "/", nil),
+			x: &exchange{routeState: routeState{route: &routes.Route{}, path: "/"}}, body: &spooled{},
+		}
+		a, err := c.ask(&hold{client: t.Context(), body: c.body}, "", func() (*serverConn, error) {
+			if k := kept; k != nil {
+				kept = nil
+				return k, nil
+			}
+			return connectHTTP(t.Context(), child)
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _ = io.Copy(io.Discard, resp.Body) // it is empty
-		resp.Body.Close()
+		a.Close()
+		kept = a.conn
 	}
-	transport.CloseIdleConnections()
+	kept.Close()
 	l.Close()
 	wg.Wait()
 }
@@ -505,8 +614,8 @@ func TestProxyTurns(t *testing.T) {
 		return got.String()
 	}
 	t.Run("servers take turns", func(t *testing.T) {
-		if got := ask(t, newProxyGate(t, routes.Pool{}, serverOf(a), serverOf(b)), 4); got != "baba" {
-			t.Errorf("they answer %q, want baba", got)
+		if got := ask(t, newProxyGate(t, routes.Pool{}, serverOf(a), serverOf(b)), 4); got != "abab" {
+			t.Errorf("they answer %q, want abab", got)
 		}
 	})
 	t.Run("one that takes no connection is passed over", func(t *testing.T) {

@@ -5,6 +5,7 @@
 package routes
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 )
@@ -27,6 +28,7 @@ type Gateway struct {
 	Storage     Storage       // of automatic certificates
 	SpoolDir    string        // bodies that do not fit in memory
 	SpoolLimit  int64         // bytes of all of them together; 0: none
+	Trust       Trust         // whom the front believes what they say of their clients
 	GracePeriod time.Duration // how long a graceful stop waits for requests in progress
 	Log         Log
 	AccessLog   *AccessLog // nil: no access log
@@ -110,6 +112,24 @@ type OnDemand struct {
 	Names    []string      // exact, or "*.example.com"; empty: Ask decides alone
 	Limit    int           // new certificates in each Interval
 	Interval time.Duration // of Limit
+}
+
+// Trust is the proxies in front of the gateway that are believed what they say of their clients.
+type Trust struct {
+	Networks []netip.Prefix
+	Unix     bool // those that come through unix sockets
+}
+
+// IsEmpty reports whether nobody is believed.
+func (t *Trust) IsEmpty() bool { return len(t.Networks) == 0 && !t.Unix }
+
+// Covers reports whether a peer is one of them. Its address is not valid if it came through a unix socket.
+func (t *Trust) Covers(peer netip.Addr) bool {
+	if !peer.IsValid() {
+		return t.Unix
+	}
+	peer = peer.Unmap().WithZone("")
+	return slices.ContainsFunc(t.Networks, func(n netip.Prefix) bool { return n.Contains(peer) })
 }
 
 // Log is the error log.
@@ -275,6 +295,7 @@ type Listen struct {
 	Network string // tcp or unix
 	Address string // ":80", "127.0.0.1:8080", "[::1]:8080", "/run/x.sock"
 	TLS     bool
+	Proxied bool // each connection begins with the PROXY protocol
 	H2C     bool // without TLS, clients may begin with HTTP/2
 }
 
@@ -326,6 +347,7 @@ type Route struct {
 	Static         *Static
 	CGI            *CGI
 	Proxy          *Proxy
+	FastCGI        *FastCGIServer
 	Redirect       *Redirect
 	Respond        *Respond
 	Line           string // "site.hcl:12", for messages
@@ -391,16 +413,60 @@ type CGI struct {
 	Env    map[string]string
 }
 
-// Proxy passes requests on to HTTP servers that somebody else runs.
+// FastCGIServer passes requests on to a FastCGI server that somebody else runs, such as a php-fpm.
+type FastCGIServer struct {
+	Network string // tcp or unix
+	Address string // host:port, or an absolute path
+	Root    string // the route's root as the server sees it
+	Files   bool   // it runs existing scripts below the root, and nothing else; else it has the whole of the route
+	Env     map[string]string
+}
+
+// Proxy passes requests on to HTTP servers that somebody else runs. What is 0 has the default of package proxy.
 type Proxy struct {
-	To []Upstream // in turn; when one takes no connection, the next
+	To               []Upstream
+	Balance          Balance       // empty: RoundRobin
+	Key              string        // of Hash: "remote_ip", "uri", "header:NAME" or "cookie:NAME"
+	Retry            bool          // what has no more effects when done twice is asked of another server, if one fails
+	MaxFails         int           // so many within FailTimeout, and a server is passed over for as long; 0: it never is
+	FailTimeout      time.Duration // see MaxFails
+	ConnectTimeout   time.Duration
+	ResponseTimeout  time.Duration // until the head of a response has come; 0: the pool's request_timeout
+	IdleTimeout      time.Duration // from one piece of a response to the next; likewise
+	KeepAlive        int           // connections to each server that wait for a request
+	KeepAliveTimeout time.Duration // how long they do
+	Resolve          time.Duration // how long the addresses of a name are good
+	ProxyProtocol    string        // "v1" or "v2" of the PROXY protocol begins each connection; empty: none
+	Health           *Health       // nil: only requests show how a server is
+}
+
+// Balance says which server gets a request.
+type Balance string
+
+// The balances.
+const (
+	RoundRobin       Balance = "round_robin"
+	LeastConnections Balance = "least_connections"
+	Hash             Balance = "hash" // the same one for the same key
+)
+
+// Health has servers asked how they are.
+type Health struct {
+	URI      string
+	Interval time.Duration
+	Timeout  time.Duration
+	Status   int // of a server that is well; 0: 200 to 399
 }
 
 // Upstream is an HTTP server.
 type Upstream struct {
-	Network string // tcp or unix
-	Address string // "127.0.0.1:9000", "[::1]:9000", "app.internal:80", "/run/app.sock"
-	Base    string // goes before the path of each request; empty, or "/app"
+	Network        string // tcp or unix
+	Address        string // host:port, or an absolute path
+	Base           string // goes before the path of a request; decoded, without a slash at its end
+	HTTP2          bool   // it speaks HTTP/2 without TLS, as known before (RFC 9113 §3.3)
+	Weight         int    // its share of the requests; 0: 1
+	Backup         bool   // gets requests only when no other server can
+	MaxConnections int    // at once; 0: any number
 }
 
 // Redirect answers with a Location.

@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +28,8 @@ func (r *reader) gateway(s *section) Gateway {
 	if s == nil {
 		return g
 	}
+	g.Trust = r.trust(s)
+	r.trusting = !g.Trust.IsEmpty()
 	g.User = r.account(s, "user", gatewayKey("user"))
 	g.RuntimeDir = r.pathOf(s, "runtime_dir", "")
 	g.StateDir = r.pathOf(s, "state_dir", "")
@@ -76,4 +79,24 @@ func (r *reader) account(s *section, what, key string) string {
 	}
 	r.ranges[key] = s.at(what)
 	return name
+}
+
+// trust reads networks, single addresses, and "unix".
+func (r *reader) trust(s *section) (t Trust) {
+	for i, text := range get[[]string](s, "trusted_proxies", nil) {
+		if text == "unix" {
+			t.Unix = true
+			continue
+		}
+		network, err := netip.ParsePrefix(text)
+		if addr, addrErr := netip.ParseAddr(text); addrErr == nil && addr.Zone() == "" {
+			network, err = addr.Prefix(addr.BitLen())
+		}
+		if err != nil || network != network.Masked() {
+			r.errorf(s.elementAt("trusted_proxies", i), "Wrong network", "%q is neither a network such as \"10.0.0.0/8\", whose last bits are 0, nor an address, nor \"unix\".", text)
+			continue
+		}
+		t.Networks = append(t.Networks, network)
+	}
+	return t
 }

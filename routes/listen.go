@@ -13,18 +13,26 @@ import (
 // maxSocketPath is the longest path of a unix socket: sun_path without its final NUL (unix(7)).
 const maxSocketPath = 107
 
-// parseListen reads ":80", "127.0.0.1:8080", "[::1]:8080" or "unix:/path", each perhaps followed by " tls" or " h2c". The reason is
-// empty when it is one.
+// parseListen reads ":80", "127.0.0.1:8080", "[::1]:8080" or "unix:/path", each perhaps followed by " tls" or " h2c", and
+// " proxy_protocol". The reason is empty when it is one.
 func parseListen(text string) (l Listen, reason string) {
 	fields := strings.Fields(text)
-	switch {
-	case len(fields) == 0:
+	if len(fields) == 0 {
 		return Listen{}, `The address is empty: write ":80" or "127.0.0.1:8080".`
-	case len(fields) == 2 && fields[1] == "tls":
-		l.TLS = true
-	case len(fields) == 2 && fields[1] == "h2c":
-		l.H2C = true
-	case len(fields) > 1:
+	}
+	for _, word := range fields[1:] {
+		switch word {
+		case "tls":
+			l.TLS = true
+		case "h2c":
+			l.H2C = true
+		case "proxy_protocol":
+			l.Proxied = true
+		default:
+			return Listen{}, fmt.Sprintf(`%q: only the words "tls" or "h2c", and "proxy_protocol", may follow an address.`, text)
+		}
+	}
+	if l.TLS && l.H2C {
 		return Listen{}, fmt.Sprintf(`%q: only one of the words "tls" and "h2c" may follow an address.`, text)
 	}
 	if path, ok := strings.CutPrefix(fields[0], "unix:"); ok {
@@ -98,6 +106,9 @@ func (s *listenSet) add(r *reader, l placedListen) {
 			return
 		case other.Key() == l.Key() && other.H2C != l.H2C:
 			r.errorf(l.at, "With and without h2c on one address", "%s is listened on with the word h2c and without (%s line %d). Write the same in both.", l.Address, other.at.Filename, other.at.Start.Line)
+			return
+		case other.Key() == l.Key() && other.Proxied != l.Proxied:
+			r.errorf(l.at, "PROXY protocol and none on one address", "%s is listened on with the word proxy_protocol and without (%s line %d). Write the same in both, or use two ports.", l.Address, other.at.Filename, other.at.Start.Line)
 			return
 		case other.Key() == l.Key():
 			return

@@ -178,7 +178,10 @@ func TestSiteValues(t *testing.T) {
 		{"GET takes HEAD along", siteWith(`"a"`, `[":80"]`, "", `methods = ["GET"]`+"\n"+staticRoute), func(s *Site) any { return s.Routes[0].Methods }, []string{"GET", "HEAD"}},
 		{"names are compared in lower case", siteWith(`"WWW.Example.Com." "[::1]" "*.X.org"`, `[":80"]`, "", staticRoute), func(s *Site) any { return s.Names }, []string{"www.example.com", "::1", "*.x.org"}},
 		{"a list may be computed", siteWith(`"a"`, `[for port in [80, 81] : ":${port}"]`, "", staticRoute), func(s *Site) any { return len(s.Listen) }, 2},
-		{"addresses are canonical", siteWith(`"a"`, `["[0:0::1]:080", "unix:run/x.sock", "127.0.0.1:90 tls", ":81 h2c"]`, "tls {\nmode = \"internal\"\n}", staticRoute), func(s *Site) any { return s.Listen }, []Listen{{"tcp", "[::1]:80", false, false}, {"unix", "/etc/gateway/run/x.sock", false, false}, {"tcp", "127.0.0.1:90", true, false}, {"tcp", ":81", false, true}}},
+		{"addresses are canonical", siteWith(`"a"`, `["[0:0::1]:080", "unix:run/x.sock", "127.0.0.1:90 tls", ":81 h2c"]`, "tls {\nmode = \"internal\"\n}", staticRoute), func(s *Site) any { return s.Listen }, []Listen{
+			{Network: "tcp", Address: "[::1]:80"}, {Network: "unix", Address: "/etc/gateway/run/x.sock"}, {Network: "tcp", Address: "127.0.0.1:90", TLS: true}, {Network: "tcp", Address: ":81", H2C: true},
+		}},
+		{"a load balancer speaks for its clients", "gateway {\ntrusted_proxies = [\"10.0.0.0/8\"]\n}\n" + siteWith(`"a"`, `[":80 proxy_protocol"]`, "", staticRoute), func(s *Site) any { return s.Listen }, []Listen{{Network: "tcp", Address: ":80", Proxied: true}}},
 		{"a plain site has no TLS", siteWith(`"a.example"`, `[":80"]`, "", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "off"}},
 		{"local names get the internal authority", siteWith(`"localhost" "a.localhost" "127.0.0.1" "::1"`, `[":80", ":443"]`, "", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "internal", MinVersion: "1.2", Redirect: []string{"tcp :80"}}},
 		{"public names get certificates from a public authority", siteWith(`"a.example"`, `[":80", ":443"]`, "", staticRoute), func(s *Site) any { return s.TLS }, TLS{Mode: "auto", MinVersion: "1.2", Redirect: []string{"tcp :80"}, ACME: &ACME{CA: []string{letsEncrypt}, KeyType: "p256", Challenges: []string{HTTP01, TLSALPN01}}}},
@@ -209,7 +212,17 @@ func TestSiteValues(t *testing.T) {
 		{"servers of a proxy", siteWith(`"a"`, `[":80"]`, "", `proxy {
 to = ["http://127.0.0.1:9000", "http://[::1]:9000/", "HTTP://App.internal/a%20b/", "unix:/run/app.sock"]
 }`), func(s *Site) any { return s.Routes[0].Proxy.To }, []Upstream{
-			{"tcp", "127.0.0.1:9000", ""}, {"tcp", "[::1]:9000", ""}, {"tcp", "App.internal:80", "/a b"}, {"unix", "/run/app.sock", ""},
+			{Network: "tcp", Address: "127.0.0.1:9000"}, {Network: "tcp", Address: "[::1]:9000"}, {Network: "tcp", Address: "App.internal:80", Base: "/a b"}, {Network: "unix", Address: "/run/app.sock"},
+		}},
+		{"servers have shares and limits", siteWith(`"a"`, `[":80"]`, "", `proxy {
+to = ["http://127.0.0.1:9000 weight=3 max_connections=100", "unix:/run/app.sock backup", "h2c://127.0.0.1:50051"]
+}`), func(s *Site) any { return s.Routes[0].Proxy.To }, []Upstream{
+			{Network: "tcp", Address: "127.0.0.1:9000", Weight: 3, MaxConnections: 100}, {Network: "unix", Address: "/run/app.sock", Backup: true},
+			{Network: "tcp", Address: "127.0.0.1:50051", HTTP2: true},
+		}},
+		{"a proxy is balanced by what a cookie says", siteWith(`"a"`, `[":80"]`, "", "proxy {\nto = [\"http://a\"]\nbalance = \"hash:cookie:sid\"\n}"), func(s *Site) any { return *s.Routes[0].Proxy }, Proxy{
+			To: []Upstream{{Network: "tcp", Address: "a:80"}}, Balance: Hash, Key: "cookie:sid", MaxFails: 1, FailTimeout: 10 * time.Second,
+			ConnectTimeout: 5 * time.Second, KeepAlive: 1024, KeepAliveTimeout: 4 * time.Second, Resolve: 30 * time.Second,
 		}},
 		{"a response is plain text", siteWith(`"a"`, `[":80"]`, "", "respond {\nbody = \"a\\nb\"\n}"), func(s *Site) any { return *s.Routes[0].Respond }, Respond{200, "a\nb", "text/plain; charset=utf-8"}},
 	}

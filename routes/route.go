@@ -42,6 +42,9 @@ func (r *siteReader) route(s *section, site *Site, key string) Route {
 	if block := s.one("proxy"); block != nil {
 		route.Proxy = r.proxy(block)
 	}
+	if block := s.one("fastcgi"); block != nil {
+		route.FastCGI = r.fastCGIServer(block, &route)
+	}
 	if block := s.one("redirect"); block != nil {
 		route.Redirect = r.redirect(block)
 	}
@@ -265,7 +268,7 @@ func (r *siteReader) placement(s *section, route *Route) {
 		r.errorf(s.head, "Missing handler", "Pool %q has no application, so the route must say what to do: %s.", pool.Name, alternatives(available()))
 	default:
 		r.handlerMPM(s, found[0], &pool.Pool)
-		r.needRoot(s, route, found[0] == "static")
+		r.needRoot(s, route, found[0] == "static" || route.FastCGI != nil && route.FastCGI.Files)
 	}
 }
 
@@ -296,6 +299,8 @@ func (r *siteReader) handlerMPM(s *section, handler string, pool *Pool) {
 	_, later := findWord(routeSchema.later, handler)
 	switch {
 	case later:
+	case handler == "fastcgi" && pool.MPM != Event:
+		r.errorf(s.at("pool"), "Unsuitable MPM", "The FastCGI server has its own processes, so pool %q (mpm = %q) would have others that do nothing. Name a pool with mpm = \"event\", with as many max_request_workers as the server has children: the others wait in its queue.", pool.Name, pool.MPM)
 	case handler == "cgi" && pool.MPM == Event:
 		r.errorf(s.at("pool"), "Unsuitable MPM", "CGI needs a process for each request, and pool %q (mpm = \"event\") has none. Name a pool with mpm = \"prefork\" or \"worker\".", pool.Name)
 	}

@@ -80,6 +80,7 @@ var gatewaySchema = &block{
 		{name: "spool_dir", kind: text},
 		{name: "spool_limit", kind: size, min: 1},
 		{name: "grace_period", kind: duration},
+		{name: "trusted_proxies", kind: texts, single: true},
 	},
 	blocks: []*block{
 		{name: "log", attrs: []attr{
@@ -359,8 +360,12 @@ var routeSchema = &block{
 			{name: "script", kind: text},
 			{name: "env", kind: table},
 		}},
-		{name: "proxy", attrs: []attr{
-			{name: "to", kind: texts, required: true},
+		proxySchema,
+		{name: "fastcgi", attrs: []attr{
+			{name: "to", kind: text, required: true},
+			{name: "root", kind: text},
+			{name: "files", kind: boolean},
+			{name: "env", kind: table},
 		}},
 		{name: "redirect", attrs: []attr{
 			{name: "to", kind: text, required: true},
@@ -373,7 +378,6 @@ var routeSchema = &block{
 		}},
 	},
 	later: []word{
-		{"fastcgi", "FastCGI servers that run elsewhere"},
 		{"rewrite", "rewriting of paths"},
 		{"header", "changing headers"},
 		{"error_page", "error pages of your own"},
@@ -381,6 +385,32 @@ var routeSchema = &block{
 		{"allow", "access by address"},
 		{"deny", "access by address"},
 		{"rate_limit", "rate limits"},
+	},
+}
+
+var proxySchema = &block{
+	name: "proxy",
+	attrs: []attr{
+		{name: "to", kind: texts, required: true},
+		{name: "balance", kind: text},
+		{name: "retry", kind: boolean},
+		{name: "max_fails", kind: number, max: 1 << 20},
+		{name: "fail_timeout", kind: duration, min: 1},
+		{name: "connect_timeout", kind: duration, min: 1},
+		{name: "response_timeout", kind: duration, min: 1},
+		{name: "idle_timeout", kind: duration, min: 1},
+		{name: "keep_alive", kind: number, min: 1, max: 1 << 20},
+		{name: "keep_alive_timeout", kind: duration, min: 1},
+		{name: "resolve", kind: duration, min: 1},
+		{name: "proxy_protocol", kind: text, values: []string{"v1", "v2"}},
+	},
+	blocks: []*block{
+		{name: "health", attrs: []attr{
+			{name: "uri", kind: text, required: true},
+			{name: "interval", kind: duration, min: int64(time.Millisecond)},
+			{name: "timeout", kind: duration, min: int64(time.Millisecond)},
+			{name: "status", kind: number, min: 200, max: 599},
+		}},
 	},
 }
 

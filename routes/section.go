@@ -16,6 +16,8 @@ type reader struct {
 	context *hcl.EvalContext
 	folders map[string]string // absolute folder of each file, for relative paths
 	ranges  map[string]hcl.Range
+
+	trusting bool // the gateway block names trusted proxies
 }
 
 // section is one block whose words and types have been checked against the schema. Values that failed are not in it.

@@ -151,6 +151,9 @@ func (r *siteReader) listen(s *section) []Listen {
 		case seen[l.Key()]:
 			r.errorf(at, "Address given twice", "The site listens on %s already.", l.Address)
 			continue
+		case l.Proxied && !r.trusting:
+			r.errorf(at, "PROXY protocol from nobody", "Nobody is trusted to tell who the clients are. Name the load balancers in the gateway block: trusted_proxies = [\"10.0.0.0/8\"].")
+			continue
 		}
 		seen[l.Key()] = true
 		r.listens.add(r.reader, placedListen{l, at})

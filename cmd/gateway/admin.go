@@ -38,6 +38,7 @@ type statusReport struct {
 	AccessLog     accessLogCounts   `json:"access_log"`
 	Pools         []mpm.PoolStatus  `json:"pools"`
 
+	Upstreams    []proxy.UpstreamStatus  `json:"upstreams"`
 	Certificates []tls.CertificateStatus `json:"certificates"`
 	Storage      *tls.StorageStatus      `json:"storage,omitempty"`
 	InternalRoot string                  `json:"internal_root,omitempty"` // PEM; empty: no site has its certificate from it
@@ -161,6 +162,9 @@ func (s *statusReport) print(w io.Writer) {
 	for i := range s.Pools {
 		printPool(w, &s.Pools[i])
 	}
+	for i := range s.Upstreams {
+		printUpstream(w, &s.Upstreams[i])
+	}
 	fmt.Fprint(w, "\n_ idle  W busy  S starting  G draining  . empty\n")
 }
 
@@ -196,6 +200,10 @@ func seconds(s float64) string {
 		return d.Round(10 * time.Microsecond).String()
 	}
 	return d.Round(time.Microsecond).String()
+}
+
+func printUpstream(w io.Writer, u *proxy.UpstreamStatus) {
+	fmt.Fprintf(w, "server %s (%s): %s, %d active, %d idle, %d requests, %d failed\n", plain(u.Server), u.Route, u.State, u.Connections.Active, u.Connections.Idle, u.Requests, u.Failed)
 }
 
 func printCertificate(w io.Writer, c *tls.CertificateStatus) {

@@ -265,6 +265,9 @@ func (f *front) listen(sockets []listener) error {
 
 func (f *front) protocol(l routes.Listen) *proxy.HTTP {
 	h := &proxy.HTTP{Handler: f.server, Server: f.server, Address: l.Key(), Log: f.log, Access: f.access, Local: localAddress(l)}
+	if l.Proxied {
+		h.Trust = &f.setup.Config.Gateway.Trust
+	}
 	if l.TLS {
 		server := func(raw net.Conn) proxy.Secure { return f.certs.Server(l.Key(), raw) }
 		h.Secure = func(c *event.Conn) *proxy.SecureConn { return proxy.NewSecureConn(c, server) }
@@ -414,7 +417,7 @@ func (f *front) answerStatus(conn *os.File) {
 	s := statusReport{
 		Version: f.setup.Version, Generation: f.setup.Generation, UptimeSeconds: time.Since(f.setup.Started).Seconds(),
 		SupervisorPID: f.setup.SupervisorPID, FrontPID: os.Getpid(), Goroutines: runtime.NumGoroutine(), Descriptors: descriptors(),
-		Pools: []mpm.PoolStatus{}, Certificates: f.certs.Status(), Storage: f.certs.StorageStatus(), InternalRoot: string(f.certs.RootPEM()),
+		Pools: []mpm.PoolStatus{}, Upstreams: f.server.Upstreams(), Certificates: f.certs.Status(), Storage: f.certs.StorageStatus(), InternalRoot: string(f.certs.RootPEM()),
 	}
 	e := f.engine.Stats()
 	idle := min(int64(f.http2.Idle()), e.Active)

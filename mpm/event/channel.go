@@ -2,6 +2,7 @@ package event
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -11,16 +12,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Channel is a connection to the private unix socket of a child. It implements net.Conn; its addresses are those of a socket
-// without a name. One goroutine may read while another one writes; the other methods may be called from several.
+// Channel is a connection to the private unix socket of a child, or to another server. It implements net.Conn; its addresses are
+// those of a socket without a name. One goroutine may read while another one writes; the other methods may be called from several.
 //
 // Reads and writes never block, and the runtime is not told of them: it takes a system call that was preempted for one that
 // blocks, and a child on the same processor preempts whoever wakes it. That cost a tenth of a short request.
 type Channel struct {
-	file *os.File // in Go's poller
-	raw  syscall.RawConn
-	in   transfer // of who reads
-	out  transfer // of who writes
+	socket socket
+	name   string
+	raw    syscall.RawConn
+	in     transfer // of who reads
+	out    transfer // of who writes
+	asking asking
+}
+
+// socket is what has the descriptor in Go's poller: an os.File or a net.Conn.
+type socket interface {
+	syscall.Conn
+	io.Closer
+	SetDeadline(time.Time) error
+	SetReadDeadline(time.Time) error
+	SetWriteDeadline(time.Time) error
 }
 
 // transfer is one read or write. The functions that the poller calls are made once for a channel, and not for each of them.
@@ -30,6 +42,19 @@ type transfer struct {
 	errno unix.Errno
 	ready func(fd uintptr) bool // tries it
 }
+
+// asking is a call of Ask.
+type asking struct {
+	request []byte
+	p       []byte
+	sent, n int
+	err     error
+	wrote   bool
+	ready   func(fd uintptr) bool
+}
+
+// ErrNotQuiet means that the other side of a Channel has hung up, or said something unasked.
+var ErrNotQuiet = errors.New("the other side has hung up, or speaks unasked")
 
 // take ends a transfer, and keeps nothing of it.
 func (t *transfer) take() (n int, errno unix.Errno) {
@@ -46,9 +71,23 @@ func Dial(path string) (*Channel, error) {
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
 		return nil, errors.Join(os.NewSyscallError("connect", err), unix.Close(fd))
 	}
-	c := &Channel{file: os.NewFile(uintptr(fd), path)}
-	if c.raw, err = c.file.SyscallConn(); err != nil {
-		return nil, errors.Join(err, c.file.Close())
+	return newChannel(os.NewFile(uintptr(fd), path), path)
+}
+
+// Wrap makes a Channel of a stream connection that can be used otherwise: one of package net. It takes it over; after an error it is
+// closed.
+func Wrap(nc net.Conn) (*Channel, error) {
+	s, ok := nc.(socket)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%T has no descriptor", nc), nc.Close())
+	}
+	return newChannel(s, nc.RemoteAddr().String())
+}
+
+func newChannel(s socket, name string) (c *Channel, err error) {
+	c = &Channel{socket: s, name: name}
+	if c.raw, err = s.SyscallConn(); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	c.in.ready = func(fd uintptr) bool {
 		c.in.n, c.in.errno = read(int(fd), c.in.p)
@@ -58,7 +97,55 @@ func Dial(path string) (*Channel, error) {
 		c.out.n, c.out.errno = write(int(fd), c.out.p)
 		return c.out.errno != unix.EAGAIN
 	}
+	c.asking.ready = func(fd uintptr) bool { return c.asking.step(int(fd)) }
 	return c, nil
+}
+
+// Ask writes a request to an other side that has said all it had to say, and reads the first of what it answers: nothing is sent to
+// one that is not quiet ([ErrNotQuiet]). If not all of the request is taken at once, n is 0, and the caller goes on with Write and
+// Read. With an empty p it reads nothing.
+//
+// It waits before it reads. So an answer that takes its time costs no read that finds nothing, and one that is there already is not
+// missed: who waits in Go's poller is told of what came since the function below was called first.
+func (c *Channel) Ask(request, p []byte) (sent, n int, err error) {
+	a := &c.asking
+	a.request, a.p, a.sent, a.n, a.err, a.wrote = request, p, 0, 0, nil, false
+	err = c.raw.Read(a.ready)
+	a.request, a.p = nil, nil
+	switch {
+	case err != nil:
+		return a.sent, 0, closedOr(err)
+	case a.err == nil && a.n == 0 && a.sent == len(request) && len(p) > 0:
+		return a.sent, 0, io.EOF
+	}
+	return a.sent, a.n, a.err
+}
+
+// step does what can be done without waiting. It reports whether nothing is left to be done.
+func (a *asking) step(fd int) bool {
+	var errno unix.Errno
+	if a.wrote {
+		if a.n, errno = read(fd, a.p); errno == unix.EAGAIN {
+			return false
+		}
+		a.fail("read", errno)
+		return true
+	}
+	if peek(fd) != unix.EAGAIN {
+		a.err = ErrNotQuiet
+		return true
+	}
+	a.wrote = true
+	if a.sent, errno = write(fd, a.request); errno != unix.EAGAIN {
+		a.fail("write", errno)
+	}
+	return a.err != nil || a.sent < len(a.request) || len(a.p) == 0
+}
+
+func (a *asking) fail(call string, errno unix.Errno) {
+	if errno != 0 {
+		a.err = os.NewSyscallError(call, errno)
+	}
 }
 
 // Read implements net.Conn.
@@ -141,19 +228,19 @@ func (c *Channel) CloseWrite() error {
 }
 
 // Close implements net.Conn. Reads and writes in progress fail with net.ErrClosed.
-func (c *Channel) Close() error { return c.file.Close() }
+func (c *Channel) Close() error { return c.socket.Close() }
 
 // LocalAddr implements net.Conn.
 func (c *Channel) LocalAddr() net.Addr { return &net.UnixAddr{Net: "unix"} }
 
 // RemoteAddr implements net.Conn.
-func (c *Channel) RemoteAddr() net.Addr { return &net.UnixAddr{Name: c.file.Name(), Net: "unix"} }
+func (c *Channel) RemoteAddr() net.Addr { return &net.UnixAddr{Name: c.name, Net: "unix"} }
 
 // SetDeadline implements net.Conn.
-func (c *Channel) SetDeadline(t time.Time) error { return c.file.SetDeadline(t) }
+func (c *Channel) SetDeadline(t time.Time) error { return c.socket.SetDeadline(t) }
 
 // SetReadDeadline implements net.Conn.
-func (c *Channel) SetReadDeadline(t time.Time) error { return c.file.SetReadDeadline(t) }
+func (c *Channel) SetReadDeadline(t time.Time) error { return c.socket.SetReadDeadline(t) }
 
 // SetWriteDeadline implements net.Conn.
-func (c *Channel) SetWriteDeadline(t time.Time) error { return c.file.SetWriteDeadline(t) }
+func (c *Channel) SetWriteDeadline(t time.Time) error { return c.socket.SetWriteDeadline(t) }

@@ -98,6 +98,17 @@ func (t *Turn) Consume(n int) { t.consumed += n }
 // Remote is the client's address; zero for a unix socket.
 func (t *Turn) Remote() netip.AddrPort { return t.entry.peer() }
 
+// Name says who the client is, when another one has connected for it; a peer that is not valid says nothing. To be called once.
+func (t *Turn) Name(peer netip.AddrPort) {
+	t.entry.named = true
+	if peer.IsValid() {
+		t.entry.name(peer)
+	}
+}
+
+// Named reports whether Name was called.
+func (t *Turn) Named() bool { return t.entry.named }
+
 // Listener is where the connection came in.
 func (t *Turn) Listener() *Listener { return t.listener }
 

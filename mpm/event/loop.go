@@ -282,7 +282,7 @@ func (l *loop) add(fd int, p *Listener, rsa *unix.RawSockaddrAny) (index uint32,
 	l.engine.accepted.Add(1)
 
 	en = l.table.entry(index)
-	en.fd, en.listener, en.watched, en.requests, en.drained, en.born = int32(fd), p.index, true, 0, 0, l.engine.now()
+	en.fd, en.listener, en.watched, en.named, en.requests, en.drained, en.born = int32(fd), p.index, true, false, 0, 0, l.engine.now()
 	en.setPeer(rsa)
 	en.deadline.Store(l.engine.after(p.HeadTimeout))
 	en.state.Store(stateParked)

@@ -42,6 +42,7 @@ type entry struct {
 	port     uint16
 	family   uint8 // 4, 6, or 0 for a unix socket
 	watched  bool  // epoll tells of it
+	named    bool  // see Turn.Name
 	addr     [16]byte
 }
 
@@ -54,6 +55,19 @@ func (en *entry) peer() netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom16(en.addr), en.port)
 	}
 	return netip.AddrPort{}
+}
+
+// name replaces the client's address.
+func (en *entry) name(peer netip.AddrPort) {
+	a := peer.Addr().Unmap()
+	en.port = peer.Port()
+	if a.Is4() {
+		a4 := a.As4()
+		en.family = 4
+		copy(en.addr[:], a4[:])
+		return
+	}
+	en.family, en.addr = 6, a.As16()
 }
 
 func (en *entry) remote() net.Addr {

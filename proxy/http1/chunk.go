@@ -18,8 +18,11 @@ const (
 
 // ChunkReader decodes a chunked body (RFC 9112 §7.1). The zero value is at the start of a body.
 //
-// Extensions and trailers are checked, counted and dropped: a trailer never becomes a field.
+// Extensions and trailers are checked, counted and dropped: a trailer of a request never becomes a field.
 type ChunkReader struct {
+	KeepTrailer bool   // set before the first byte: what comes behind the last chunk is kept
+	Trailer     []byte // for [ParseTrailer]
+
 	state        chunkState
 	err          error
 	left         int64 // bytes of the chunk that are still to come
@@ -161,6 +164,9 @@ func (c *ChunkReader) stepTrailer(b byte) error {
 	}
 	if c.trailerBytes++; c.trailerBytes > MaxTrailerBytes {
 		return bad("trailers too large")
+	}
+	if c.KeepTrailer {
+		c.Trailer = append(c.Trailer, b)
 	}
 	switch c.state {
 	case trailerStart, trailerName:

@@ -37,22 +37,16 @@ type Head struct {
 	IfModifiedSince, IfUnmodifiedSince []byte
 	Range, IfRange                     []byte
 
-	ContentLength int64 // -1: no such field
-	Minor         int   // of the version: 0 or 1; HTTP/1.2 and later count as 1
-	HasQuery      bool  // there is a "?"
-	Chunked       bool
-	KeepAlive     bool // the connection may take another request after this one
-	Expect100     bool // the client waits for 100 (Continue) before it sends the body
-	Upgrade       bool // there is an Upgrade field and Connection names it
+	Framing
+	HasQuery  bool // there is a "?"
+	Expect100 bool // the client waits for 100 (Continue) before it sends the body
+	Upgrade   bool // there is an Upgrade field and Connection names it
 
-	// Framing gathered while the fields pass.
-	authority        []byte // of a target in absolute-form
-	hasHost          bool
-	hasUpgrade       bool
-	expect100        bool
-	connClose        bool
-	connKeepAlive    bool
-	connNamesUpgrade bool
+	// Gathered while the fields pass.
+	authority  []byte // of a target in absolute-form
+	hasHost    bool
+	hasUpgrade bool
+	expect100  bool
 
 	// Where Resume goes on: base is the first byte of the buffer, pos the offset of the first line that was not complete.
 	base *byte
@@ -61,7 +55,7 @@ type Head struct {
 
 // Reset empties h and keeps the memory of Fields.
 func (h *Head) Reset() {
-	*h = Head{Fields: h.Fields[:0], ContentLength: -1}
+	*h = Head{Fields: h.Fields[:0], Framing: Framing{ContentLength: -1}}
 }
 
 // Parse reads a request head from the start of buf and returns its length. The body, or the next request, follows there.
@@ -140,48 +134,57 @@ func (h *Head) end(buf []byte) (n int, err error) {
 	return h.pos + len("\r\n"), nil
 }
 
-// field reads one field line from the start of buf (RFC 9112 §5). n == 0: it is not complete.
+// field reads one field line from the start of buf. n == 0: it is not complete.
 func (h *Head) field(buf []byte) (n int, err error) {
-	if len(buf) > MaxFieldBytes+len("\r\n") {
-		buf = buf[:MaxFieldBytes+len("\r\n")]
-	}
-	if isSpace(buf[0]) {
-		return 0, bad("white space before a field: folded lines are obsolete")
-	}
 	if len(h.Fields) == MaxFields {
 		return 0, refuse(431, "too many fields")
+	}
+	f, n, err := fieldLine(buf, MaxFieldBytes)
+	if n == 0 || err != nil {
+		return 0, err
+	}
+	h.Fields = append(h.Fields, f)
+	return n, h.note(f.Name, f.Value)
+}
+
+// fieldLine reads one field line of at most so many bytes (RFC 9112 §5) from the start of buf. n == 0: it is not complete.
+func fieldLine(buf []byte, limit int) (f Field, n int, err error) {
+	limit += len("\r\n")
+	if len(buf) > limit {
+		buf = buf[:limit]
+	}
+	if isSpace(buf[0]) {
+		return f, 0, bad("white space before a field: folded lines are obsolete")
 	}
 	colon := 0
 	for colon < len(buf) && isClass(buf[colon], classToken) {
 		colon++
 	}
 	if colon == len(buf) {
-		return 0, fieldIncomplete(buf)
+		return f, 0, fieldIncomplete(buf, limit)
 	}
 	if buf[colon] != ':' || colon == 0 {
-		return 0, bad("field name is not a token with a colon behind it")
+		return f, 0, bad("field name is not a token with a colon behind it")
 	}
 	end := valueEnd(buf, colon+1)
 	if end == len(buf) {
-		return 0, fieldIncomplete(buf)
+		return f, 0, fieldIncomplete(buf, limit)
 	}
 	if buf[end] != '\r' {
-		return 0, bad("control character or bare LF in a field value")
+		return f, 0, bad("control character or bare LF in a field value")
 	}
 	if end+1 == len(buf) {
-		return 0, fieldIncomplete(buf)
+		return f, 0, fieldIncomplete(buf, limit)
 	}
 	if buf[end+1] != '\n' {
-		return 0, bad("CR without LF")
+		return f, 0, bad("CR without LF")
 	}
-	name, value := buf[:colon], trimSpace(buf[colon+1:end])
-	h.Fields = append(h.Fields, Field{name, value})
-	return end + len("\r\n"), h.note(name, value)
+	return Field{buf[:colon], trimSpace(buf[colon+1 : end])}, end + len("\r\n"), nil
 }
 
 // fieldIncomplete fails when the line is already longer than a field may be.
-func fieldIncomplete(line []byte) error {
-	if len(line) == MaxFieldBytes+len("\r\n") {
+func fieldIncomplete(line []byte, limit int) error {
+	if len(line) == limit {
 		return refuse(431, "field too large")
 	}
 	return nil
@@ -198,8 +201,7 @@ func (h *Head) finish() error {
 		}
 		h.Host = h.authority
 	}
-	// RFC 9112 §9.3. Close beats keep-alive when a client says both.
-	h.KeepAlive = !h.connClose && (h.Minor > 0 || h.connKeepAlive)
+	h.settle()
 	// RFC 9110 §7.8 and §10.1.1: both mean nothing in HTTP/1.0.
 	h.Upgrade = h.Minor > 0 && h.hasUpgrade && h.connNamesUpgrade
 	h.Expect100 = h.Minor > 0 && h.expect100 && h.HasBody()

@@ -39,4 +39,30 @@ site "example.com" {
       ]
     }
   }
+  route "/balance/*" {
+    pool = "edge"
+    proxy {
+      to      = ["http://a:1 weight=0", "http://b:1 weight", "http://c:1 backups"]
+      balance = "hash:cookie"
+    }
+  }
+  route "/backups/*" {
+    pool = "edge"
+    proxy {
+      to             = ["http://a:1 backup", "http://b:1 weight=2 backup"]
+      balance        = "random"
+      proxy_protocol = "v3"
+      health {
+        uri    = "health"
+        status = 99
+      }
+    }
+  }
+  route "/grpc/*" {
+    pool = "edge"
+    proxy {
+      to             = ["h2c://127.0.0.1:50051"]
+      proxy_protocol = "v2"
+    }
+  }
 }
