@@ -23,6 +23,8 @@ type exchange struct {
 
 	site *routes.Site
 	routeState
+	user    string      // who has given a password; empty: nobody
+	failed  int         // the status that an error page is made for; 0: none
 	slot    *mpm.Slot   // of a handler that runs in the front; nil: none
 	deputy  *deputy     // nil: the step has needed none yet
 	restart bool        // the last redirect came from a script

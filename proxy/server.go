@@ -3,12 +3,12 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"gateway/internal/quiet"
@@ -264,14 +264,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 	case route.Static != nil:
 		return s.serveStatic(w, r, x, s.hot)
 	case route.Redirect != nil:
-		w.Header().Set("Location", expand(route.Redirect.To, r, x.path, true))
+		d := route.Redirect
+		w.Header().Set("Location", x.facts(r).location(d.To, d.Query, d.HasQuery))
 		writeStatus(w, route.Redirect.Status)
 	case route.Respond != nil:
 		w.Header().Set("Content-Type", route.Respond.ContentType)
 		w.WriteHeader(route.Respond.Status)
 		x.freeSlot()
 		// A client that has gone does not miss it.
-		_, _ = w.Write([]byte(route.Respond.Body))
+		_, _ = io.WriteString(w, x.facts(r).body(route.Respond.Body, route.Respond.ContentType))
 	}
 	return ""
 }
@@ -306,25 +307,22 @@ func (x *exchange) dismiss() {
 // tryFiles looks for the first file of the route's list. It returns where to go on, "" for here, or a status to answer with.
 func (x *exchange) tryFiles(r *http.Request) (next string, status int) {
 	list := x.route.TryFiles
+	v := x.facts(r)
 	for i, candidate := range list {
-		last := i == len(list)-1
-		if code, ok := strings.CutPrefix(candidate, "="); ok && last {
-			// A status was checked when the configuration was read.
-			status, _ = strconv.Atoi(code)
-			return "", status
+		if candidate.Status != 0 {
+			return "", candidate.Status
 		}
-		name, query, hasQuery := strings.Cut(candidate, "?")
-		path, err := routes.CleanPath(escapePath(expand(name, r, x.path, false)))
+		path, err := v.internalPath(candidate.Path)
 		if err != nil {
 			continue
 		}
 		if path == x.path && x.exists(path) {
 			return "", 0
 		}
-		if path != x.path && (last || x.files.IsFile(path)) {
+		if path != x.path && (i == len(list)-1 || x.files.IsFile(path)) {
 			next = escapePath(path)
-			if hasQuery {
-				next += "?" + expand(query, r, x.path, true)
+			if candidate.HasQuery {
+				next += "?" + v.query(candidate.Query)
 			}
 			return next, 0
 		}
@@ -347,17 +345,6 @@ func (x *exchange) exists(path string) bool {
 		}
 	}
 	return false
-}
-
-// expand replaces {host}, {path}, {query} and {uri}. In a URL the path is escaped.
-func expand(s string, r *http.Request, path string, escaped bool) string {
-	if !strings.Contains(s, "{") {
-		return s
-	}
-	if escaped {
-		path = escapePath(path)
-	}
-	return strings.NewReplacer("{host}", r.Host, "{path}", path, "{query}", r.URL.RawQuery, "{uri}", requestURI(r)).Replace(s)
 }
 
 // requestURI is the path and query that the client sent, of an absolute-form target too.

@@ -305,7 +305,7 @@ type Route struct {
 	Methods        []string // empty: all; HEAD is in it wherever GET is
 	Pool           string
 	Root           string // the site's unless the route has one
-	TryFiles       []string
+	TryFiles       []TryFile
 	MaxRequestBody int64 // bytes
 	Unbuffered     bool  // buffer = false: bodies are passed on as they come
 	Static         *Static
@@ -314,6 +314,14 @@ type Route struct {
 	Redirect       *Redirect
 	Respond        *Respond
 	Line           string // "site.hcl:12", for messages
+}
+
+// TryFile is one candidate of try_files. It has a path or a status.
+type TryFile struct {
+	Path     Template
+	Query    Template // behind "?"
+	HasQuery bool
+	Status   int // to answer with
 }
 
 // Static serves files below the route's root.
@@ -344,14 +352,16 @@ type Upstream struct {
 
 // Redirect answers with a Location.
 type Redirect struct {
-	To     string // {host}, {path}, {query} and {uri} are replaced
-	Status int
+	To       Template
+	Query    Template // behind "?"
+	HasQuery bool
+	Status   int
 }
 
 // Respond answers with a fixed text.
 type Respond struct {
 	Status      int
-	Body        string
+	Body        Template
 	ContentType string
 }
 

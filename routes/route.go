@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/hashicorp/hcl/v2"
 )
 
 const defaultContentType = "text/plain; charset=utf-8"
@@ -153,45 +151,28 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// tryFiles reads the candidates. Each is a path in which {path} is the request's, with an optional query, which then replaces
-// the request's; the last may be a status, "=404".
-func (r *siteReader) tryFiles(s *section) []string {
+// tryFiles reads the candidates. Each is a path with an optional query, which then replaces the request's; the last may be a
+// status, "=404".
+func (r *siteReader) tryFiles(s *section) (files []TryFile) {
 	list := get[[]string](s, "try_files", nil)
 	for i, candidate := range list {
 		at := s.elementAt("try_files", i)
-		path, query, _ := strings.Cut(candidate, "?")
-		switch rest := strings.TrimPrefix(candidate, "{path}"); {
+		var file TryFile
+		switch {
 		case strings.HasPrefix(candidate, "="):
-			if n, err := strconv.Atoi(candidate[1:]); err != nil || n < 400 || n > 599 || i < len(list)-1 {
+			n, err := strconv.Atoi(candidate[1:])
+			if err != nil || n < 400 || n > 599 || i < len(list)-1 {
 				r.errorf(at, "Wrong candidate", "%q: a status is the last candidate, from \"=400\" to \"=599\".", candidate)
 			}
-		case rest == candidate && !strings.HasPrefix(candidate, "/"):
+			file.Status = n
+		case !strings.HasPrefix(candidate, "{path}") && !strings.HasPrefix(candidate, "/"):
 			r.errorf(at, "Wrong candidate", "%q: a candidate begins with \"/\" or with \"{path}\", or is a status such as \"=404\".", candidate)
-		case strings.Contains(candidate, "#") || hasControl(candidate):
-			r.errorf(at, "Wrong candidate", "%q: a candidate is a path with an optional query, without \"#\" and control characters.", candidate)
 		default:
-			r.placeholders(at, path, []string{"path"})
-			r.placeholders(at, query, []string{"path", "query"})
+			file.Path, file.Query, file.HasQuery = r.internalPath(at, candidate)
 		}
+		files = append(files, file)
 	}
-	return list
-}
-
-// placeholders reports a {name} that is none of the known ones.
-func (r *siteReader) placeholders(at hcl.Range, template string, known []string) {
-	rest := template
-	for {
-		_, behind, found := strings.Cut(rest, "{")
-		if !found {
-			break
-		}
-		name, after, closed := strings.Cut(behind, "}")
-		if !closed || !slices.Contains(known, name) {
-			r.errorf(at, "Unknown placeholder", "%q: a word in braces can be {%s}.", template, strings.Join(known, "}, {"))
-			return
-		}
-		rest = after
-	}
+	return files
 }
 
 func (r *siteReader) cgi(s *section, key string) *CGI {
@@ -210,12 +191,9 @@ func (r *siteReader) cgi(s *section, key string) *CGI {
 }
 
 func (r *siteReader) redirect(s *section) *Redirect {
-	d := &Redirect{To: get(s, "to", ""), Status: get(s, "status", 302)}
+	d := &Redirect{Status: get(s, "status", 302)}
 	if s.has("to") {
-		if d.To == "" {
-			r.errorf(s.at("to"), "Wrong target", "The target is empty: write a URL or a path.")
-		}
-		r.placeholders(s.at("to"), d.To, []string{"host", "path", "query", "uri"})
+		d.To, d.Query, d.HasQuery = r.target(s.at("to"), get(s, "to", ""))
 	}
 	if !slices.Contains([]int{301, 302, 303, 307, 308}, d.Status) {
 		r.errorf(s.at("status"), "Wrong status", "%d is not a redirect: 301 or 308 is for ever, 302, 303 or 307 for now.", d.Status)
@@ -226,10 +204,10 @@ func (r *siteReader) redirect(s *section) *Redirect {
 func (r *siteReader) respond(s *section) *Respond {
 	p := &Respond{
 		Status:      get(s, "status", 200),
-		Body:        get(s, "body", ""),
+		Body:        r.template(s.at("body"), get(s, "body", "")),
 		ContentType: get(s, "content_type", defaultContentType),
 	}
-	if p.Body != "" && (p.Status == 204 || p.Status == 304) {
+	if p.Body != nil && (p.Status == 204 || p.Status == 304) {
 		r.errorf(s.at("body"), "Contradiction", "A response with status %d has no body. Remove it, or write another status.", p.Status)
 	}
 	return p

@@ -69,7 +69,7 @@ const maxWaiting = 1000000
 var processes = []MPM{Prefork, Worker}
 
 // schema is everything a configuration may say.
-var schema = &block{blocks: []*block{gatewaySchema, tlsSchema, poolSchema, siteSchema}}
+var schema = &block{blocks: []*block{{name: localsWord, many: true}, gatewaySchema, tlsSchema, poolSchema, siteSchema}}
 
 var gatewaySchema = &block{
 	name: "gateway",

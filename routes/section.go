@@ -139,8 +139,11 @@ func (r *reader) value(spec *attr, a *hclsyntax.Attribute) (any, bool) {
 	}
 	v, diags := a.Expr.Value(r.context)
 	if diags.HasErrors() {
-		r.diags = append(r.diags, diags...)
+		r.unevaluated(diags)
 		return nil, false
+	}
+	if v == cty.DynamicVal {
+		return nil, false // of a local that is wrong
 	}
 	if v.IsNull() || !v.IsWhollyKnown() || v.Type() == cty.DynamicPseudoType {
 		r.errorf(a.Expr.Range(), "Wrong value", "%q has no value. Leave the attribute out to have its default.", a.Name)
@@ -161,14 +164,14 @@ func (r *reader) unquoted(spec *attr, expr hclsyntax.Expression) bool {
 	}
 	found := false
 	for _, e := range elements {
-		if _, ok := e.(*hclsyntax.ScopeTraversalExpr); !ok {
+		if t, ok := e.(*hclsyntax.ScopeTraversalExpr); !ok || t.Traversal.RootName() == localWord {
 			continue
 		}
 		name := "…"
 		if keyword := hcl.ExprAsKeyword(e); keyword != "" {
 			name = keyword
 		}
-		r.errorf(e.Range(), "Missing quotes", "%q: a text stands in quotes: write \"%s\". There are no variables; env(\"NAME\") reads the environment.", spec.name, name)
+		r.errorf(e.Range(), "Missing quotes", "%q: a text stands in quotes: write \"%s\". local.NAME is a value of a locals block; env(\"NAME\") reads the environment.", spec.name, name)
 		found = true
 	}
 	return found
