@@ -53,11 +53,15 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 	s.applications = newApplications(c, log)
 	s.spool.try()
 	for i := range c.Sites {
+		if site := &c.Sites[i]; len(site.Rewrites) > 0 {
+			s.open(site.Rewrites[0].Line, site.Root, false)
+		}
 		for j := range c.Sites[i].Routes {
 			r := &c.Sites[i].Routes[j]
-			s.open(r, r.Root)
+			p := s.pools[r.Pool]
+			s.open(r.Line, r.Root, p.hasDeputies())
 			if r.CGI != nil {
-				s.open(r, r.CGI.Root)
+				s.open(r.Line, r.CGI.Root, p.hasDeputies())
 			}
 			if r.Proxy != nil {
 				s.upstreams[r.Proxy] = newUpstreams(r.Proxy)
@@ -67,15 +71,15 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 	return s
 }
 
-// open makes Files of a route's folder. One that can't be opened concerns its routes alone.
-func (s *Server) open(r *routes.Route, root string) {
+// open makes Files of a folder that a line names. One that can't be opened concerns its routes alone. With deputies somebody else
+// may perhaps look where the front may not.
+func (s *Server) open(line, root string, deputies bool) {
 	if root == "" || s.files[root] != nil {
 		return
 	}
 	f, err := NewFiles(root)
-	// Where the front may not look, the children of the route's pool perhaps may.
-	if p := s.pools[r.Pool]; err != nil && !(errors.Is(err, fs.ErrPermission) && p.hasDeputies()) {
-		s.log.Errorw("folder can't be opened by the front's user: its routes answer 403 or 404 until it can", "route", r.Line, "folder", root, "error", err)
+	if err != nil && !(deputies && errors.Is(err, fs.ErrPermission)) {
+		s.log.Errorw("folder can't be opened by the front's user: its routes answer 403 or 404 until it can", "route", line, "folder", root, "error", err)
 	}
 	s.files[root] = f
 }
@@ -135,7 +139,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // route serves path, and every path that serving it leads to.
 func (s *Server) route(w http.ResponseWriter, r *http.Request, x *exchange, path string) {
 	trace := []string{path}
-	for range maxRedirects {
+	for anew := true; len(trace) <= maxRedirects; anew = x.restart {
+		if anew && len(x.site.Rewrites) > 0 {
+			if r, path = s.rewriteSite(w, r, x, path, &trace); r == nil {
+				return
+			}
+		}
 		next := s.step(w, r, x, path)
 		if next == "" {
 			return
@@ -149,7 +158,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, x *exchange, path
 		r = redirected(r, x, path, query, hasQuery)
 		trace = append(trace, path)
 	}
-	s.fail(w, x, http.StatusInternalServerError, fmt.Errorf("internal redirects go in circles: %s", strings.Join(trace, " -> ")))
+	s.failCircle(w, x, trace)
 }
 
 // redirected is r for another path, as [routes.CleanPath] made it. What a script redirects to is another request: a GET.
@@ -217,11 +226,17 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 		s.fail(w, x, http.StatusNotFound, nil)
 		return ""
 	}
+	x.varies = x.varies || len(x.site.Rewrites)+len(m.Route.Rewrites) > 0
 	x.routeState = routeState{route: m.Route, path: path, script: m.Script, pathInfo: m.PathInfo}
 	x.pool, x.restart = m.Route.Pool, false
 	x.files = s.filesOf(w, r, x, m.Route, m.Route.Root)
 	if m.Route.CGI != nil {
 		x.scripts = s.filesOf(w, r, x, m.Route, m.Route.CGI.Root)
+	}
+	if len(m.Route.Rewrites) > 0 && !x.rewritten {
+		if r, next = s.rewriteRoute(w, r, x); r == nil {
+			return next
+		}
 	}
 	if found, status := x.tryFiles(r); x.deputy.excuse() {
 		return ""
@@ -261,6 +276,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 	x.slot, x.queueWait = slot, x.queueWait+slot.QueueWait
 	defer x.freeSlot()
 	switch {
+	case route.Static != nil && x.varies:
+		return s.serveStatic(w, r, x, nil)
 	case route.Static != nil:
 		return s.serveStatic(w, r, x, s.hot)
 	case route.Redirect != nil:

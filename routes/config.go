@@ -255,6 +255,7 @@ type Site struct {
 	MaxKeepAlive     int   // requests per connection; 0: unlimited
 	MaxRequestBody   int64 // bytes
 	TLS              TLS
+	Rewrites         []Rewrite // before a route is looked for
 	Routes           []Route
 }
 
@@ -305,6 +306,7 @@ type Route struct {
 	Methods        []string // empty: all; HEAD is in it wherever GET is
 	Pool           string
 	Root           string // the site's unless the route has one
+	Rewrites       []Rewrite
 	TryFiles       []TryFile
 	MaxRequestBody int64 // bytes
 	Unbuffered     bool  // buffer = false: bodies are passed on as they come

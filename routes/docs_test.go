@@ -45,6 +45,9 @@ func schemaRows(path string, b *block) []string {
 	}
 	for _, inner := range b.blocks {
 		rows = append(rows, fmt.Sprintf("%s | block %s", title, inner.name))
+		if b == routeSchema && slices.Contains(siteSchema.blocks, inner) {
+			continue // it is told where a site has it
+		}
 		rows = append(rows, schemaRows(strings.TrimPrefix(path+"."+inner.name, "."), inner)...)
 	}
 	for _, w := range b.later {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/hashicorp/hcl/v2"
 )
 
 const defaultContentType = "text/plain; charset=utf-8"
@@ -21,11 +23,12 @@ func (r *siteReader) route(s *section, site *Site, key string) Route {
 		TryFiles:       r.tryFiles(s),
 		MaxRequestBody: get(s, "max_request_body", site.MaxRequestBody),
 		Unbuffered:     !get(s, "buffer", true),
-		Line:           fmt.Sprintf("%s:%d", filepath.Base(l.at.Filename), l.at.Start.Line),
+		Line:           lineOf(l.at),
 	}
 	if s.has("root") {
 		route.Root = r.pathOf(s, "root", key+"root")
 	}
+	route.Rewrites = r.rewrites(s, route.Root)
 	if block := s.one("static"); block != nil {
 		route.Static = &Static{
 			Index:        r.index(block, site.Index),
@@ -47,6 +50,10 @@ func (r *siteReader) route(s *section, site *Site, key string) Route {
 	}
 	r.placement(s, &route)
 	return route
+}
+
+func lineOf(at hcl.Range) string {
+	return fmt.Sprintf("%s:%d", filepath.Base(at.Filename), at.Start.Line)
 }
 
 func (r *siteReader) pattern(s *section) Pattern {
@@ -195,7 +202,7 @@ func (r *siteReader) redirect(s *section) *Redirect {
 	if s.has("to") {
 		d.To, d.Query, d.HasQuery = r.target(s.at("to"), get(s, "to", ""))
 	}
-	if !slices.Contains([]int{301, 302, 303, 307, 308}, d.Status) {
+	if !isRedirect(d.Status) {
 		r.errorf(s.at("status"), "Wrong status", "%d is not a redirect: 301 or 308 is for ever, 302, 303 or 307 for now.", d.Status)
 	}
 	return d

@@ -302,6 +302,7 @@ var siteSchema = &block{
 			}, acmeAttrs...),
 			blocks: []*block{clientAuthSchema, hstsSchema, eabSchema, dnsSchema, onDemandSchema},
 		},
+		rewriteSchema,
 		routeSchema,
 	},
 }
@@ -319,6 +320,7 @@ var routeSchema = &block{
 		{name: "buffer", kind: boolean},
 	},
 	blocks: []*block{
+		rewriteSchema,
 		{name: "static", attrs: []attr{
 			{name: "index", kind: texts},
 			{name: "cache_control", kind: text},
@@ -344,7 +346,6 @@ var routeSchema = &block{
 	},
 	later: []word{
 		{"fastcgi", "FastCGI servers that run elsewhere"},
-		{"rewrite", "rewriting of paths"},
 		{"header", "changing headers"},
 		{"error_page", "error pages of your own"},
 		{"auth_basic", "passwords"},

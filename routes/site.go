@@ -59,6 +59,7 @@ func (r *siteReader) site(s *section, number int) Site {
 		MaxKeepAlive:     get(s, "max_keep_alive_requests", 0),
 		MaxRequestBody:   get(s, "max_request_body", int64(defaultMaxRequestBody)),
 	}
+	site.Rewrites = r.rewrites(s, site.Root)
 	r.uniqueNames(s, &site)
 	site.TLS = r.siteTLS(s, &site, number)
 	sections := s.blocks["route"]
