@@ -274,7 +274,7 @@ func (c *call) failWith(status int, err error) {
 	}
 	c.logFailure(c.x, status, logged)
 	c.w.Header().Set("X-Content-Type-Options", "nosniff")
-	writeStatus(c.w, status)
+	writePlain(c.w, status)
 	// A client that has gone does not miss it.
 	_, _ = fmt.Fprintf(c.w, "\npool %q, child %d: %s\n", c.x.pool, c.x.pid, printable(err.Error()))
 }

@@ -53,7 +53,12 @@ func (e *environment) add(name, value string) {
 func (e *environment) addProgram(x *exchange, p program) {
 	e.add("GATEWAY_INTERFACE", "CGI/1.1")
 	e.add("SERVER_SOFTWARE", serverName)
-	e.add("REDIRECT_STATUS", "200") // without it php-cgi takes a request for an attempt to get around the server
+	if x.failed == 0 {
+		e.add("REDIRECT_STATUS", "200") // without it php-cgi takes a request for an attempt to get around the server
+	} else {
+		e.add("REDIRECT_STATUS", strconv.Itoa(x.failed))
+		e.add("REDIRECT_URL", x.asked)
+	}
 	e.add("SCRIPT_NAME", p.name)
 	e.add("SCRIPT_FILENAME", p.file)
 	if x.route.Root != "" {

@@ -32,6 +32,7 @@ type Server struct {
 	pools     map[string]pool
 	files     map[string]*Files // by folder
 	upstreams map[*routes.Proxy]*upstreams
+	dresses   map[*routes.Site]bool // see [Server.dress]
 	hot       *hotCache
 	refusals  quiet.Limiter // of warnings about files
 	log       Logger
@@ -45,7 +46,7 @@ type pool struct {
 
 // NewServer opens the folders of a configuration. pools has a pool for each of its names. The caller must call Close.
 func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server {
-	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[string]*Files{}, upstreams: map[*routes.Proxy]*upstreams{}, log: log}
+	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[string]*Files{}, upstreams: map[*routes.Proxy]*upstreams{}, dresses: map[*routes.Site]bool{}, log: log}
 	for i := range c.Pools {
 		s.pools[c.Pools[i].Name] = pool{pools[c.Pools[i].Name], &c.Pools[i]}
 	}
@@ -53,7 +54,9 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 	s.applications = newApplications(c, log)
 	s.spool.try()
 	for i := range c.Sites {
-		if site := &c.Sites[i]; len(site.Rewrites) > 0 {
+		site := &c.Sites[i]
+		s.dresses[site] = dresses(site)
+		if len(site.Rewrites) > 0 {
 			s.open(site.Rewrites[0].Line, site.Root, false)
 		}
 		for j := range c.Sites[i].Routes {
@@ -114,6 +117,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if x.secure && x.site.TLS.HSTS != "" {
 		w.Header().Set(hstsField, x.site.TLS.HSTS)
 	}
+	w = s.dress(w, r, x)
+	s.answer(w, r, x)
+	if x.failed != 0 {
+		s.serveErrorPage(w, r, x)
+	}
+}
+
+// answer answers a request, or leaves its error to a page.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, x *exchange) {
 	if r.URL.Path == "*" {
 		w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 		w.WriteHeader(http.StatusNoContent)
@@ -226,7 +238,7 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 		s.fail(w, x, http.StatusNotFound, nil)
 		return ""
 	}
-	x.varies = x.varies || len(x.site.Rewrites)+len(m.Route.Rewrites) > 0
+	x.varies = x.varies || len(x.site.Rewrites)+len(m.Route.Rewrites)+len(m.Route.Headers) > 0
 	x.routeState = routeState{route: m.Route, path: path, script: m.Script, pathInfo: m.PathInfo}
 	x.pool, x.restart = m.Route.Pool, false
 	x.files = s.filesOf(w, r, x, m.Route, m.Route.Root)
@@ -250,7 +262,7 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 		s.fail(w, x, http.StatusRequestEntityTooLarge, nil)
 		return ""
 	}
-	return s.serve(w, r, x)
+	return s.serve(w, x.changeRequest(r), x)
 }
 
 // serve calls the handler of the request's route.

@@ -171,7 +171,7 @@ func (c *call) watchUpstream(h *hold) {
 		c.watch = &watch{limit: d, timer: time.AfterFunc(d, func() { h.end(errTooSlow) })}
 	}
 	h.watch = c.watch
-	if w, ok := c.w.(interface{ interrupt() }); ok {
+	if w, ok := undressed(c.w).(interface{ interrupt() }); ok {
 		h.interrupted = make(chan struct{})
 		h.freeing.wait(&h.ending, func() {
 			defer close(h.interrupted)

@@ -256,6 +256,9 @@ type Site struct {
 	MaxRequestBody   int64 // bytes
 	TLS              TLS
 	Rewrites         []Rewrite // before a route is looked for
+	Headers          []Headers // of responses
+	RequestHeaders   []Headers
+	ErrorPages       []ErrorPage
 	Routes           []Route
 }
 
@@ -307,6 +310,9 @@ type Route struct {
 	Pool           string
 	Root           string // the site's unless the route has one
 	Rewrites       []Rewrite
+	Headers        []Headers   // of responses; the site's come first
+	RequestHeaders []Headers   // likewise
+	ErrorPages     []ErrorPage // likewise
 	TryFiles       []TryFile
 	MaxRequestBody int64 // bytes
 	Unbuffered     bool  // buffer = false: bodies are passed on as they come

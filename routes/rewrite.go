@@ -130,15 +130,15 @@ func (r *siteReader) rewrite(s *section, root string) Rewrite {
 
 // outcome reads what becomes of the request.
 func (r *siteReader) outcome(s *section, w *Rewrite, groups []string) {
-	to := get(s, "to", "")
+	to, known := get(s, "to", ""), slices.Concat(groups, Variables())
 	switch {
 	case w.Status == 0 && !s.mentions("status"):
 		if s.has("to") {
-			w.To, w.Query, w.HasQuery = r.internalPath(s.at("to"), to, groups...)
+			w.To, w.Query, w.HasQuery = r.internalPath(s.at("to"), to, known)
 		}
 	case isRedirect(w.Status):
 		if s.has("to") {
-			w.To, w.Query, w.HasQuery = r.target(s.at("to"), to, groups...)
+			w.To, w.Query, w.HasQuery = r.target(s.at("to"), to, known)
 		} else if !s.mentions("to") {
 			r.errorf(s.head, "Missing attribute", "A redirect needs \"to\", the path or URL where it leads.")
 		}
@@ -175,7 +175,7 @@ func (r *siteReader) condition(s *section, root string) Condition {
 			continue
 		}
 		var hasQuery bool
-		if *path, _, hasQuery = r.internalPath(s.at(name), get(s, name, "")); hasQuery {
+		if *path, _, hasQuery = r.internalPath(s.at(name), get(s, name, ""), Variables()); hasQuery {
 			r.errorf(s.at(name), "Wrong path", "A file has no query: remove what stands behind the question mark.")
 		}
 		if root == "" {

@@ -29,6 +29,9 @@ func (r *siteReader) route(s *section, site *Site, key string) Route {
 		route.Root = r.pathOf(s, "root", key+"root")
 	}
 	route.Rewrites = r.rewrites(s, route.Root)
+	route.Headers = slices.Concat(site.Headers, r.headers(s, "header"))
+	route.RequestHeaders = slices.Concat(site.RequestHeaders, r.headers(s, "request_header"))
+	route.ErrorPages = slices.Concat(site.ErrorPages, r.errorPages(s))
 	if block := s.one("static"); block != nil {
 		route.Static = &Static{
 			Index:        r.index(block, site.Index),
@@ -175,7 +178,7 @@ func (r *siteReader) tryFiles(s *section) (files []TryFile) {
 		case !strings.HasPrefix(candidate, "{path}") && !strings.HasPrefix(candidate, "/"):
 			r.errorf(at, "Wrong candidate", "%q: a candidate begins with \"/\" or with \"{path}\", or is a status such as \"=404\".", candidate)
 		default:
-			file.Path, file.Query, file.HasQuery = r.internalPath(at, candidate)
+			file.Path, file.Query, file.HasQuery = r.internalPath(at, candidate, Variables())
 		}
 		files = append(files, file)
 	}
@@ -200,7 +203,7 @@ func (r *siteReader) cgi(s *section, key string) *CGI {
 func (r *siteReader) redirect(s *section) *Redirect {
 	d := &Redirect{Status: get(s, "status", 302)}
 	if s.has("to") {
-		d.To, d.Query, d.HasQuery = r.target(s.at("to"), get(s, "to", ""))
+		d.To, d.Query, d.HasQuery = r.target(s.at("to"), get(s, "to", ""), Variables())
 	}
 	if !isRedirect(d.Status) {
 		r.errorf(s.at("status"), "Wrong status", "%d is not a redirect: 301 or 308 is for ever, 302, 303 or 307 for now.", d.Status)
@@ -211,7 +214,7 @@ func (r *siteReader) redirect(s *section) *Redirect {
 func (r *siteReader) respond(s *section) *Respond {
 	p := &Respond{
 		Status:      get(s, "status", 200),
-		Body:        r.template(s.at("body"), get(s, "body", "")),
+		Body:        r.template(s.at("body"), get(s, "body", ""), Variables()),
 		ContentType: get(s, "content_type", defaultContentType),
 	}
 	if p.Body != nil && (p.Status == 204 || p.Status == 304) {

@@ -303,6 +303,9 @@ var siteSchema = &block{
 			blocks: []*block{clientAuthSchema, hstsSchema, eabSchema, dnsSchema, onDemandSchema},
 		},
 		rewriteSchema,
+		headerSchema,
+		requestHeaderSchema,
+		errorPageSchema,
 		routeSchema,
 	},
 }
@@ -321,6 +324,9 @@ var routeSchema = &block{
 	},
 	blocks: []*block{
 		rewriteSchema,
+		headerSchema,
+		requestHeaderSchema,
+		errorPageSchema,
 		{name: "static", attrs: []attr{
 			{name: "index", kind: texts},
 			{name: "cache_control", kind: text},
@@ -346,8 +352,6 @@ var routeSchema = &block{
 	},
 	later: []word{
 		{"fastcgi", "FastCGI servers that run elsewhere"},
-		{"header", "changing headers"},
-		{"error_page", "error pages of your own"},
 		{"auth_basic", "passwords"},
 		{"allow", "access by address"},
 		{"deny", "access by address"},

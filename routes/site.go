@@ -60,6 +60,8 @@ func (r *siteReader) site(s *section, number int) Site {
 		MaxRequestBody:   get(s, "max_request_body", int64(defaultMaxRequestBody)),
 	}
 	site.Rewrites = r.rewrites(s, site.Root)
+	site.Headers, site.RequestHeaders = r.headers(s, "header"), r.headers(s, "request_header")
+	site.ErrorPages = r.errorPages(s)
 	r.uniqueNames(s, &site)
 	site.TLS = r.siteTLS(s, &site, number)
 	sections := s.blocks["route"]

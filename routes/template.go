@@ -85,9 +85,8 @@ func parseTemplate(text string, known []string) (t Template, unknown []string) {
 	return t, unknown
 }
 
-// template reads a text with variables, those of more beside the common ones.
-func (r *reader) template(at hcl.Range, text string, more ...string) Template {
-	known := slices.Concat(more, Variables())
+// template reads a text with variables.
+func (r *reader) template(at hcl.Range, text string, known []string) Template {
 	t, unknown := parseTemplate(text, known)
 	for _, name := range unknown {
 		r.errorf(within(at, text, strings.Index(text, "{"+name+"}"), len(name)+2), "Unknown variable", "{%s} is no variable that is known here.%s There are {%s}. For the text itself write {{%[1]s}.",
@@ -97,8 +96,8 @@ func (r *reader) template(at hcl.Range, text string, more ...string) Template {
 }
 
 // pathTemplate reads a path or a URL with variables, and splits it where its query begins. A brace can only be the rest of one.
-func (r *reader) pathTemplate(at hcl.Range, text string, more ...string) (path, query Template, hasQuery bool) {
-	t := r.template(at, text, more...)
+func (r *reader) pathTemplate(at hcl.Range, text string, known []string) (path, query Template, hasQuery bool) {
+	t := r.template(at, text, known)
 	for _, p := range t {
 		if p.Name == "" && strings.ContainsAny(p.Text, "{}") {
 			r.errorf(at, "Wrong variable", "%q: a brace stands around the name of a variable only, as in {path}. Write %%7B or %%7D for one in a query.", text)
@@ -108,8 +107,8 @@ func (r *reader) pathTemplate(at hcl.Range, text string, more ...string) (path, 
 }
 
 // internalPath reads a path below the site, whose first part is text or {path}.
-func (r *reader) internalPath(at hcl.Range, text string, more ...string) (path, query Template, hasQuery bool) {
-	path, query, hasQuery = r.pathTemplate(at, text, more...)
+func (r *reader) internalPath(at hcl.Range, text string, known []string) (path, query Template, hasQuery bool) {
+	path, query, hasQuery = r.pathTemplate(at, text, known)
 	for _, name := range []string{"uri", "query"} {
 		if path.Uses(name) {
 			r.errorf(at, "Wrong variable", "%q: {%s} is escaped, and holds more than a path: write {path}.", text, name)
@@ -158,8 +157,8 @@ func within(at hcl.Range, text string, offset, length int) hcl.Range {
 }
 
 // target reads where a redirect leads to, which must be a path, or a URL whose scheme no client chooses.
-func (r *reader) target(at hcl.Range, text string, more ...string) (path, query Template, hasQuery bool) {
-	path, query, hasQuery = r.pathTemplate(at, text, more...)
+func (r *reader) target(at hcl.Range, text string, known []string) (path, query Template, hasQuery bool) {
+	path, query, hasQuery = r.pathTemplate(at, text, known)
 	switch {
 	case text == "":
 		r.errorf(at, "Wrong target", "The target is empty: write a URL or a path.")

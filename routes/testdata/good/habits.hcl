@@ -18,6 +18,18 @@ site "example.com" {
     }
   }
 
+  header {
+    set    = { X-Frame-Options = "DENY", X-Path = "{path}" }
+    remove = ["X-Powered-By"]
+    always = true
+  }
+  request_header {
+    add = { X-Client = "{remote_ip}" }
+  }
+  error_page "404" "5xx" {
+    path = "/errors/{status}.html"
+  }
+
   route "/*" {
     pool = "edge"
     rewrite "^/go$" {
