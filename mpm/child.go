@@ -402,10 +402,10 @@ func (p *Pool) expired(t *thread) {
 		t.arm(p, maintenance)
 		return
 	}
-	method, uri := t.method, t.uri
+	method, uri, limit := t.method, t.uri, t.deadline.Sub(t.granted)
 	p.after(func() {
 		p.log.Warnw("request ran too long, its child is killed: raise request_timeout, or make the script faster",
-			"pool", p.cfg.Name, "pid", c.PID, "request_timeout", p.cfg.RequestTimeout, "method", method, "uri", uri)
+			"pool", p.cfg.Name, "pid", c.PID, "request_timeout", limit, "method", method, "uri", uri)
 	})
 	p.lose(t, ErrDeadline)
 	p.kill(c, ExitDeadline, now)

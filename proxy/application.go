@@ -187,6 +187,9 @@ func (c *call) occupy() (*mpm.Slot, error) {
 	if err != nil {
 		return nil, err
 	}
+	if d := c.x.route.RequestTimeout; d > 0 {
+		slot.Limit(d)
+	}
 	c.x.pid = slot.Child.PID
 	c.x.queueWait += slot.QueueWait
 	slot.Describe(c.r.Method, c.r.RequestURI)

@@ -141,11 +141,14 @@ func (x *exchange) changeResponse(r *http.Request, h http.Header, status int) {
 
 // changeRequest is the request with the header that the application is to get.
 func (x *exchange) changeRequest(r *http.Request) *http.Request {
-	if len(x.route.RequestHeaders) == 0 {
+	if len(x.route.RequestHeaders) == 0 && !x.hidesAuthorization {
 		return r
 	}
 	c := *r
 	c.Header = r.Header.Clone()
+	if x.hidesAuthorization {
+		delete(c.Header, "Authorization")
+	}
 	for i := range x.route.RequestHeaders {
 		x.facts(r).change(c.Header, &x.route.RequestHeaders[i])
 	}

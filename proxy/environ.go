@@ -23,6 +23,10 @@ func (e *environment) fill(r *http.Request, x *exchange, p program, bodyLen int6
 	e.addProgram(x, p)
 	e.addRequest(r, bodyLen)
 	e.addConnection(r, x)
+	if x.user != "" {
+		e.add("AUTH_TYPE", "Basic")
+		e.add("REMOTE_USER", x.user)
+	}
 	for name, values := range r.Header {
 		e.addField(name, values)
 	}

@@ -25,15 +25,16 @@ type exchange struct {
 
 	site *routes.Site
 	routeState
-	user      string            // who has given a password; empty: nobody
-	varies    bool              // the answer may be another one for another client
-	rewritten bool              // no rewrite concerns the request any more
-	notes     func(text string) // takes each step of who explains a request; nil: nobody does
-	failed    int               // the status that an error page is made for; 0: none
-	slot      *mpm.Slot         // of a handler that runs in the front; nil: none
-	deputy    *deputy           // nil: the step has needed none yet
-	restart   bool              // the last redirect came from a script
-	endless   atomic.Bool       // the response ends with its client, who therefore would not half-close
+	user               string            // who has given a password; empty: nobody
+	varies             bool              // the answer may be another one for another client
+	rewritten          bool              // no rewrite concerns the request any more
+	hidesAuthorization bool              // from the application: the gateway has looked at it
+	notes              func(text string) // takes each step of who explains a request; nil: nobody does
+	failed             int               // the status that an error page is made for; 0: none
+	slot               *mpm.Slot         // of a handler that runs in the front; nil: none
+	deputy             *deputy           // nil: the step has needed none yet
+	restart            bool              // the last redirect came from a script
+	endless            atomic.Bool       // the response ends with its client, who therefore would not half-close
 
 	// For the access log and the error log.
 	asked     string // the path, as the client sent it

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"gateway/internal/quiet"
 	"gateway/mpm"
@@ -33,6 +34,8 @@ type Server struct {
 	files     map[string]*Files // by folder
 	upstreams map[*routes.Proxy]*upstreams
 	dresses   map[*routes.Site]bool // see [Server.dress]
+	passwords *passwords
+	limiters  map[*routes.RateLimit]*limiter
 	hot       *hotCache
 	refusals  quiet.Limiter // of warnings about files
 	log       Logger
@@ -50,17 +53,23 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 	for i := range c.Pools {
 		s.pools[c.Pools[i].Name] = pool{pools[c.Pools[i].Name], &c.Pools[i]}
 	}
+	s.passwords, s.limiters = newPasswords(), map[*routes.RateLimit]*limiter{}
 	s.hot = newHotCache(hotBytes, s.pools)
 	s.applications = newApplications(c, log)
 	s.spool.try()
 	for i := range c.Sites {
 		site := &c.Sites[i]
 		s.dresses[site] = dresses(site)
+		s.addLimiters(site.RateLimits)
 		if len(site.Rewrites) > 0 {
 			s.open(site.Rewrites[0].Line, site.Root, false)
 		}
 		for j := range c.Sites[i].Routes {
 			r := &c.Sites[i].Routes[j]
+			s.addLimiters(r.RateLimits)
+			if r.Access != nil && r.Access.Auth != nil {
+				s.passwords.files[r.Access.Auth.File] = new(atomic.Pointer[users])
+			}
 			p := s.pools[r.Pool]
 			s.open(r.Line, r.Root, p.hasDeputies())
 			if r.CGI != nil {
@@ -72,6 +81,12 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 		}
 	}
 	return s
+}
+
+func (s *Server) addLimiters(limits []routes.RateLimit) {
+	for i := range limits {
+		s.limiters[&limits[i]] = newLimiter(&limits[i])
+	}
 }
 
 // open makes Files of a folder that a line names. One that can't be opened concerns its routes alone. With deputies somebody else
@@ -145,7 +160,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, x *exchange) {
 		writeStatus(w, status)
 		return
 	}
-	s.route(w, r, x, path)
+	x.path = path
+	if s.limit(w, r, x, x.site.RateLimits) {
+		s.route(w, r, x, path)
+	}
 }
 
 // route serves path, and every path that serving it leads to.
@@ -238,12 +256,16 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 		s.fail(w, x, http.StatusNotFound, nil)
 		return ""
 	}
-	x.varies = x.varies || len(x.site.Rewrites)+len(m.Route.Rewrites)+len(m.Route.Headers) > 0
+	previous := x.route
+	x.varies = x.varies || varies(x.site, m.Route)
 	x.routeState = routeState{route: m.Route, path: path, script: m.Script, pathInfo: m.PathInfo}
 	x.pool, x.restart = m.Route.Pool, false
 	x.files = s.filesOf(w, r, x, m.Route, m.Route.Root)
 	if m.Route.CGI != nil {
 		x.scripts = s.filesOf(w, r, x, m.Route, m.Route.CGI.Root)
+	}
+	if previous != m.Route && x.failed == 0 && !s.limit(w, r, x, m.Route.RateLimits) || !s.admit(w, r, x) {
+		return ""
 	}
 	if len(m.Route.Rewrites) > 0 && !x.rewritten {
 		if r, next = s.rewriteRoute(w, r, x); r == nil {
@@ -263,6 +285,11 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 		return ""
 	}
 	return s.serve(w, x.changeRequest(r), x)
+}
+
+// varies reports whether the answers to one target can differ, or have to be counted: then the loop gives none.
+func varies(s *routes.Site, r *routes.Route) bool {
+	return len(s.Rewrites)+len(s.RateLimits)+len(r.Rewrites)+len(r.RateLimits)+len(r.Headers) > 0 || r.Access != nil
 }
 
 // serve calls the handler of the request's route.

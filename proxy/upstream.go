@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -167,7 +168,7 @@ func (c *call) holdUpstream(slot *mpm.Slot) (h *hold, ctx context.Context, conne
 // answer that has not begun can still be sent.
 func (c *call) watchUpstream(h *hold) {
 	c.watch = nil
-	if d := c.pool.config.RequestTimeout; d > 0 {
+	if d := cmp.Or(c.x.route.RequestTimeout, c.pool.config.RequestTimeout); d > 0 {
 		c.watch = &watch{limit: d, timer: time.AfterFunc(d, func() { h.end(errTooSlow) })}
 	}
 	h.watch = c.watch

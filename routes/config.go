@@ -259,6 +259,7 @@ type Site struct {
 	Headers          []Headers // of responses
 	RequestHeaders   []Headers
 	ErrorPages       []ErrorPage
+	RateLimits       []RateLimit // for all requests of the site together
 	Routes           []Route
 }
 
@@ -310,9 +311,12 @@ type Route struct {
 	Pool           string
 	Root           string // the site's unless the route has one
 	Rewrites       []Rewrite
-	Headers        []Headers   // of responses; the site's come first
-	RequestHeaders []Headers   // likewise
-	ErrorPages     []ErrorPage // likewise
+	Headers        []Headers     // of responses; the site's come first
+	RequestHeaders []Headers     // likewise
+	ErrorPages     []ErrorPage   // likewise
+	RateLimits     []RateLimit   // beside the site's
+	Access         *Access       // nil: everybody may have it
+	RequestTimeout time.Duration // in place of the pool's; 0: as that says
 	TryFiles       []TryFile
 	MaxRequestBody int64 // bytes
 	Unbuffered     bool  // buffer = false: bodies are passed on as they come

@@ -230,15 +230,16 @@ func (r *siteReader) networks(s *section, name string) (networks []netip.Prefix)
 }
 
 func parseNetwork(text string) (netip.Prefix, error) {
-	if strings.Contains(text, "/") {
-		return netip.ParsePrefix(text)
+	n, err := netip.ParsePrefix(text)
+	if !strings.Contains(text, "/") {
+		var a netip.Addr
+		a, err = netip.ParseAddr(text)
+		n = netip.PrefixFrom(a, a.BitLen())
 	}
-	a, err := netip.ParseAddr(text)
-	if err != nil || a.Zone() != "" {
-		return netip.Prefix{}, errors.Join(err, errors.New("no address"))
+	if n.Addr().Is4In6() || n.Addr().Zone() != "" {
+		return n, errors.New("no address that a client has")
 	}
-	a = a.Unmap()
-	return netip.PrefixFrom(a, a.BitLen()), nil
+	return n, err
 }
 
 func (r *reader) regexpOf(s *section, name string) *regexp.Regexp {

@@ -6,14 +6,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 )
 
 const defaultContentType = "text/plain; charset=utf-8"
 
-// route reads one route. The key names it in the table of places.
-func (r *siteReader) route(s *section, site *Site, key string) Route {
+// route reads one route; access is what it inherits. The key names it in the table of places.
+func (r *siteReader) route(s *section, site *Site, access *Access, key string) Route {
 	l := s.label()
 	route := Route{
 		Pattern:        r.pattern(s),
@@ -22,6 +23,7 @@ func (r *siteReader) route(s *section, site *Site, key string) Route {
 		Root:           site.Root,
 		TryFiles:       r.tryFiles(s),
 		MaxRequestBody: get(s, "max_request_body", site.MaxRequestBody),
+		RequestTimeout: get(s, "request_timeout", time.Duration(0)),
 		Unbuffered:     !get(s, "buffer", true),
 		Line:           lineOf(l.at),
 	}
@@ -31,6 +33,7 @@ func (r *siteReader) route(s *section, site *Site, key string) Route {
 	route.Rewrites = r.rewrites(s, route.Root)
 	route.Headers = slices.Concat(site.Headers, r.headers(s, "header"))
 	route.RequestHeaders = slices.Concat(site.RequestHeaders, r.headers(s, "request_header"))
+	route.RateLimits, route.Access = r.rateLimits(s), r.access(s, access, key)
 	route.ErrorPages = slices.Concat(site.ErrorPages, r.errorPages(s))
 	if block := s.one("static"); block != nil {
 		route.Static = &Static{

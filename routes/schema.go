@@ -282,14 +282,14 @@ var siteSchema = &block{
 	name:  "site",
 	label: &labels{meaning: "host names", example: "example.com", several: true},
 	many:  true,
-	attrs: []attr{
+	attrs: append([]attr{
 		{name: "listen", kind: texts, required: true},
 		{name: "root", kind: text},
 		{name: "index", kind: texts},
 		{name: "keep_alive_timeout", kind: duration, min: 1},
 		{name: "max_keep_alive_requests", kind: number, max: 1 << 30},
 		{name: "max_request_body", kind: size, min: 1},
-	},
+	}, accessAttrs...),
 	blocks: []*block{
 		{
 			name: "tls",
@@ -306,6 +306,8 @@ var siteSchema = &block{
 		headerSchema,
 		requestHeaderSchema,
 		errorPageSchema,
+		authSchema,
+		rateSchema,
 		routeSchema,
 	},
 }
@@ -314,19 +316,22 @@ var routeSchema = &block{
 	name:  "route",
 	label: &labels{meaning: "pattern", example: "/*"},
 	many:  true,
-	attrs: []attr{
+	attrs: append([]attr{
 		{name: "pool", kind: text, required: true},
 		{name: "methods", kind: texts},
 		{name: "root", kind: text},
 		{name: "try_files", kind: texts},
 		{name: "max_request_body", kind: size, min: 1},
+		{name: "request_timeout", kind: duration, min: 1},
 		{name: "buffer", kind: boolean},
-	},
+	}, accessAttrs...),
 	blocks: []*block{
 		rewriteSchema,
 		headerSchema,
 		requestHeaderSchema,
 		errorPageSchema,
+		authSchema,
+		rateSchema,
 		{name: "static", attrs: []attr{
 			{name: "index", kind: texts},
 			{name: "cache_control", kind: text},
@@ -352,10 +357,6 @@ var routeSchema = &block{
 	},
 	later: []word{
 		{"fastcgi", "FastCGI servers that run elsewhere"},
-		{"auth_basic", "passwords"},
-		{"allow", "access by address"},
-		{"deny", "access by address"},
-		{"rate_limit", "rate limits"},
 	},
 }
 

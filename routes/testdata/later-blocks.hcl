@@ -9,6 +9,6 @@ site "example.com" {
     fastcgi {
       to = "127.0.0.1:9000"
     }
-    auth_basic = true
+    rewrite = true
   }
 }

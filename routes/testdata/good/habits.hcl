@@ -29,7 +29,24 @@ site "example.com" {
   error_page "404" "5xx" {
     path = "/errors/{status}.html"
   }
+  deny = ["192.0.2.0/24"]
+  rate_limit {
+    rate  = "10r/s"
+    burst = 20
+    key   = "{cookie.session}"
+  }
 
+  route "/admin/*" {
+    pool            = "edge"
+    allow           = "10.0.0.0/8"
+    satisfy         = "any"
+    request_timeout = "5s"
+    auth_basic {
+      realm = "Members"
+      file  = "/etc/gateway/htpasswd"
+    }
+    static {}
+  }
   route "/*" {
     pool = "edge"
     rewrite "^/go$" {
