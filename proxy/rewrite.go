@@ -157,7 +157,7 @@ func (c *comparison) any(k *routes.Condition) bool {
 
 func (c *comparison) holds(word string, p part) bool {
 	ok := p.holds()
-	c.x.note("rewrite %s: %s %s: %t", c.rule.Line, word, p.name, ok)
+	c.x.note("rewrite %s: %s { %s }: %t", c.rule.Line, word, p.name, ok)
 	return ok
 }
 

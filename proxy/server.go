@@ -124,7 +124,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, x, http.StatusNotFound, fmt.Errorf("no site listens on %q", x.listener))
 		return
 	}
-	if x.secure && !x.tls.session.Serves(x.site, hostname(r.Host)) {
+	if x.notes != nil {
+		x.note("site %s, address %s", strings.Join(x.site.Names, " "), x.listener)
+	}
+	if x.secure && x.notes == nil && !x.tls.session.Serves(x.site, hostname(r.Host)) {
 		s.warn("request for another site than the one that its connection asked for by server name (SNI): a proxy in front must send the host's name there", r.RequestURI, fmt.Errorf("host %q", r.Host))
 		s.fail(w, x, http.StatusMisdirectedRequest, nil)
 		return
@@ -215,7 +218,7 @@ func (s *Server) filesOf(w http.ResponseWriter, r *http.Request, x *exchange, ro
 	switch {
 	case f == nil:
 		return nil
-	case p.hasDeputies():
+	case p.hasDeputies() && x.notes == nil:
 		return &guarded{Files: f, deputy: s.deputize(w, r, x, p), root: root}
 	}
 	return f
@@ -229,7 +232,11 @@ func (s *Server) isFile(w http.ResponseWriter, r *http.Request, x *exchange) fun
 			root = route.CGI.Root
 		}
 		f := s.filesOf(w, r, x, route, root)
-		return f != nil && f.IsFile(path)
+		found := f != nil && f.IsFile(path)
+		if x.notes != nil {
+			x.note("route %s %s: %s is a file: %t", route.Line, route.Pattern, path, found)
+		}
+		return found
 	}
 }
 
@@ -260,6 +267,9 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 	x.varies = x.varies || varies(x.site, m.Route)
 	x.routeState = routeState{route: m.Route, path: path, script: m.Script, pathInfo: m.PathInfo}
 	x.pool, x.restart = m.Route.Pool, false
+	if x.notes != nil {
+		x.note("route %s %s, pool %q (%s): %s", m.Route.Line, m.Route.Pattern, x.pool, s.pools[x.pool].config.MPM, path)
+	}
 	x.files = s.filesOf(w, r, x, m.Route, m.Route.Root)
 	if m.Route.CGI != nil {
 		x.scripts = s.filesOf(w, r, x, m.Route, m.Route.CGI.Root)
@@ -296,6 +306,9 @@ func varies(s *routes.Site, r *routes.Route) bool {
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (next string) {
 	route := x.route
 	pool := s.pools[route.Pool]
+	if x.notes != nil {
+		return s.explain(w, r, x, pool)
+	}
 	if route.CGI != nil || route.Proxy != nil || pool.config.HasApplication() {
 		next = s.serveApplication(w, r, x, pool)
 		if x.restart = next != ""; x.restart {
@@ -314,11 +327,17 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 	}
 	x.slot, x.queueWait = slot, x.queueWait+slot.QueueWait
 	defer x.freeSlot()
-	switch {
-	case route.Static != nil && x.varies:
-		return s.serveStatic(w, r, x, nil)
+	if x.varies {
+		return s.serveHere(w, r, x, nil)
+	}
+	return s.serveHere(w, r, x, s.hot)
+}
+
+// serveHere answers with what needs no application.
+func (s *Server) serveHere(w http.ResponseWriter, r *http.Request, x *exchange, hot *hotCache) (next string) {
+	switch route := x.route; {
 	case route.Static != nil:
-		return s.serveStatic(w, r, x, s.hot)
+		return s.serveStatic(w, r, x, hot)
 	case route.Redirect != nil:
 		d := route.Redirect
 		w.Header().Set("Location", x.facts(r).location(d.To, d.Query, d.HasQuery))
@@ -371,6 +390,9 @@ func (x *exchange) tryFiles(r *http.Request) (next string, status int) {
 		path, err := v.internalPath(candidate.Path)
 		if err != nil {
 			continue
+		}
+		if x.notes != nil {
+			x.note("try_files %s: %s", path, lookResult(x.files.Stat(path)))
 		}
 		if path == x.path && x.exists(path) {
 			return "", 0
