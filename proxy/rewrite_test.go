@@ -42,7 +42,7 @@ func visitAs(s *Server, a asked) *http.Response {
 	if a.header != nil {
 		r.Header = a.header
 	}
-	x := &exchange{listener: a.listener, secure: strings.HasSuffix(a.listener, "443"), remote: netip.AddrPortFrom(netip.MustParseAddr(a.remote), 5000)}
+	x := &exchange{listener: a.listener, secure: strings.HasSuffix(a.listener, "443"), tls: tlsFacts{session: sessionFor{}}, remote: netip.AddrPortFrom(netip.MustParseAddr(a.remote), 5000)}
 	w := httptest.NewRecorder()
 	s.ServeHTTP(w, r.WithContext(context.WithValue(context.Background(), exchangeKey{}, x)))
 	return w.Result()
