@@ -44,7 +44,8 @@ type thread struct {
 	busy    bool      // has a request, or is not known to have finished an abandoned one
 	channel io.Closer // the kept connection, while it is idle
 	timer   *time.Timer
-	armed   bool // the timer runs, perhaps for an earlier deadline
+	armed   bool      // the timer runs
+	fires   time.Time // when it does, at the latest
 
 	// Of the request.
 	holder      *Slot // nil: none, or it was abandoned
@@ -412,18 +413,18 @@ func (p *Pool) expired(t *thread) {
 	p.replace(now)
 }
 
-// arm lets the timer of t run, unless it does. It isn't stopped when a request ends: expired looks at the deadline, so that
+// arm lets the timer of t run for d, until the deadline, unless it fires before. It isn't stopped when a request ends: expired looks at the deadline, so that
 // a request costs no timer operation.
 func (t *thread) arm(p *Pool, d time.Duration) {
 	switch {
-	case t.armed:
-		return
+	case t.armed && !t.fires.After(t.deadline):
+		return // it looks at the deadline then
 	case t.timer == nil:
 		t.timer = time.AfterFunc(d, func() { p.expired(t) })
 	default:
 		t.timer.Reset(d)
 	}
-	t.armed = true
+	t.armed, t.fires = true, t.deadline
 }
 
 // disarm stops what runs on behalf of c.

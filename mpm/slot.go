@@ -153,10 +153,6 @@ func (s *Slot) Limit(d time.Duration) {
 		return
 	}
 	t.deadline = s.pool.now().Add(d)
-	if t.armed {
-		t.timer.Reset(d) // it may be set to a later time; when it comes too early it looks at the deadline
-		return
-	}
 	t.arm(s.pool, d)
 }
 

@@ -111,7 +111,9 @@ func (w *rewriter) target() string { return escapePath(w.path) + "?" + w.r.URL.R
 func (w *rewriter) meets(rule *routes.Rewrite) (groups, bool) {
 	m := rule.Match.FindStringSubmatch(w.path)
 	if m == nil {
-		w.x.note("rewrite %s: %q does not match %s", rule.Line, rule.Match, w.path)
+		if w.x.notes != nil {
+			w.x.note("rewrite %s: %q does not match %s", rule.Line, rule.Match, w.path)
+		}
 		return nil, false
 	}
 	g := groups{}
@@ -157,7 +159,9 @@ func (c *comparison) any(k *routes.Condition) bool {
 
 func (c *comparison) holds(word string, p part) bool {
 	ok := p.holds()
-	c.x.note("rewrite %s: %s { %s }: %t", c.rule.Line, word, p.name, ok)
+	if c.x.notes != nil {
+		c.x.note("rewrite %s: %s { %s }: %t", c.rule.Line, word, p.name, ok)
+	}
 	return ok
 }
 
@@ -207,7 +211,9 @@ func (c *comparison) found(t routes.Template, is func(fs.FileMode) bool) bool {
 		return false
 	}
 	mode, err := c.files.Stat(path)
-	c.x.note("look at %s: %s", path, lookResult(mode, err))
+	if c.x.notes != nil {
+		c.x.note("look at %s: %s", path, lookResult(mode, err))
+	}
 	return err == nil && is(mode)
 }
 
