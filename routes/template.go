@@ -117,7 +117,7 @@ func (r *reader) internalPath(at hcl.Range, text string, known []string) (path, 
 	switch {
 	case strings.HasPrefix(text, "http://"), strings.HasPrefix(text, "https://"):
 		r.errorf(at, "Wrong path", "%q is another server's. To redirect there write the status, too: status = 302.", text)
-	case text == "" || text[0] != '/' && path == nil || path != nil && path[0].Name == "" && path[0].Text[0] != '/':
+	case len(path) == 0 || path[0].Name == "" && path[0].Text[0] != '/':
 		r.errorf(at, "Wrong path", "%q: a path begins with \"/\" or with a variable.", text)
 	case strings.Contains(text, "#"):
 		r.errorf(at, "Wrong path", "%q: a path has no \"#\".", text)
@@ -162,7 +162,7 @@ func (r *reader) target(at hcl.Range, text string, known []string) (path, query 
 	switch {
 	case text == "":
 		r.errorf(at, "Wrong target", "The target is empty: write a URL or a path.")
-	case path == nil || path[0].Name == "" && !isTarget(path[0].Text) || path[0].Name != "" && !slices.Contains([]string{"path", "uri", "scheme"}, path[0].Name):
+	case len(path) == 0 || path[0].Name == "" && !isTarget(path[0].Text) || path[0].Name != "" && !slices.Contains([]string{"path", "uri", "scheme"}, path[0].Name):
 		r.errorf(at, "Wrong target", "%q: a target begins with \"/\", \"http://\" or \"https://\", or with {path}, {uri} or {scheme}, so that no client chooses where it leads.", text)
 	}
 	return path, query, hasQuery

@@ -35,6 +35,12 @@ site "example.com" {
     to     = "/x"
     status = 200
   }
+  rewrite "^/e" {
+    to = "?a=b"
+  }
+  rewrite "^/e" {
+    to = ""
+  }
   rewrite "^/f" {
     status = 302
   }
