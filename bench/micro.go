@@ -42,6 +42,7 @@ func benchmarks() []benchmark {
 		{"the same over TLS, with what the client does", "proxy", "HotTLSRequest", ""},
 		{"a request for a handler, over a socket and back", "proxy", "HTTPRoundTrip", ""},
 		{"a file of 1 KiB by its handler", "proxy", "ServeStatic1K", ""},
+		{"compressing a page of 64 KiB, level 5", "proxy", "Compress", "gzip not slower than zlib, which other servers use"},
 		{"a line for the access log", "proxy", "AccessLog", "the entry is the one allocation"},
 		{"the environment of a script", "proxy", "Environ", ""},
 		{"a CGI script, with running its program", "proxy", "CGI", ""},

@@ -68,7 +68,7 @@ func BenchmarkWorkerSlot(b *testing.B) {
 				var near SlotID
 				b.ReportAllocs()
 				for b.Loop() {
-					s, err := p.AcquireNear(ctx, near)
+					s, err := p.AcquireFor(ctx, Claim{Near: near})
 					if err != nil {
 						b.Fatal(err)
 					}

@@ -84,7 +84,7 @@ func client(w *world, rnd *rand.Rand) {
 	var near SlotID
 	for range 100 {
 		ctx, cancel := context.WithTimeout(w.t.Context(), time.Duration(rnd.IntN(1000))*ms)
-		if s, err := w.pool.AcquireNear(ctx, near); err == nil {
+		if s, err := w.pool.AcquireFor(ctx, Claim{Near: near}); err == nil {
 			near = s.ID()
 			work(w, s, rnd)
 		}

@@ -42,6 +42,7 @@ type thread struct {
 	number  int       // immutable
 	at      int       // its place in child.idle
 	busy    bool      // has a request, or is not known to have finished an abandoned one
+	session *session  // of that request; nil: it is not limited
 	channel io.Closer // the kept connection, while it is idle
 	timer   *time.Timer
 	armed   bool      // the timer runs
@@ -199,7 +200,10 @@ func (p *Pool) bury(c *child, now time.Time, exit *ChildExit) {
 	delete(p.byPID, c.PID)
 	p.closeChannels(c)
 	for i := range c.threads {
-		p.lose(&c.threads[i], exit)
+		t := &c.threads[i]
+		p.lose(t, exit)
+		p.leaveSession(t.session, now)
+		t.session = nil
 	}
 }
 
@@ -313,16 +317,22 @@ func (p *Pool) becameReady(c *child, now time.Time) {
 	p.demand(now, p.queue.length)
 }
 
-// serve gives free threads to those who wait.
+// serve gives what is free to those who wait.
 func (p *Pool) serve(now time.Time) {
-	for p.queue.length > 0 {
-		c := p.free.first()
-		if c == nil {
-			return
-		}
+	for p.queue.length > 0 && p.hasFree() {
 		w := p.queue.pop()
-		w.settle(p.grant(c.nextThread(), now, now.Sub(w.since)), nil)
+		s := p.take(SlotID{}, now.Sub(w.since))
+		s.belong(w.session)
+		w.settle(s, nil)
 	}
+}
+
+// hasFree reports whether a request could have a slot now.
+func (p *Pool) hasFree() bool {
+	if p.event {
+		return p.executing < p.slots
+	}
+	return p.free.first() != nil
 }
 
 // shelve offers the free threads of c, if it has some and may take requests. It must not be on a shelf.
@@ -368,6 +378,9 @@ func (p *Pool) vacate(t *thread, now time.Time) {
 	if cell.State == Busy && cell.Busy == 0 {
 		p.set(c.Slot, Idle, now)
 	}
+	session := t.session
+	t.session = nil
+	p.leaveSession(session, now)
 }
 
 // finish puts a thread that has nothing to do back into service, or lets its child leave.

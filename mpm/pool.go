@@ -99,6 +99,8 @@ type Pool struct {
 	executing int     // slots of an event pool in use
 	fresh     []Slot  // made in advance, because many at once cost little more than one; none is ever granted twice
 	queue     queue
+	sessions  map[uint64]*session // by key; nil: none has come yet
+	held      int                 // requests that wait for their sessions
 	memory    Memory
 	opened    bool
 	draining  bool

@@ -12,8 +12,9 @@ type waiter struct {
 
 	slot          *Slot
 	err           error
+	session       *session // nil: it is not limited
+	in            *queue   // nil: none
 	ahead, behind *waiter
-	queued        bool
 }
 
 // queue is first come, first served; the links are in the waiters so that one whose client has gone leaves in constant time.
@@ -23,13 +24,31 @@ type queue struct {
 }
 
 func (q *queue) push(w *waiter) {
-	w.ahead, w.queued = q.last, true
-	if q.last == nil {
-		q.first = w
-	} else {
-		q.last.behind = w
+	q.putBehind(q.last, w)
+}
+
+// insert puts w before those that came after it.
+func (q *queue) insert(w *waiter) {
+	ahead := q.last
+	for ahead != nil && ahead.since.After(w.since) {
+		ahead = ahead.ahead
 	}
-	q.last = w
+	q.putBehind(ahead, w)
+}
+
+// putBehind puts w behind another one; nil: before all.
+func (q *queue) putBehind(ahead, w *waiter) {
+	next := &q.first
+	if ahead != nil {
+		next = &ahead.behind
+	}
+	w.in, w.ahead, w.behind = q, ahead, *next
+	*next = w
+	if w.behind == nil {
+		q.last = w
+	} else {
+		w.behind.ahead = w
+	}
 	q.length++
 }
 
@@ -43,9 +62,6 @@ func (q *queue) pop() *waiter {
 }
 
 func (q *queue) remove(w *waiter) {
-	if !w.queued {
-		return
-	}
 	if w.ahead == nil {
 		q.first = w.behind
 	} else {
@@ -56,7 +72,7 @@ func (q *queue) remove(w *waiter) {
 	} else {
 		w.behind.ahead = w.ahead
 	}
-	w.ahead, w.behind, w.queued = nil, nil, false
+	w.in, w.ahead, w.behind = nil, nil, nil
 	q.length--
 }
 
@@ -72,12 +88,21 @@ func (w *waiter) settle(s *Slot, err error) {
 // It fails with [ErrQueueFull] when the queue already holds its length, with [ErrQueueTimeout] after the queue's timeout
 // (0: nobody waits), with [ErrDraining] once the pool is being retired, or with context.Cause(ctx): a request whose client
 // has gone leaves the queue and never runs. Safe for concurrent use.
-func (p *Pool) Acquire(ctx context.Context) (*Slot, error) { return p.AcquireNear(ctx, SlotID{}) }
+func (p *Pool) Acquire(ctx context.Context) (*Slot, error) { return p.AcquireFor(ctx, Claim{}) }
 
-// AcquireNear is [Pool.Acquire], but if the slot that near names is free, it grants that one: the next request of a
-// connection goes to the thread that had its last one. It never waits for it.
-func (p *Pool) AcquireNear(ctx context.Context, near SlotID) (*Slot, error) {
-	s, w, err := p.enter(ctx, near)
+// Claim is what is known of who wants a slot. The zero Claim says nothing.
+type Claim struct {
+	// Near is granted if it is free: the next request of a connection goes to the thread that had its last one. Nobody waits for it.
+	Near SlotID
+
+	// Session is the browser's, where the pool limits how many of its requests run at once: the others wait, in their order and as
+	// long as in the queue, of whose length they are, and those of other sessions pass them.
+	Session string
+}
+
+// AcquireFor is [Pool.Acquire] for a known claimant.
+func (p *Pool) AcquireFor(ctx context.Context, claim Claim) (*Slot, error) {
+	s, w, err := p.enter(ctx, claim)
 	if w == nil {
 		return s, err
 	}
@@ -92,7 +117,7 @@ func (p *Pool) AcquireNear(ctx context.Context, near SlotID) (*Slot, error) {
 }
 
 // enter grants a slot at once, or returns a queued waiter.
-func (p *Pool) enter(ctx context.Context, near SlotID) (*Slot, *waiter, error) {
+func (p *Pool) enter(ctx context.Context, claim Claim) (*Slot, *waiter, error) {
 	if ctx.Err() != nil {
 		return nil, nil, context.Cause(ctx)
 	}
@@ -101,39 +126,55 @@ func (p *Pool) enter(ctx context.Context, near SlotID) (*Slot, *waiter, error) {
 	if p.draining {
 		return nil, nil, ErrDraining
 	}
-	if s := p.take(near); s != nil {
+	session := p.sessionOf(claim.Session)
+	held := p.isFull(session)
+	if !held && p.hasFree() {
+		s := p.take(claim.Near, 0)
+		s.join(session)
 		return s, nil, nil
 	}
 	now := p.now()
-	p.demand(now, p.queue.length+1)
-	if p.queue.length >= p.cfg.Queue.Length {
+	if !held {
+		p.demand(now, p.queue.length+1)
+	}
+	if p.waiting() >= p.cfg.Queue.Length {
 		p.rejected++
+		p.forgetUnused(session)
 		p.warnQueue(now, "queue is full: raise max_request_workers or queue length, or make the application faster")
 		return nil, nil, ErrQueueFull
 	}
-	w := &waiter{since: now, done: make(chan struct{})}
-	p.queue.push(w)
+	w := &waiter{since: now, done: make(chan struct{}), session: session}
+	p.line(w, held)
 	return nil, w, nil
 }
 
-// take grants what is free without waiting, or returns nil.
-func (p *Pool) take(near SlotID) *Slot {
+// line has w wait: held for its own session, else in the pool's queue.
+func (p *Pool) line(w *waiter, held bool) {
+	if held {
+		p.held++
+		w.session.waiting.push(w)
+		return
+	}
+	if w.session != nil {
+		w.session.inside++
+	}
+	p.queue.push(w)
+}
+
+// waiting is how many requests wait, for whatever.
+func (p *Pool) waiting() int { return p.queue.length + p.held }
+
+// take grants something free to one who has waited so long. There must be something free.
+func (p *Pool) take(near SlotID, wait time.Duration) *Slot {
 	if p.event {
-		if p.executing >= p.slots {
-			return nil
-		}
 		p.executing++
-		return p.newSlot(0)
+		return p.newSlot(wait)
 	}
 	t := p.threadNear(near)
 	if t == nil {
-		c := p.free.first()
-		if c == nil {
-			return nil
-		}
-		t = c.nextThread()
+		t = p.free.first().nextThread()
 	}
-	return p.grant(t, p.now(), 0)
+	return p.grant(t, p.now(), wait)
 }
 
 // threadNear returns the thread that near names, or nil if it is not free or belonged to a child that has left.
@@ -152,7 +193,7 @@ func (p *Pool) threadNear(near SlotID) *thread {
 func (p *Pool) leave(ctx context.Context, w *waiter) (*Slot, error) {
 	p.mu.Lock()
 	defer p.unlock()
-	p.queue.remove(w)
+	p.step(w)
 	switch {
 	case w.err != nil:
 		return nil, w.err
@@ -173,9 +214,30 @@ func (p *Pool) leave(ctx context.Context, w *waiter) (*Slot, error) {
 	}
 }
 
+// step takes w out of the line that it stands in, if it still does.
+func (p *Pool) step(w *waiter) {
+	switch q := w.in; {
+	case q == nil:
+	case q == &p.queue:
+		q.remove(w)
+		p.leaveSession(w.session, p.now())
+	default:
+		q.remove(w)
+		p.held--
+		p.forgetUnused(w.session)
+	}
+}
+
 // failWaiters ends every wait with err.
 func (p *Pool) failWaiters(err error) {
-	for w := p.queue.pop(); w != nil; w = p.queue.pop() {
-		w.settle(nil, err)
+	lines := []*queue{&p.queue}
+	for _, s := range p.sessions {
+		lines = append(lines, &s.waiting)
 	}
+	for _, line := range lines {
+		for w := line.pop(); w != nil; w = line.pop() {
+			w.settle(nil, err)
+		}
+	}
+	p.held = 0
 }

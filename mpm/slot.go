@@ -34,9 +34,10 @@ type Slot struct {
 	QueueWait time.Duration // how long Acquire waited
 	Failed    bool          // the request got no proper response, though its child is well: it counts as failed
 
-	pool     *Pool   // immutable
-	thread   *thread // immutable; nil in an event pool. What it knows of the request is this slot's until Release
-	released bool    // guarded by pool.mu
+	pool     *Pool    // immutable
+	thread   *thread  // immutable; nil in an event pool. What it knows of the request is this slot's until Release
+	session  *session // of an executor, whose thread can't have it; guarded by pool.mu
+	released bool     // likewise
 }
 
 // Thread is the number of the slot among those of its child.
@@ -47,7 +48,7 @@ func (s *Slot) Thread() int {
 	return s.thread.number
 }
 
-// ID names the slot for [Pool.AcquireNear]. It is zero in an event pool.
+// ID names the slot for [Claim]. It is zero in an event pool.
 func (s *Slot) ID() SlotID {
 	if s.thread == nil {
 		return SlotID{}
@@ -91,8 +92,25 @@ func (s *Slot) Describe(method, uri string) {
 	}
 }
 
+// join counts a slot that was just granted in with a session. Called with Pool.mu held.
+func (s *Slot) join(session *session) {
+	if session != nil {
+		session.inside++
+	}
+	s.belong(session)
+}
+
+// belong notes whose slot it is; the session has counted it in.
+func (s *Slot) belong(session *session) {
+	if s.thread != nil {
+		s.thread.session = session
+		return
+	}
+	s.session = session
+}
+
 // freshSlots is how many slots are made at once: 4 KiB of them.
-const freshSlots = 51
+const freshSlots = 46
 
 func (p *Pool) newSlot(wait time.Duration) *Slot {
 	if len(p.fresh) == 0 {
@@ -174,7 +192,7 @@ func (s *Slot) Release(o Outcome) {
 		}
 	}
 	if s.thread == nil {
-		p.releaseExecutor()
+		p.releaseExecutor(s)
 		return
 	}
 	p.releaseThread(s, o)
@@ -184,7 +202,7 @@ func (s *Slot) Release(o Outcome) {
 func (p *Pool) giveBack(s *Slot) {
 	s.released = true
 	if s.thread == nil {
-		p.releaseExecutor()
+		p.releaseExecutor(s)
 		return
 	}
 	if p.detach(s) {
@@ -193,12 +211,15 @@ func (p *Pool) giveBack(s *Slot) {
 }
 
 // releaseExecutor hands an executor of an event pool to who waits longest.
-func (p *Pool) releaseExecutor() {
-	if w := p.queue.pop(); w != nil {
-		w.settle(p.newSlot(p.now().Sub(w.since)), nil)
-		return
-	}
+func (p *Pool) releaseExecutor(s *Slot) {
 	p.executing--
+	if session := s.session; session != nil {
+		s.session = nil
+		p.leaveSession(session, p.now())
+	}
+	if p.queue.length > 0 {
+		p.serve(p.now())
+	}
 	p.signalGone()
 }
 

@@ -45,6 +45,7 @@ type SlotStatus struct {
 // got a slot at once and those that timed out included: half of them at most P50Seconds (to a quarter), 99 % at most P99Seconds.
 type QueueStatus struct {
 	Waiting    int     `json:"waiting"`
+	Held       int     `json:"held_by_session,omitempty"` // of the waiting, those that session_limit keeps
 	Length     int     `json:"length"`
 	Rejected   uint64  `json:"rejected"`
 	TimedOut   uint64  `json:"timed_out"`
@@ -152,7 +153,7 @@ func (p *Pool) snapshot(now time.Time) PoolStatus {
 func (p *Pool) queueStatus() QueueStatus {
 	p50, p99, longest := p.waits.summary()
 	return QueueStatus{
-		Waiting: p.queue.length, Length: p.cfg.Queue.Length, Rejected: p.rejected, TimedOut: p.timedOut, Abandoned: p.abandoned,
+		Waiting: p.waiting(), Held: p.held, Length: p.cfg.Queue.Length, Rejected: p.rejected, TimedOut: p.timedOut, Abandoned: p.abandoned,
 		P50Seconds: p50.Seconds(), P99Seconds: p99.Seconds(), MaxSeconds: longest.Seconds(),
 	}
 }

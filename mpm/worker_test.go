@@ -83,9 +83,9 @@ func TestAffinity(t *testing.T) {
 		mine.Release(Done)
 		w.acquire().Release(Done)
 		for range 3 {
-			s, err := w.pool.AcquireNear(t.Context(), id)
+			s, err := w.pool.AcquireFor(t.Context(), Claim{Near: id})
 			if err != nil || s.ID() != id {
-				t.Fatalf("AcquireNear(%v) = %v, %v", id, s.ID(), err)
+				t.Fatalf("AcquireFor(%v) = %v, %v", id, s.ID(), err)
 			}
 			s.Release(Done)
 		}
@@ -93,8 +93,8 @@ func TestAffinity(t *testing.T) {
 	bubble(t, "it gets another one when that is busy, and doesn't wait for it", func(t *testing.T) {
 		w := openWorld(t, threaded(1, 2))
 		mine := w.acquire()
-		s, err := w.pool.AcquireNear(t.Context(), mine.ID())
-		is(t, "AcquireNear()", err, nil)
+		s, err := w.pool.AcquireFor(t.Context(), Claim{Near: mine.ID()})
+		is(t, "AcquireFor()", err, nil)
 		equal(t, "Thread", s.Thread(), 1-mine.Thread())
 		s.Release(Done)
 		mine.Release(Done)
@@ -107,12 +107,12 @@ func TestAffinity(t *testing.T) {
 		s := w.acquire()
 		id := s.ID()
 		s.Release(Done)
-		again, err := w.pool.AcquireNear(t.Context(), id)
-		is(t, "AcquireNear()", err, nil)
+		again, err := w.pool.AcquireFor(t.Context(), Claim{Near: id})
+		is(t, "AcquireFor()", err, nil)
 		equal(t, "slot", again.ID(), id)
 		again.Release(Done)
-		other, err := w.pool.AcquireNear(t.Context(), id) // the child leaves
-		is(t, "AcquireNear()", err, nil)
+		other, err := w.pool.AcquireFor(t.Context(), Claim{Near: id}) // the child leaves
+		is(t, "AcquireFor()", err, nil)
 		if other.Child.PID == id.pid {
 			t.Error("a leaving child got a request")
 		}
@@ -120,8 +120,8 @@ func TestAffinity(t *testing.T) {
 		w.pool.Exited(id.place, id.pid, 0, false)
 		w.pool.Started(id.place, 9999, "/run/9999.sock", 0)
 		synctest.Wait()
-		next, err := w.pool.AcquireNear(t.Context(), id) // the place has another child
-		is(t, "AcquireNear()", err, nil)
+		next, err := w.pool.AcquireFor(t.Context(), Claim{Near: id}) // the place has another child
+		is(t, "AcquireFor()", err, nil)
 		equal(t, "child", next.Child.PID, 9999)
 		next.Release(Done)
 		other.Release(Done)
@@ -129,8 +129,8 @@ func TestAffinity(t *testing.T) {
 	bubble(t, "names from elsewhere name nothing", func(t *testing.T) {
 		w := openWorld(t, threaded(1, 1))
 		for _, id := range []SlotID{{}, {place: -1, pid: 101}, {place: 7, pid: 101}, {pid: 101, thread: 7}, {pid: 7}} {
-			s, err := w.pool.AcquireNear(t.Context(), id)
-			is(t, "AcquireNear()", err, nil)
+			s, err := w.pool.AcquireFor(t.Context(), Claim{Near: id})
+			is(t, "AcquireFor()", err, nil)
 			s.Release(Done)
 		}
 	})

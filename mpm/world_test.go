@@ -208,12 +208,14 @@ type request struct {
 }
 
 // queue begins an Acquire that is expected to wait.
-func (w *world) queue() *request {
+func (w *world) queue() *request { return w.queueFor(Claim{}) }
+
+func (w *world) queueFor(claim Claim) *request {
 	w.t.Helper()
 	ctx, cancel := context.WithCancelCause(w.t.Context())
 	r := &request{cancel: cancel}
 	go func() {
-		r.slot, r.err = w.pool.Acquire(ctx)
+		r.slot, r.err = w.pool.AcquireFor(ctx, claim)
 		r.ended = true
 	}()
 	synctest.Wait()

@@ -187,8 +187,8 @@ func (c *call) occupy() (*mpm.Slot, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d := c.x.route.RequestTimeout; d > 0 {
-		slot.Limit(d)
+	if route := c.x.route; route != nil && route.RequestTimeout > 0 { // a deputy may look for the route
+		slot.Limit(route.RequestTimeout)
 	}
 	c.x.pid = slot.Child.PID
 	c.x.queueWait += slot.QueueWait
@@ -199,14 +199,28 @@ func (c *call) occupy() (*mpm.Slot, error) {
 // acquire gets a slot. On a worker pool that is the one that served the connection's last request, if it is free: what its
 // thread knows of the client is warm.
 func (c *call) acquire() (*mpm.Slot, error) {
+	claim := mpm.Claim{Session: c.session()}
 	if c.pool.config.MPM != routes.Worker || c.x.conn == nil {
-		return c.pool.Acquire(c.r.Context())
+		return c.pool.AcquireFor(c.r.Context(), claim)
 	}
-	slot, err := c.pool.AcquireNear(c.r.Context(), c.x.conn.lastSlot())
+	claim.Near = c.x.conn.lastSlot()
+	slot, err := c.pool.AcquireFor(c.r.Context(), claim)
 	if err == nil {
 		c.x.conn.remember(slot.ID())
 	}
 	return slot, err
+}
+
+// session is what the client calls its session; empty: it has none, or the pool does not care.
+func (c *call) session() string {
+	limit := c.pool.config.SessionLimit
+	if limit == nil {
+		return ""
+	}
+	if cookies := c.r.CookiesNamed(limit.Cookie); len(cookies) > 0 {
+		return cookies[0].Value
+	}
+	return ""
 }
 
 // wasNotSent reports that no child has read any of the request.

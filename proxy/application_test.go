@@ -344,7 +344,12 @@ func (g *gate) serve(t testing.TB, cfg routes.Pool, own []routes.Route) {
 		}
 		g.starter.env = append(g.starter.env, childVariable+"="+string(text))
 	}
-	s := NewServer(c, map[string]*mpm.Pool{"app": g.pool}, g.log)
+	edge := routes.Pool{Name: "edge", MPM: routes.Event, MaxRequestWorkers: 1, Queue: routes.Queue{Length: 100, Timeout: time.Minute}} // for what is sent in an application's place
+	pools := map[string]*mpm.Pool{"app": g.pool, "edge": mpm.NewPool(edge, nil)}
+	pools["edge"].Open()
+	t.Cleanup(pools["edge"].Close)
+	c.Pools = append(c.Pools, edge)
+	s := NewServer(c, pools, g.log)
 	g.handler, g.config = s, c
 	t.Cleanup(func() { s.Close() })
 	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

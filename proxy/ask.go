@@ -163,9 +163,12 @@ func (e *earlyAnswers) pass(status int, fields textproto.MIMEHeader) error {
 	}
 	stripHopByHop(http.Header(fields))
 	header := e.w.Header()
+	final := maps.Clone(header) // what the gateway itself has put there
+	clear(header)
 	maps.Copy(header, fields)
 	e.w.WriteHeader(status)
-	clear(header) // nothing of the final response is in it yet
+	clear(header)
+	maps.Copy(header, final)
 	return nil
 }
 

@@ -65,7 +65,9 @@ func BenchmarkHotTLSRequest(b *testing.B) {
 	defer c.Close()
 	r := bufio.NewReader(c)
 	age(b)
-	get(b, c, r, "GET", "/a.html")
+	if resp, _ := get(b, c, r, "GET", "/a.html"); resp.StatusCode != http.StatusOK {
+		b.Fatal(resp.Status)
+	}
 	var answer strings.Builder
 	r.Reset(io.TeeReader(c, &answer))
 	get(b, c, r, "GET", "/a.html", "User-Agent: bench\r\nAccept: */*\r\n")
@@ -103,7 +105,7 @@ site "localhost" {
   }
 }
 `, map[string]string{"a.html": strings.Repeat("x", 1024)})
-	certs, err := tls.New(b.TempDir(), []tls.Site{{Names: []string{"localhost"}, Mode: tls.Internal, Addresses: []string{key}}}, func(string, string, ...any) {})
+	certs, err := tls.New(b.TempDir(), []tls.Site{{Of: s.table.Site(key, "localhost"), Names: []string{"localhost"}, Mode: tls.Internal, Addresses: []string{key}}}, func(string, string, ...any) {})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -207,15 +207,15 @@ func (d *delivery) discard() {
 }
 
 // stop says that there is no more to come, whatever has become of what was written. It reports whether the head is on its way;
-// if not, nothing is until finish is called.
-func (d *delivery) stop() (begun bool) {
+// if not, nothing is until finish is called, and all of the body is held.
+func (d *delivery) stop(bool) (held int64, begun bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.stopped = true
 	if d.timer != nil {
 		d.timer.Stop()
 	}
-	return d.begun
+	return int64(d.n), d.begun
 }
 
 // finish waits until the client has all that was written.

@@ -148,7 +148,7 @@ func TestDelivery(t *testing.T) {
 					if d.file != nil != row.file {
 						t.Errorf("the response waits in a file: %t, want %t", d.file != nil, row.file)
 					}
-					if begun := d.stop(); begun != row.begun {
+					if _, begun := d.stop(true); begun != row.begun {
 						t.Errorf("stop() = %t, want %t", begun, row.begun)
 					}
 					go client.take(all)
@@ -209,7 +209,7 @@ func TestDeliveryCatchesUp(t *testing.T) {
 				t.Errorf("the client has caught up, but sending: %t, bytes in files: %d", d.sending, used)
 			}
 		}
-		d.stop()
+		d.stop(true)
 		if err := d.finish(); err != nil || !bytes.Equal(client.got.Bytes(), want) {
 			t.Errorf("finish() = %v, after %d of %d bytes", err, client.got.Len(), len(want))
 		}
@@ -248,7 +248,7 @@ func TestDeliveryFails(t *testing.T) {
 						t.Fatalf("Write() = %v, want %v", err, row.want)
 					}
 					client.leave()
-					if !d.stop() {
+					if _, begun := d.stop(true); !begun {
 						t.Error("the response has not begun")
 					}
 					if got := d.finish(); !errors.Is(got, err) {
@@ -274,7 +274,7 @@ func TestDeliveryStopped(t *testing.T) {
 		if _, err := io.WriteString(d, "half a page"); err != nil {
 			t.Fatal(err)
 		}
-		if d.stop() {
+		if _, begun := d.stop(true); begun {
 			t.Error("stop() says that the response has begun")
 		}
 		d.close()

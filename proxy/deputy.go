@@ -51,8 +51,8 @@ func (s *Server) deputize(w http.ResponseWriter, r *http.Request, x *exchange, p
 func (p *pool) hasDeputies() bool { return p.config.MPM != routes.Event && !p.config.HasApplication() }
 
 // open opens a regular file below a folder.
-func (d *deputy) open(root, path string) (file *os.File, info fs.FileInfo, err error) {
-	file, err = d.run(placeErrand(errandOpen, root, path), func(file *os.File) error {
+func (d *deputy) open(in folderName, path string) (file *os.File, info fs.FileInfo, err error) {
+	file, err = d.run(placeErrand(errandOpen, in, path), func(file *os.File) error {
 		if file == nil {
 			return errors.New("no file came")
 		}
@@ -65,8 +65,8 @@ func (d *deputy) open(root, path string) (file *os.File, info fs.FileInfo, err e
 }
 
 // stat returns the type bits of what is at a path.
-func (d *deputy) stat(root, path string) (fs.FileMode, error) {
-	_, err := d.run(placeErrand(errandStat, root, path), func(file *os.File) error {
+func (d *deputy) stat(in folderName, path string) (fs.FileMode, error) {
+	_, err := d.run(placeErrand(errandStat, in, path), func(file *os.File) error {
 		if file != nil {
 			return errors.New("a file came")
 		}
@@ -81,8 +81,20 @@ func (d *deputy) stat(root, path string) (fs.FileMode, error) {
 	return 0, err
 }
 
-func placeErrand(name, root, path string) []fcgi.Param {
-	return []fcgi.Param{{Name: errandName, Value: name}, {Name: errandRoot, Value: root}, {Name: errandPath, Value: path}}
+// list returns a file with what is in a folder.
+func (d *deputy) list(in folderName, path string) (*os.File, error) {
+	return d.run(placeErrand(errandList, in, path), func(file *os.File) error {
+		if file == nil {
+			return errors.New("no listing came")
+		}
+		return nil
+	})
+}
+
+func placeErrand(name string, in folderName, path string) []fcgi.Param {
+	return []fcgi.Param{
+		{Name: errandName, Value: name}, {Name: errandRoot, Value: in.name}, {Name: errandLinks, Value: string(in.links)}, {Name: errandPath, Value: path},
+	}
 }
 
 // run has a child do an errand, and another one when that dies over it. The error is the child's, or errDeputy.
@@ -153,17 +165,17 @@ func (d *deputy) release() {
 type guarded struct {
 	*Files
 	deputy *deputy
-	root   string
+	in     folderName
 }
 
 func (g *guarded) Open(path string) (*os.File, fs.FileInfo, error) {
-	return g.deputy.open(g.root, path)
+	return g.deputy.open(g.in, path)
 }
 
 func (g *guarded) Stat(path string) (fs.FileMode, error) {
 	mode, err := g.Files.Stat(path)
 	if errors.Is(err, fs.ErrPermission) {
-		return g.deputy.stat(g.root, path)
+		return g.deputy.stat(g.in, path)
 	}
 	return mode, err
 }

@@ -295,8 +295,9 @@ func blind(t testing.TB, g *gate, root string, names ...string) {
 			t.Fatal(err)
 		}
 	}
-	_ = g.handler.files[root].Close()
-	g.handler.files[root] = newFiles(t, dir)
+	name := nameFolder(root, "")
+	_ = g.handler.files[name].Close()
+	g.handler.files[name] = newFiles(t, dir)
 }
 
 func TestFixedAnswersTakeASlot(t *testing.T) {
@@ -416,7 +417,7 @@ func TestAnswersOfAChildThatIsNotToBeTrusted(t *testing.T) {
 			l, child := childLink(t)
 			before := descriptors(t, os.Getpid())
 			go answerWith(t, child, row.file, row.pieces) // ends with what it writes
-			file, refusal, failure := l.errand(placeErrand(errandOpen, "/", "/"), acceptRegular)
+			file, refusal, failure := l.errand(placeErrand(errandOpen, nameFolder("/", ""), "/"), acceptRegular)
 			if !errors.Is(refusal, row.refusal) || !errors.Is(failure, row.failure) || (file != nil) != (row.refusal == nil && row.failure == nil) {
 				t.Errorf("errand() = %v, %v, %v; want refusal %v, failure %v", file, refusal, failure, row.refusal, row.failure)
 			}
@@ -466,7 +467,7 @@ func FuzzErrandAnswer(f *testing.F) {
 			defer close(done)
 			answerWith(t, child, regular, pieces)
 		}()
-		file, refusal, failure := l.errand(placeErrand(errandOpen, "/", "/"), acceptRegular)
+		file, refusal, failure := l.errand(placeErrand(errandOpen, nameFolder("/", ""), "/"), acceptRegular)
 		if (file != nil) == (refusal != nil || failure != nil) {
 			t.Errorf("errand() = %v, %v, %v", file, refusal, failure)
 		}
@@ -507,15 +508,16 @@ func TestDuties(t *testing.T) {
 		want   error
 		logged string
 	}{
-		{"opens a file", placeErrand(errandOpen, open, "/f"), nil, ""},
-		{"tells of what it may open", placeErrand(errandStat, open, "/f"), nil, ""},
-		{"tells of a folder", placeErrand(errandStat, open, "/"), ErrDirectory, ""},
-		{"opens nothing outside", placeErrand(errandOpen, open, "/../"+filepath.Base(look)+"/f"), fs.ErrPermission, ""},
-		{"opens nothing below another folder", placeErrand(errandOpen, "/etc", "/passwd"), fs.ErrPermission, `open a file below "/etc"`},
-		{"opens nothing where it may only look", placeErrand(errandOpen, look, "/f"), fs.ErrPermission, `open a file below "` + look},
-		{"looks", placeErrand(errandStat, look, "/f"), nil, ""},
-		{"does not look elsewhere", placeErrand(errandStat, "/etc", "/passwd"), fs.ErrPermission, `look for a file below "/etc"`},
-		{"does not look among its scripts", placeErrand(errandStat, run, "/f"), fs.ErrPermission, `look for a file below "` + run},
+		{"opens a file", placeErrand(errandOpen, nameFolder(open, ""), "/f"), nil, ""},
+		{"tells of what it may open", placeErrand(errandStat, nameFolder(open, ""), "/f"), nil, ""},
+		{"tells of a folder", placeErrand(errandStat, nameFolder(open, ""), "/"), ErrDirectory, ""},
+		{"opens nothing outside", placeErrand(errandOpen, nameFolder(open, ""), "/../"+filepath.Base(look)+"/f"), fs.ErrPermission, ""},
+		{"opens nothing below another folder", placeErrand(errandOpen, nameFolder("/etc", ""), "/passwd"), fs.ErrPermission, `open a file below "/etc"`},
+		{"follows no other links than those that stay inside", placeErrand(errandOpen, nameFolder(open, routes.LinksAll), "/f"), fs.ErrPermission, `open a file below "` + open},
+		{"opens nothing where it may only look", placeErrand(errandOpen, nameFolder(look, ""), "/f"), fs.ErrPermission, `open a file below "` + look},
+		{"looks", placeErrand(errandStat, nameFolder(look, ""), "/f"), nil, ""},
+		{"does not look elsewhere", placeErrand(errandStat, nameFolder("/etc", ""), "/passwd"), fs.ErrPermission, `look for a file below "/etc"`},
+		{"does not look among its scripts", placeErrand(errandStat, nameFolder(run, ""), "/f"), fs.ErrPermission, `look for a file below "` + run},
 		{"connects", []fcgi.Param{{Name: errandName, Value: errandDial}, {Name: errandAddress, Value: here}}, nil, ""},
 		{"tells that nobody listens", []fcgi.Param{{Name: errandName, Value: errandDial}, {Name: errandAddress, Value: nobody}}, unix.ECONNREFUSED, ""},
 		{"does not connect elsewhere", []fcgi.Param{{Name: errandName, Value: errandDial}, {Name: errandAddress, Value: "tcp 127.0.0.1:22"}}, fs.ErrPermission, `connect to "tcp 127.0.0.1:22"`},

@@ -155,7 +155,7 @@ func (e *environment) addField(name string, values []string) {
 		return
 	}
 	variable, ok := variableOf(name)
-	if !ok || len(values) == 0 {
+	if !ok || len(values) == 0 || isMapping(name) {
 		return
 	}
 	value := values[0]

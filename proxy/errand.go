@@ -26,6 +26,7 @@ import (
 const (
 	errandName    = "gateway.errand"  // one of the errands
 	errandRoot    = "gateway.root"    // a folder
+	errandLinks   = "gateway.links"   // a routes.Symlinks
 	errandPath    = "gateway.path"    // below it
 	errandAddress = "gateway.address" // as in Duties.Dial
 	errandTimeout = "gateway.timeout" // of a dial, as time.Duration writes it
@@ -35,6 +36,7 @@ const (
 const (
 	errandOpen = "open" // a regular file for reading
 	errandStat = "stat" // 0 is a regular file, EISDIR a folder, ENXIO something else
+	errandList = "list" // what is in a folder, as a file in memory
 	errandDial = "dial" // a connected socket
 )
 
@@ -47,6 +49,7 @@ type Duties struct {
 	Threads int      // requests at once
 	Open    []string // folders below which it opens files
 	Look    []string // folders below which it says what is there, beside those in Open
+	Links   []string // of these folders, those where it follows other links than the ones that stay inside: "all /srv/www"
 	Run     []string // folders of scripts, and single scripts
 	Dial    []string // addresses: "tcp 127.0.0.1:9000", "unix /run/app.sock"
 }
@@ -56,8 +59,14 @@ func DutiesOf(c *routes.Config, p *routes.Pool) Duties {
 	d := Duties{Threads: p.ThreadsPerChild}
 	for i := range c.Sites {
 		for j := range c.Sites[i].Routes {
-			if r := &c.Sites[i].Routes[j]; r.Pool == p.Name {
+			r := &c.Sites[i].Routes[j]
+			if r.Pool == p.Name {
 				d.add(r)
+			}
+			if r.SendFile != nil && r.SendFile.Pool == p.Name {
+				for _, folder := range r.SendFile.Folders() {
+					d.add(fileRoute(r, folder))
+				}
 			}
 		}
 	}
@@ -65,6 +74,12 @@ func DutiesOf(c *routes.Config, p *routes.Pool) Duties {
 }
 
 func (d *Duties) add(r *routes.Route) {
+	if links := nameFolder("", r.Symlinks).links; links != routes.LinksInside {
+		d.Links = include(d.Links, string(links)+" "+r.Root)
+		if r.CGI != nil {
+			d.Links = include(d.Links, string(links)+" "+r.CGI.Root)
+		}
+	}
 	switch {
 	case r.Static != nil:
 		d.Open = include(d.Open, r.Root)
@@ -101,18 +116,26 @@ func (d *Duties) mayRun(file string) bool {
 // errands runs the errands of a child. Safe for concurrent use.
 type errands struct {
 	duties Duties
-	files  map[string]*Files // of the folders that the duties name
+	files  map[folderName]*Files // of the folders that the duties name
 	log    func(line string)
 }
 
 func newErrands(d Duties, log func(string)) *errands {
-	e := &errands{duties: d, files: map[string]*Files{}, log: log}
+	e := &errands{duties: d, files: map[folderName]*Files{}, log: log}
 	for _, name := range slices.Concat(d.Open, d.Look) {
-		if e.files[name] == nil {
-			e.files[name], _ = NewFiles(name) // one that can't be opened is tried again with each errand
+		for _, links := range []routes.Symlinks{routes.LinksNone, routes.LinksOwner, routes.LinksInside, routes.LinksAll} {
+			if links == routes.LinksInside || slices.Contains(d.Links, string(links)+" "+name) {
+				e.open(folderName{name, links})
+			}
 		}
 	}
 	return e
+}
+
+func (e *errands) open(name folderName) {
+	if e.files[name] == nil {
+		e.files[name], _ = NewFiles(name.name, name.links) // one that can't be opened is tried again with each errand
+	}
 }
 
 func (e *errands) close() {
@@ -126,7 +149,9 @@ func (e *errands) run(ctx context.Context, r *fcgi.Request, name string) {
 	var err error
 	switch name {
 	case errandOpen:
-		r.File, err = e.open(r.Params)
+		r.File, err = e.file(r.Params)
+	case errandList:
+		r.File, err = e.list(r.Params)
 	case errandStat:
 		err = e.stat(r.Params)
 	case errandDial:
@@ -142,20 +167,32 @@ func (e *errands) run(ctx context.Context, r *fcgi.Request, name string) {
 	r.AppStatus = uint32(errno)
 }
 
-func (e *errands) open(params fcgi.Params) (*os.File, error) {
-	root, path := place(params)
-	if !slices.Contains(e.duties.Open, root) {
-		return nil, e.decline("open a file below", root)
+func (e *errands) file(params fcgi.Params) (*os.File, error) {
+	in, path := place(params)
+	if e.files[in] == nil || !slices.Contains(e.duties.Open, in.name) {
+		return nil, e.decline("open a file below", in.name)
 	}
-	file, _, err := e.files[root].Open(path)
+	file, _, err := e.files[in].Open(path)
 	return file, err
 }
 
+func (e *errands) list(params fcgi.Params) (*os.File, error) {
+	in, path := place(params)
+	if e.files[in] == nil || !slices.Contains(e.duties.Open, in.name) {
+		return nil, e.decline("list a folder below", in.name)
+	}
+	l, err := e.files[in].List(path)
+	if err != nil {
+		return nil, err
+	}
+	return listingFile(l)
+}
+
 func (e *errands) stat(params fcgi.Params) error {
-	root, path := place(params)
-	files := e.files[root]
+	in, path := place(params)
+	files := e.files[in]
 	if files == nil {
-		return e.decline("look for a file below", root)
+		return e.decline("look for a file below", in.name)
 	}
 	mode, err := files.Stat(path)
 	switch {
@@ -167,10 +204,11 @@ func (e *errands) stat(params fcgi.Params) error {
 	return unix.ENXIO
 }
 
-func place(params fcgi.Params) (root, path string) {
-	root, _ = params.Get(errandRoot)
+func place(params fcgi.Params) (in folderName, path string) {
+	root, _ := params.Get(errandRoot)
+	links, _ := params.Get(errandLinks)
 	path, _ = params.Get(errandPath)
-	return root, path
+	return nameFolder(root, routes.Symlinks(links)), path
 }
 
 func (e *errands) dial(ctx context.Context, params fcgi.Params) (*os.File, error) {
@@ -213,6 +251,8 @@ func errnoOf(err error) unix.Errno {
 		return unix.ENOENT
 	case errors.Is(err, errOutside):
 		return unix.EXDEV
+	case errors.Is(err, errLink):
+		return unix.ELOOP
 	case errors.Is(err, fs.ErrPermission):
 		return unix.EACCES
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
@@ -232,6 +272,8 @@ func errorOf(errno unix.Errno, text string) error {
 		return fs.ErrNotExist
 	case unix.EXDEV:
 		return errOutside
+	case unix.ELOOP:
+		return errLink
 	case unix.EACCES, unix.EPERM:
 		return fs.ErrPermission
 	case unix.EIO:

@@ -34,7 +34,9 @@ type exchange struct {
 	slot               *mpm.Slot         // of a handler that runs in the front; nil: none
 	deputy             *deputy           // nil: the step has needed none yet
 	restart            bool              // the last redirect came from a script
-	endless            atomic.Bool       // the response ends with its client, who therefore would not half-close
+
+	handover *handover   // what the application wants to have sent in place of its response; nil: nothing
+	endless  atomic.Bool // the response ends with its client, who therefore would not half-close
 
 	// For the access log and the error log.
 	asked     string // the path, as the client sent it

@@ -12,13 +12,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gateway/routes"
 )
 
 // ErrDirectory is what [Files.Open] returns for a directory.
 var ErrDirectory = errors.New("is a directory")
-
-// errOutside is the fs.ErrPermission of a path that leads out of the folder.
-var errOutside = fmt.Errorf("%w: a symbolic link leads out of the root; make it relative and let it stay below, or add a route with that root", fs.ErrPermission)
 
 // openTries bounds how often a path is resolved again because something was renamed meanwhile (openat2's EAGAIN).
 const openTries = 32
@@ -32,18 +31,18 @@ type opener interface {
 	Stat(path string) (fs.FileMode, error)
 	IsFile(path string) bool
 	WasFile(path string) (bool, error)
+	List(path string) (listing, error)
 }
 
-// Files opens what lies below one folder, and nothing else: neither "..", nor a symbolic link, nor a race with someone who
-// changes the tree leads out of it. Links that stay below the folder are followed, absolute ones never are, as they begin
-// at the root of the file system. Safe for concurrent use.
+// Files opens what lies below one folder, and nothing else: neither "..", nor a race with someone who changes the tree leads out
+// of it, nor a symbolic link unless the folder's owner wants that ([routes.Symlinks]). Safe for concurrent use.
 //
 // When another folder takes the name, as deployments do it, that one is used within a second.
 //
 // Paths are those of requests, decoded and cleaned: "/a/b". Errors are fs.ErrNotExist, fs.ErrPermission (also for what
 // leads out of the folder, and for devices, pipes and sockets), or one that says why the system could not tell.
 type Files struct {
-	name    string
+	folderName
 	current atomic.Pointer[folder]
 	checked atomic.Int64 // when the name was last looked up, Unix nanoseconds
 	mu      sync.Mutex   // held while it is
@@ -51,10 +50,23 @@ type Files struct {
 	recent  recentFiles
 }
 
-// NewFiles makes Files of the folder name. One that can't be opened now is an error, and is tried again with every request.
+// folderName tells Files apart.
+type folderName struct {
+	name  string
+	links routes.Symlinks // [routes.LinksInside] in place of ""
+}
+
+func nameFolder(name string, links routes.Symlinks) folderName {
+	if links == "" {
+		links = routes.LinksInside
+	}
+	return folderName{name, links}
+}
+
+// NewFiles makes Files of a folder. One that can't be opened now is an error, and is tried again with every request.
 // The caller must call [Files.Close] in any case.
-func NewFiles(name string) (*Files, error) {
-	f := &Files{name: name}
+func NewFiles(name string, links routes.Symlinks) (*Files, error) {
+	f := &Files{folderName: nameFolder(name, links)}
 	_, err := f.look(time.Now())
 	return f, err
 }
@@ -80,7 +92,7 @@ func (f *Files) look(now time.Time) (*folder, error) {
 		f.checked.Store(now.UnixNano())
 		return old, nil
 	}
-	d, err := openFolder(f.name)
+	d, err := openFolder(f.folderName)
 	if err != nil {
 		return nil, err
 	}
@@ -143,17 +155,18 @@ func (f *Files) WasFile(path string) (bool, error) {
 type folder struct {
 	dir    *os.File        // O_PATH: it stays this folder when its name goes to another one
 	raw    syscall.RawConn // of dir
-	root   *os.Root        // nil: the kernel has openat2
+	root   *os.Root        // for links that stay inside, without openat2; else nil
+	links  routes.Symlinks
 	device uint64
 	inode  uint64
 }
 
-func openFolder(name string) (*folder, error) {
-	dir, err := os.OpenFile(name, unix.O_PATH|unix.O_DIRECTORY, 0)
+func openFolder(n folderName) (*folder, error) {
+	dir, err := os.OpenFile(n.name, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}
-	f := &folder{dir: dir}
+	f := &folder{dir: dir, links: n.links}
 	if f.raw, err = dir.SyscallConn(); err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
@@ -166,14 +179,16 @@ func openFolder(name string) (*folder, error) {
 	}
 	// Linux before 5.6 has no openat2; the seccomp filter of an old container runtime forbids it.
 	err = f.probe()
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-		f.root, err = os.OpenRoot(name)
+	if lacksOpenat2(err) && n.links == routes.LinksInside {
+		f.root, err = os.OpenRoot(n.name) // which follows links as with "inside", absolute ones excepted
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("folder %q: %w", name, err), dir.Close())
+	if err != nil && !lacksOpenat2(err) {
+		return nil, errors.Join(fmt.Errorf("folder %q: %w", n.name, err), dir.Close())
 	}
 	return f, nil
 }
+
+func lacksOpenat2(err error) bool { return errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) }
 
 // is reports whether name still leads to this folder.
 func (f *folder) is(name string) bool {
@@ -182,7 +197,7 @@ func (f *folder) is(name string) bool {
 }
 
 func (f *folder) probe() error {
-	fd, err := f.openat2(".", unix.O_PATH)
+	fd, err := f.openat2(".", unix.O_PATH, jailed)
 	if err != nil {
 		return err
 	}
@@ -221,12 +236,15 @@ func (f *folder) openFile(path string) (*os.File, fs.FileInfo, error) {
 }
 
 func (f *folder) open(path string) (*os.File, error) {
-	const flags = unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY
+	return f.openAs(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
+}
+
+func (f *folder) openAs(path string, flags uint64) (*os.File, error) {
 	if f.root != nil {
-		file, err := f.root.OpenFile(relative(path), flags, 0)
+		file, err := f.root.OpenFile(relative(path), int(flags), 0)
 		return file, classifyRoot(err)
 	}
-	fd, err := f.openat2(path, flags)
+	fd, err := f.resolve(path, flags)
 	if err != nil {
 		return nil, classify(err)
 	}
@@ -234,24 +252,30 @@ func (f *folder) open(path string) (*os.File, error) {
 }
 
 func (f *folder) stat(path string) (fs.FileMode, error) {
-	if f.root != nil {
-		info, err := f.root.Stat(relative(path))
-		if err != nil {
-			return 0, classifyRoot(err)
-		}
-		return info.Mode().Type(), nil
-	}
-	fd, err := f.openat2(path, unix.O_PATH)
-	if err != nil {
-		return 0, classify(err)
-	}
 	var st unix.Stat_t
-	err = unix.Fstat(fd, &st)
-	unix.Close(fd)
-	if err != nil {
+	if err := f.statTo(path, &st); err != nil {
 		return 0, err
 	}
 	return fileType(st.Mode), nil
+}
+
+func (f *folder) statTo(path string, st *unix.Stat_t) error {
+	if f.root != nil {
+		info, err := f.root.Stat(relative(path))
+		if err != nil {
+			return classifyRoot(err)
+		}
+		if was, ok := info.Sys().(*syscall.Stat_t); ok {
+			st.Mode, st.Size, st.Mtim = was.Mode, was.Size, unix.Timespec(was.Mtim)
+		}
+		return nil
+	}
+	fd, err := f.resolve(path, unix.O_PATH)
+	if err != nil {
+		return classify(err)
+	}
+	defer unix.Close(fd)
+	return unix.Fstat(fd, st)
 }
 
 // fileType knows the types that a handler tells apart.
@@ -265,23 +289,26 @@ func fileType(mode uint32) fs.FileMode {
 	return fs.ModeIrregular
 }
 
-func (f *folder) openat2(path string, flags uint64) (fd int, err error) {
-	how := unix.OpenHow{
-		Flags:   flags | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
-	}
-	closed := f.raw.Control(func(dir uintptr) {
+func (f *folder) openat2(path string, flags, resolve uint64) (fd int, err error) {
+	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: resolve}
+	err = f.use(func(dir int) (err error) {
 		for range openTries {
-			fd, err = unix.Openat2(int(dir), relative(path), &how)
+			fd, err = unix.Openat2(dir, relative(path), &how)
 			if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
-				return
+				break
 			}
 		}
+		return err
 	})
-	if closed != nil {
-		return -1, closed
-	}
 	return fd, err
+}
+
+// use calls what needs the descriptor of the folder, which stays open meanwhile.
+func (f *folder) use(call func(dir int) error) (err error) {
+	if closed := f.raw.Control(func(dir uintptr) { err = call(int(dir)) }); closed != nil {
+		return closed
+	}
+	return err
 }
 
 // relative cuts one slash: what is still absolute after that is refused by openat2 and by os.Root.

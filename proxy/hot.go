@@ -2,15 +2,18 @@ package proxy
 
 import (
 	"bytes"
+	"fmt"
 	"hash/maphash"
 	"io"
 	"io/fs"
 	"net/http"
 	"os"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"golang.org/x/sync/singleflight"
 	"golang.org/x/sys/unix"
 
 	"gateway/proxy/http1"
@@ -39,6 +42,7 @@ type hotCache struct {
 	bytes atomic.Int64    // of these, in use
 	open  atomic.Int64    // files that are kept open
 	sets  [hotSets][hotWays]atomic.Pointer[hotFile]
+	made  singleflight.Group // of what is compressed now
 
 	entries, misses, evictions atomic.Int64
 }
@@ -83,6 +87,9 @@ type hotFile struct {
 	pool     pool
 	path     string // as clients send it: what it leads to was found out by routing it
 	identity fileIdentity
+	choice          // the form that it is
+	offer    offer  // of which it was chosen
+	size     int64  // of the content, in bytes
 	head     []byte // the fields of a 200
 	common   []byte // of them, those that a 206 has as well
 	fields   []byte // those of a 304
@@ -117,11 +124,11 @@ func identify(info fs.FileInfo) fileIdentity {
 }
 
 // find returns the file to answer with, or nil: then the request goes the long way, at whose end the file is put or refreshed.
-func (c *hotCache) find(site *routes.Site, path []byte, now time.Time) *hotFile {
+func (c *hotCache) find(site *routes.Site, path []byte, head *http1.Head, now time.Time) *hotFile {
 	hash := maphash.Bytes(c.seed, path)
 	for i := range hotWays {
 		f := c.sets[hash%hotSets][i].Load()
-		if f == nil || f.hash != hash || f.site != site || f.path != string(path) {
+		if f == nil || f.hash != hash || f.site != site || f.path != string(path) || f.offer.n > 0 && !f.isChosen(head) {
 			continue
 		}
 		age := time.Duration(now.UnixNano() - f.checked.Load())
@@ -133,12 +140,17 @@ func (c *hotCache) find(site *routes.Site, path []byte, now time.Time) *hotFile 
 	return nil
 }
 
+// isChosen reports whether the client gets the file in this form.
+func (f *hotFile) isChosen(head *http1.Head) bool {
+	return f.choice == f.offer.choose(alias(head.Get("Accept-Encoding")), head.Range != nil)
+}
+
 // refresh returns the file if what it holds is still what the path leads to.
-func (c *hotCache) refresh(site *routes.Site, path string, id fileIdentity, now time.Time) *hotFile {
+func (c *hotCache) refresh(site *routes.Site, path string, as *form, id fileIdentity, now time.Time) *hotFile {
 	hash := maphash.String(c.seed, path)
 	for i := range hotWays {
 		f := c.sets[hash%hotSets][i].Load()
-		if f == nil || f.hash != hash || f.site != site || f.path != path || f.identity != id {
+		if f == nil || f.hash != hash || f.site != site || f.path != path || f.identity != id || f.choice != as.choice || f.offer != as.offer {
 			continue
 		}
 		f.checked.Store(now.UnixNano())
@@ -159,7 +171,7 @@ func (c *hotCache) put(f *hotFile) {
 			victim, oldest = i, -1
 			continue
 		}
-		if g.hash == f.hash && g.site == f.site && g.path == f.path {
+		if g.hash == f.hash && g.site == f.site && g.path == f.path && g.choice == f.choice {
 			victim = i
 			break
 		}
@@ -250,37 +262,23 @@ func (c *hotCache) evict(at uint64) {
 	}
 }
 
-// load reads a small file for the cache, or finds it there; a large one is opened anew. It returns nil when the file is not
-// fit to be kept: it changes at this moment, or can't be read. The long way deals with that.
-func (c *hotCache) load(x *exchange, file *os.File, info fs.FileInfo, header http.Header, tag string, modified time.Time) *hotFile {
+// load reads a small file for the cache, or compresses one, or finds it there; a large one is opened anew. It returns nil when the file
+// is not fit to be kept: it changes at this moment, or can't be read. The long way deals with that.
+func (c *hotCache) load(x *exchange, as *form, header http.Header, e *encoders) *hotFile {
 	if x.asked == "" {
 		return nil
 	}
 	now := time.Now()
-	id := identify(info)
-	if f := c.refresh(x.site, x.asked, id, now); f != nil {
+	id := identify(as.info)
+	if f := c.refresh(x.site, x.asked, as, id, now); f != nil {
 		return f
 	}
 	c.misses.Add(1)
-	f := &hotFile{site: x.site, pool: c.pools[x.pool], path: x.asked, identity: id, tag: tag, contentType: header.Get("Content-Type")}
-	if !f.fill(file) {
+	f := &hotFile{site: x.site, pool: c.pools[x.pool], path: x.asked, identity: id, choice: as.choice, offer: as.offer, size: id.size}
+	if filled := as.made && c.make(f, as.file, e) || !as.made && f.fill(as.file); !filled {
 		return nil
 	}
-	for _, name := range []string{"Cache-Control", "Etag"} {
-		if v := header.Get(name); v != "" {
-			f.fields = http1.AppendField(f.fields, name, v)
-		}
-	}
-	f.common = bytes.Clone(f.fields)
-	if !modified.IsZero() {
-		// Not in a 304, which has the ETag (RFC 9110 §15.4.5).
-		f.modified, f.modifiedUnix = modified.UTC().Format(http.TimeFormat), modified.Unix()
-		f.common = http1.AppendField(f.common, "Last-Modified", f.modified)
-	}
-	f.common = http1.AppendField(f.common, "Accept-Ranges", "bytes")
-	f.head = http1.AppendField(bytes.Clone(f.common), "Content-Type", f.contentType)
-	f.head = http1.AppendContentLength(f.head, info.Size())
-	f.checked.Store(now.UnixNano())
+	f.describe(as, header, now)
 	// A file that was written to in this very moment may be so again with the same time stamp.
 	if time.Duration(now.UnixNano()-id.changed) > 20*time.Millisecond {
 		c.put(f)
@@ -288,6 +286,48 @@ func (c *hotCache) load(x *exchange, file *os.File, info fs.FileInfo, header htt
 		f.drop()
 	}
 	return f
+}
+
+// describe makes the heads of the answers.
+func (f *hotFile) describe(as *form, header http.Header, now time.Time) {
+	tag, modified := as.validators(now)
+	f.tag, f.contentType = strings.TrimPrefix(tag, "W/"), first(header, "Content-Type")
+	for _, name := range []string{"Cache-Control", "Vary"} {
+		if v := strings.Join(header[name], ", "); v != "" {
+			f.fields = http1.AppendField(f.fields, name, v)
+		}
+	}
+	if tag != "" {
+		f.fields = http1.AppendField(f.fields, "Etag", tag)
+	}
+	f.common = bytes.Clone(f.fields)
+	if !modified.IsZero() {
+		// Not in a 304, which has the ETag (RFC 9110 §15.4.5).
+		f.modified, f.modifiedUnix = modified.UTC().Format(http.TimeFormat), modified.Unix()
+		f.common = http1.AppendField(f.common, "Last-Modified", f.modified)
+	}
+	if f.coding != identity {
+		f.common = http1.AppendField(f.common, "Content-Encoding", codingNames[f.coding])
+	}
+	f.common = http1.AppendField(f.common, "Accept-Ranges", "bytes")
+	f.head = http1.AppendField(bytes.Clone(f.common), "Content-Type", f.contentType)
+	f.head = http1.AppendContentLength(f.head, f.size)
+	f.checked.Store(now.UnixNano())
+}
+
+// make fills f with the compressed content of a file. Who wants the same meanwhile waits for it.
+func (c *hotCache) make(f *hotFile, file *os.File, e *encoders) bool {
+	key := fmt.Sprintf("%p %d %v %s", f.site, f.coding, f.identity, f.path)
+	body, err, _ := c.made.Do(key, func() (any, error) {
+		body, err := e.whole(f.coding, file)
+		if after, statErr := file.Stat(); err == nil && (statErr != nil || identify(after) != f.identity) {
+			err = fs.ErrInvalid // it has changed
+		}
+		return body, err
+	})
+	f.body, _ = body.([]byte)
+	f.size = int64(len(f.body))
+	return err == nil
 }
 
 // fill takes the content of a small file, or a large one's descriptor.

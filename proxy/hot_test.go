@@ -37,6 +37,17 @@ func hotSite(t testing.TB, files map[string]string) (addr, root string, s *Serve
 // loggedSite is hotSite with an access log of the caller's.
 func loggedSite(t testing.TB, files map[string]string, access *AccessLog) (addr, root string, s *Server) {
 	t.Helper()
+	return engineSite(t, `
+  route "/*" {
+    pool = "edge"
+    static { cache_control = "max-age=60" }
+  }
+`, files, access)
+}
+
+// engineSite is loggedSite with routes of the caller's.
+func engineSite(t testing.TB, routes string, files map[string]string, access *AccessLog) (addr, root string, s *Server) {
+	t.Helper()
 	e, err := event.New(event.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -51,10 +62,7 @@ site "localhost" {
   listen = ["`+addr+`"]
   root   = "{root}"
   max_keep_alive_requests = 1000000
-  route "/*" {
-    pool = "edge"
-    static { cache_control = "max-age=60" }
-  }
+`+routes+`
 }
 `, files)
 	t.Cleanup(func() { e.Close() }) // before the server's folders close
@@ -219,20 +227,20 @@ func TestHotFilesAreKept(t *testing.T) {
 	defer c.Close()
 	get(t, c, bufio.NewReader(c), "GET", "/a.html")
 	site := s.table.Site("tcp "+addr, "localhost")
-	if f := s.hot.find(site, []byte("/a.html"), time.Now()); f == nil || string(f.body) != "hello" {
+	if f := s.hot.find(site, []byte("/a.html"), nil, time.Now()); f == nil || string(f.body) != "hello" {
 		t.Errorf("find = %+v, want the file", f)
 	}
-	if f := s.hot.find(site, []byte("/b.html"), time.Now()); f != nil {
+	if f := s.hot.find(site, []byte("/b.html"), nil, time.Now()); f != nil {
 		t.Errorf("find of another path = %+v", f)
 	}
 	late := time.Now().Add(hotCheck)
-	if f := s.hot.find(site, []byte("/a.html"), late); f != nil {
+	if f := s.hot.find(site, []byte("/a.html"), nil, late); f != nil {
 		t.Error("nobody was sent to look at the file again")
 	}
-	if f := s.hot.find(site, []byte("/a.html"), late); f == nil {
+	if f := s.hot.find(site, []byte("/a.html"), nil, late); f == nil {
 		t.Error("the others were sent as well")
 	}
-	if f := s.hot.find(site, []byte("/a.html"), late.Add(hotAge)); f != nil {
+	if f := s.hot.find(site, []byte("/a.html"), nil, late.Add(hotAge)); f != nil {
 		t.Error("a file was served that nobody has looked at for too long")
 	}
 }

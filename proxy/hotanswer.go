@@ -27,7 +27,7 @@ type hotAnswer struct {
 
 // answer says how a request is answered from f. Rare conditions, and ranges that call for an error, are left to the long way.
 func (f *hotFile) answer(h *http1.Head) (a hotAnswer, ok bool) {
-	if h.IfMatch != nil || h.IfUnmodifiedSince != nil || h.HasBody() {
+	if h.IfMatch != nil || h.IfUnmodifiedSince != nil || h.HasBody() || len(f.body) > hotFileBytes {
 		return a, false
 	}
 	a = hotAnswer{file: f, status: http.StatusOK, isHead: isHead(h), old: h.Minor == 0}
@@ -43,7 +43,7 @@ func (f *hotFile) answer(h *http1.Head) (a hotAnswer, ok bool) {
 	case h.Range != nil && f.wantsRange(h):
 		return a, a.narrow(alias(h.Range))
 	}
-	a.length = f.identity.size
+	a.length = f.size
 	return a, true
 }
 
@@ -103,7 +103,7 @@ func (f *hotFile) wantsRange(h *http1.Head) bool {
 // than that. It returns false for a range that calls for an error, and where several parts can't come from memory.
 func (a *hotAnswer) narrow(value string) bool {
 	list := strings.TrimPrefix(value, "bytes=")
-	size := a.file.identity.size
+	size := a.file.size
 	parts, total := 0, int64(0)
 	for rest := list; rest != ""; {
 		var start, length int64
@@ -187,7 +187,7 @@ func (a *hotAnswer) append(b []byte, last bool, date *http1.DateCache, now time.
 	}
 	if a.status == http.StatusPartialContent {
 		b = http1.AppendField(b, "Content-Type", f.contentType)
-		b = appendContentRange(b, a.start, a.length, f.identity.size)
+		b = appendContentRange(b, a.start, a.length, f.size)
 		b = http1.AppendContentLength(b, a.length)
 	}
 	b = append(b, "\r\n"...)
@@ -230,11 +230,11 @@ func (a *hotAnswer) appendEachPart(b, boundary []byte) []byte {
 	between := "--"
 	for rest := a.ranges; rest != ""; {
 		var start, length int64
-		if start, length, rest = nextRange(rest, f.identity.size); length == 0 {
+		if start, length, rest = nextRange(rest, f.size); length == 0 {
 			continue
 		}
 		b = append(append(append(b, between...), boundary...), "\r\n"...)
-		b = appendContentRange(b, start, length, f.identity.size)
+		b = appendContentRange(b, start, length, f.size)
 		b = append(http1.AppendField(b, "Content-Type", f.contentType), "\r\n"...)
 		b = append(b, f.body[start:start+length]...)
 		between = "\r\n--"
@@ -268,7 +268,7 @@ func (f *hotFile) unchanged() bool {
 // wasSent notes that all of the file has been read.
 func (f *hotFile) wasSent(a *hotAnswer, now time.Time) {
 	// Not each time: it is in the cache of every processor.
-	if at := now.UnixNano(); a.length == f.identity.size && at-f.sent.Load() > int64(hotAge/4) {
+	if at := now.UnixNano(); a.length == f.size && at-f.sent.Load() > int64(hotAge/4) {
 		f.sent.Store(at)
 	}
 }

@@ -198,7 +198,7 @@ func (h *HTTP) hot(head *http1.Head, session Secure, now time.Time) (a hotAnswer
 	if site == nil || session == nil && slices.Contains(site.TLS.Redirect, h.Address) || session != nil && !session.Serves(site, host) {
 		return a, false
 	}
-	file := h.Server.hot.find(site, head.Path, now)
+	file := h.Server.hot.find(site, head.Path, head, now)
 	if file == nil {
 		return a, false
 	}

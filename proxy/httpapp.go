@@ -326,7 +326,7 @@ func (c *call) forwardedHeader() http.Header {
 // isTreacherous reports that a field must not reach an application: as a variable "X_User" and "X.User" would be those of "X-User",
 // which it may trust; Proxy is what "httpoxy" abuses (CVE-2016-5385); and Http2-Settings is of the upgrade to h2c.
 func isTreacherous(name string) bool {
-	return name == "Proxy" || name == "Http2-Settings" || strings.ContainsAny(name, "_.")
+	return name == "Proxy" || name == "Http2-Settings" || isMapping(name) || strings.ContainsAny(name, "_.")
 }
 
 // hideKeys keeps from the Transport what it takes for leave to repeat a request. On the wire the case of a name says nothing.

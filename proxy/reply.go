@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/textproto"
 	"strconv"
 	"strings"
 
@@ -30,11 +31,13 @@ type reply struct {
 
 	// What comes behind the body, filled when that was read; nil: nothing can.
 	trailer *http.Header
+
+	untyped bool // the program has not said of what type its body is
 }
 
 // answer reads the response of a child and sends it to the client, and gives the slot back as early as it can.
 func (c *call) answer(h *hold, resp *fcgi.Response, br *bufio.Reader) (next string, err error) {
-	status, header, err := fcgi.ParseHeader(br)
+	status, header, err := c.readHead(br)
 	if err != nil {
 		return "", h.refuse(resp, err)
 	}
@@ -46,23 +49,40 @@ func (c *call) answer(h *hold, resp *fcgi.Response, br *bufio.Reader) (next stri
 	return c.pass(h, rp, resp, br)
 }
 
+// readHead reads the head of a response, and passes on the early hints that come before it.
+func (c *call) readHead(br *bufio.Reader) (status int, header http.Header, err error) {
+	early := earlyAnswers{w: c.w}
+	for {
+		status, header, err = fcgi.ParseHeader(br)
+		if err != nil || status != http.StatusEarlyHints {
+			return status, header, err
+		}
+		if err := early.pass(status, textproto.MIMEHeader(header)); err != nil {
+			return 0, nil, fmt.Errorf("%w: %w", fcgi.ErrHead, err)
+		}
+	}
+}
+
 // pass sends a response whose head is known to the client.
 func (c *call) pass(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader) (next string, err error) {
 	if rp.local != "" {
 		return rp.local, h.skip(resp, br)
 	}
+	if name := c.namesFile(rp); name != "" {
+		return "", c.handOver(h, rp, name, resp, br)
+	}
 	var out outlet
 	if rp.stream || c.x.route.Unbuffered {
+		out = c.compressed(rp, stream{c.w}, true, false)
 		c.begin(rp)
 		_ = flush(c.w) // its error comes again with the first piece
-		out = stream{c.w}
 	} else {
 		d := newDelivery(c.spool, c.w, func() { c.begin(rp) })
 		defer d.close()
 		if r, ok := resp.(*fcgi.Response); ok {
 			d.whole = r.Arrived()
 		}
-		out = d
+		out = c.compressed(rp, d, false, d.whole)
 	}
 	return "", c.send(h, rp, resp, br, out)
 }
@@ -91,8 +111,8 @@ func (h *hold) refused(resp io.ReadCloser) bool {
 // outlet takes the body of a response: a [delivery], or a stream.
 type outlet interface {
 	io.Writer
-	stop() (begun bool) // there is no more to come; begun: the head is on its way
-	finish() error      // waits until the client has it all
+	stop(whole bool) (held int64, begun bool) // there is no more to come, and nothing lacks; begun: the head is on its way, else that is how much would follow it
+	finish() error                            // waits until the client has it all
 }
 
 // send passes the body of a response on. When the child has written its last byte, or died, its slot is given back, and then
@@ -112,12 +132,12 @@ func (c *call) send(h *hold, rp *reply, resp io.ReadCloser, br *bufio.Reader, ou
 		h.release(mpm.Done)
 		err = body.missing(rp.length)
 	}
-	begun := out.stop()
+	held, begun := out.stop(err == nil)
 	switch {
 	case !begun && err != nil:
 		return err
-	case !begun && rp.length < 0 && !body.silent && !rp.hasTrailer():
-		rp.header.Set("Content-Length", strconv.FormatInt(body.sent, 10))
+	case !begun && !body.silent && !rp.hasTrailer():
+		rp.header.Set("Content-Length", strconv.FormatInt(held, 10))
 	}
 	if gone := out.finish(); gone != nil {
 		err = gone
@@ -206,6 +226,7 @@ func newReply(status int, header http.Header) *reply {
 	}
 	if _, ok := header["Content-Type"]; !ok && rp.hasBody("") {
 		// RFC 3875 §6.3.1 demands one. Nobody shall find out by looking at the body, which may be of another's making.
+		rp.untyped = true
 		header.Set("Content-Type", "text/plain; charset=utf-8")
 		header.Set("X-Content-Type-Options", "nosniff")
 	}
@@ -307,7 +328,7 @@ func (s stream) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func (s stream) stop() bool    { return true }
-func (s stream) finish() error { return nil }
+func (s stream) stop(bool) (held int64, begun bool) { return 0, true }
+func (s stream) finish() error                      { return nil }
 
 func flush(w http.ResponseWriter) error { return http.NewResponseController(w).Flush() }

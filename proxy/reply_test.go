@@ -25,27 +25,27 @@ func TestNewReply(t *testing.T) {
 		header http.Header
 		want   reply
 	}{
-		{"no status", 0, plain(), reply{200, plain(), -1, false, "", nil}},
-		{"a status", 404, plain(), reply{404, plain(), -1, false, "", nil}},
-		{"a local redirect", 0, header("Location", "/a?b"), reply{0, header(), -1, false, "/a?b", nil}},
-		{"a local redirect with a type", 0, plain("Location", "/a"), reply{302, plain("Location", "/a"), -1, false, "", nil}},
-		{"a local redirect with a status", 302, plain("Location", "/a"), reply{302, plain("Location", "/a"), -1, false, "", nil}},
-		{"a redirect to another site", 0, plain("Location", "http://a/"), reply{302, plain("Location", "http://a/"), -1, false, "", nil}},
-		{"a redirect to another host", 0, header("Location", "//a/"), reply{302, plain("Location", "//a/"), -1, false, "", nil}},
-		{"a created thing", 201, plain("Location", "/a"), reply{201, plain("Location", "/a"), -1, false, "", nil}},
-		{"a length", 0, plain("Content-Length", "3"), reply{200, plain("Content-Length", "3"), 3, false, "", nil}},
-		{"a length with zeros", 0, plain("Content-Length", "003"), reply{200, plain("Content-Length", "3"), 3, false, "", nil}},
-		{"a length that is none", 0, plain("Content-Length", "-3"), reply{200, plain(), -1, false, "", nil}},
-		{"an empty length", 0, plain("Content-Length", ""), reply{200, plain(), -1, false, "", nil}},
-		{"a length that overflows", 0, plain("Content-Length", "99999999999999999999"), reply{200, plain(), -1, false, "", nil}},
-		{"two lengths", 0, plain("Content-Length", "3", "Content-Length", "3"), reply{200, plain(), -1, false, "", nil}},
-		{"a length of no content", 204, plain("Content-Length", "3"), reply{204, plain(), -1, false, "", nil}},
-		{"streaming", 0, plain("X-Accel-Buffering", "No"), reply{200, plain(), -1, true, "", nil}},
-		{"events", 0, header("Content-Type", "text/event-stream"), reply{200, header("Content-Type", "text/event-stream"), -1, true, "", nil}},
-		{"buffering", 0, plain("X-Accel-Buffering", "yes"), reply{200, plain(), -1, false, "", nil}},
+		{"no status", 0, plain(), reply{200, plain(), -1, false, "", nil, false}},
+		{"a status", 404, plain(), reply{404, plain(), -1, false, "", nil, false}},
+		{"a local redirect", 0, header("Location", "/a?b"), reply{0, header(), -1, false, "/a?b", nil, true}},
+		{"a local redirect with a type", 0, plain("Location", "/a"), reply{302, plain("Location", "/a"), -1, false, "", nil, false}},
+		{"a local redirect with a status", 302, plain("Location", "/a"), reply{302, plain("Location", "/a"), -1, false, "", nil, false}},
+		{"a redirect to another site", 0, plain("Location", "http://a/"), reply{302, plain("Location", "http://a/"), -1, false, "", nil, false}},
+		{"a redirect to another host", 0, header("Location", "//a/"), reply{302, plain("Location", "//a/"), -1, false, "", nil, true}},
+		{"a created thing", 201, plain("Location", "/a"), reply{201, plain("Location", "/a"), -1, false, "", nil, false}},
+		{"a length", 0, plain("Content-Length", "3"), reply{200, plain("Content-Length", "3"), 3, false, "", nil, false}},
+		{"a length with zeros", 0, plain("Content-Length", "003"), reply{200, plain("Content-Length", "3"), 3, false, "", nil, false}},
+		{"a length that is none", 0, plain("Content-Length", "-3"), reply{200, plain(), -1, false, "", nil, false}},
+		{"an empty length", 0, plain("Content-Length", ""), reply{200, plain(), -1, false, "", nil, false}},
+		{"a length that overflows", 0, plain("Content-Length", "99999999999999999999"), reply{200, plain(), -1, false, "", nil, false}},
+		{"two lengths", 0, plain("Content-Length", "3", "Content-Length", "3"), reply{200, plain(), -1, false, "", nil, false}},
+		{"a length of no content", 204, plain("Content-Length", "3"), reply{204, plain(), -1, false, "", nil, false}},
+		{"streaming", 0, plain("X-Accel-Buffering", "No"), reply{200, plain(), -1, true, "", nil, false}},
+		{"events", 0, header("Content-Type", "text/event-stream"), reply{200, header("Content-Type", "text/event-stream"), -1, true, "", nil, false}},
+		{"buffering", 0, plain("X-Accel-Buffering", "yes"), reply{200, plain(), -1, false, "", nil, false}},
 		{"fields of the connection", 0, plain("Connection", "close, X-A", "X-A", "1", "Te", "x", "Upgrade", "h2c", "Trailer", "x", "Transfer-Encoding", "chunked"),
-			reply{200, plain(), -1, false, "", nil}},
-		{"not modified", 304, header("Etag", "x"), reply{304, header("Etag", "x"), -1, false, "", nil}},
+			reply{200, plain(), -1, false, "", nil, false}},
+		{"not modified", 304, header("Etag", "x"), reply{304, header("Etag", "x"), -1, false, "", nil, false}},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -62,7 +62,7 @@ func TestNewReply(t *testing.T) {
 
 func TestLocate(t *testing.T) {
 	root := tree(t)
-	s := &Server{files: map[string]*Files{root: newFiles(t, root)}}
+	s := &Server{files: map[folderName]*Files{nameFolder(root, ""): newFiles(t, root)}}
 	php, fastcgi := &routes.Pool{PHP: &routes.PHP{}}, &routes.Pool{FastCGI: &routes.FastCGI{}}
 	suffix, prefix := routes.Pattern{Kind: routes.Suffix, Text: ".php"}, routes.Pattern{Kind: routes.Prefix, Text: "/app/"}
 	rows := []struct {
@@ -100,7 +100,7 @@ func TestLocate(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			x := &exchange{routeState: routeState{
-				route: &routes.Route{Pattern: row.pattern, Root: root, CGI: row.cgi}, path: row.path, script: row.script, pathInfo: row.info, files: s.files[root], scripts: s.files[root],
+				route: &routes.Route{Pattern: row.pattern, Root: root, CGI: row.cgi}, path: row.path, script: row.script, pathInfo: row.info, files: s.files[nameFolder(root, "")], scripts: s.files[nameFolder(root, "")],
 			}}
 			got, status, err := s.locate(x, row.config)
 			if !reflect.DeepEqual(got, row.want) || status != row.status || (err != nil) != (status == 403) {

@@ -233,7 +233,7 @@ func contains(networks []netip.Prefix, a netip.Addr) bool {
 // beginning of each round. The request is nil when the client has its answer.
 func (s *Server) rewriteSite(w http.ResponseWriter, r *http.Request, x *exchange, path string, trace *[]string) (*http.Request, string) {
 	rw := &rewriter{Server: s, w: w, r: r, x: x, path: path}
-	if f := s.files[x.site.Root]; f != nil {
+	if f := s.files[nameFolder(x.site.Root, x.site.Symlinks)]; f != nil {
 		rw.files = f
 	}
 	for !x.rewritten {

@@ -31,12 +31,13 @@ type Server struct {
 	applications
 	table     *routes.Table
 	pools     map[string]pool
-	files     map[string]*Files // by folder
+	files     map[folderName]*Files
 	upstreams map[*routes.Proxy]*upstreams
 	dresses   map[*routes.Site]bool // see [Server.dress]
 	passwords *passwords
 	limiters  map[*routes.RateLimit]*limiter
 	hot       *hotCache
+	encoders  map[*routes.Compress]*encoders
 	refusals  quiet.Limiter // of warnings about files
 	log       Logger
 }
@@ -49,7 +50,7 @@ type pool struct {
 
 // NewServer opens the folders of a configuration. pools has a pool for each of its names. The caller must call Close.
 func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server {
-	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[string]*Files{}, upstreams: map[*routes.Proxy]*upstreams{}, dresses: map[*routes.Site]bool{}, log: log}
+	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[folderName]*Files{}, upstreams: map[*routes.Proxy]*upstreams{}, encoders: map[*routes.Compress]*encoders{}, dresses: map[*routes.Site]bool{}, log: log}
 	for i := range c.Pools {
 		s.pools[c.Pools[i].Name] = pool{pools[c.Pools[i].Name], &c.Pools[i]}
 	}
@@ -62,7 +63,7 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 		s.dresses[site] = dresses(site)
 		s.addLimiters(site.RateLimits)
 		if len(site.Rewrites) > 0 {
-			s.open(site.Rewrites[0].Line, site.Root, false)
+			s.open(site.Rewrites[0].Line, site.Root, site.Symlinks, false)
 		}
 		for j := range c.Sites[i].Routes {
 			r := &c.Sites[i].Routes[j]
@@ -71,9 +72,18 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 				s.passwords.files[r.Access.Auth.File] = new(atomic.Pointer[users])
 			}
 			p := s.pools[r.Pool]
-			s.open(r.Line, r.Root, p.hasDeputies())
+			s.open(r.Line, r.Root, r.Symlinks, p.hasDeputies())
 			if r.CGI != nil {
-				s.open(r.Line, r.CGI.Root, p.hasDeputies())
+				s.open(r.Line, r.CGI.Root, r.Symlinks, p.hasDeputies())
+			}
+			if r.Compress != nil && s.encoders[r.Compress] == nil {
+				s.encoders[r.Compress] = newEncoders(r.Compress)
+			}
+			if r.SendFile != nil {
+				its := s.pools[r.SendFile.Pool]
+				for _, folder := range r.SendFile.Folders() {
+					s.open(r.Line, folder, r.Symlinks, its.hasDeputies())
+				}
 			}
 			if r.Proxy != nil {
 				s.upstreams[r.Proxy] = newUpstreams(r.Proxy)
@@ -91,15 +101,16 @@ func (s *Server) addLimiters(limits []routes.RateLimit) {
 
 // open makes Files of a folder that a line names. One that can't be opened concerns its routes alone. With deputies somebody else
 // may perhaps look where the front may not.
-func (s *Server) open(line, root string, deputies bool) {
-	if root == "" || s.files[root] != nil {
+func (s *Server) open(line, root string, links routes.Symlinks, deputies bool) {
+	name := nameFolder(root, links)
+	if root == "" || s.files[name] != nil {
 		return
 	}
-	f, err := NewFiles(root)
+	f, err := NewFiles(root, links)
 	if err != nil && !(deputies && errors.Is(err, fs.ErrPermission)) {
 		s.log.Errorw("folder can't be opened by the front's user: its routes answer 403 or 404 until it can", "route", line, "folder", root, "error", err)
 	}
-	s.files[root] = f
+	s.files[name] = f
 }
 
 // Close closes the folders, and the connections to servers that wait for a request.
@@ -214,12 +225,13 @@ func redirected(r *http.Request, x *exchange, path, query string, hasQuery bool)
 
 // filesOf returns a route's folder as its handlers see it; nil: the route has none.
 func (s *Server) filesOf(w http.ResponseWriter, r *http.Request, x *exchange, route *routes.Route, root string) opener {
-	f, p := s.files[root], s.pools[route.Pool]
+	name := nameFolder(root, route.Symlinks)
+	f, p := s.files[name], s.pools[route.Pool]
 	switch {
 	case f == nil:
 		return nil
 	case p.hasDeputies() && x.notes == nil:
-		return &guarded{Files: f, deputy: s.deputize(w, r, x, p), root: root}
+		return &guarded{Files: f, deputy: s.deputize(w, r, x, p), in: name}
 	}
 	return f
 }
@@ -311,6 +323,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 	}
 	if route.CGI != nil || route.Proxy != nil || pool.config.HasApplication() {
 		next = s.serveApplication(w, r, x, pool)
+		if x.handover != nil {
+			s.serveHandover(w, r, x)
+			return ""
+		}
 		if x.restart = next != ""; x.restart {
 			x.asked = "" // the script's choice, and not what every request for this path gets
 		}
@@ -319,13 +335,9 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 	if route.Static != nil && pool.hasDeputies() {
 		return s.serveStatic(w, r, x, nil) // a hot file would be answered without the rights of the pool's user
 	}
-	x.freeSlot() // the deputy's; it may be the pool's only one
-	slot, err := pool.Acquire(r.Context())
-	if err != nil {
-		s.failAcquire(w, r, x)
+	if !s.occupy(w, r, x, pool) {
 		return ""
 	}
-	x.slot, x.queueWait = slot, x.queueWait+slot.QueueWait
 	defer x.freeSlot()
 	if x.varies {
 		return s.serveHere(w, r, x, nil)
@@ -352,9 +364,22 @@ func (s *Server) serveHere(w http.ResponseWriter, r *http.Request, x *exchange, 
 	return ""
 }
 
+// occupy gets a slot for what runs in the front; without one the client has its answer.
+func (s *Server) occupy(w http.ResponseWriter, r *http.Request, x *exchange, p pool) bool {
+	x.freeSlot() // the deputy's; it may be the pool's only one
+	slot, err := p.Acquire(r.Context())
+	if err != nil {
+		s.failAcquire(w, r, x)
+		return false
+	}
+	x.slot, x.queueWait = slot, x.queueWait+slot.QueueWait
+	return true
+}
+
 // serveStatic answers with a file.
 func (s *Server) serveStatic(w http.ResponseWriter, r *http.Request, x *exchange, hot *hotCache) (next string) {
-	next, err := serveStatic(w, r, x, x.files, x.path, x.route.Static, hot)
+	files := shelf{files: x.files, config: x.route.Static, encoders: s.encoders[x.route.Compress], hot: hot}
+	next, err := files.serve(w, r, x, x.path)
 	if err != nil && !x.deputy.excuse() {
 		s.warn("static file failed", r.RequestURI, err)
 	}
@@ -408,7 +433,7 @@ func (x *exchange) tryFiles(r *http.Request) (next string, status int) {
 	return "", 0
 }
 
-// exists reports whether a static route can serve path: a file, or a folder with one of its index files.
+// exists reports whether a static route can serve path: a file, or a folder with one of its index files or a listing.
 func (x *exchange) exists(path string) bool {
 	mode, err := x.files.Stat(path)
 	if err != nil || mode.IsRegular() {
@@ -416,6 +441,9 @@ func (x *exchange) exists(path string) bool {
 	}
 	if !mode.IsDir() || x.route.Static == nil {
 		return false
+	}
+	if x.route.Static.Listing {
+		return true
 	}
 	for _, index := range x.route.Static.Index {
 		if x.files.IsFile(strings.TrimSuffix(path, "/") + "/" + index) {

@@ -349,7 +349,7 @@ func TestResponseOffers(t *testing.T) {
 			_, _ = d.Write(pattern(size))
 		}
 		once.Do(func() { close(kept) })
-		d.stop()
+		d.stop(true)
 		if err := d.finish(); err != nil {
 			t.Error(err)
 		}

@@ -1,13 +1,13 @@
 package proxy
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
 	"net/url"
 	"os"
+	pathpkg "path"
 	"strconv"
 	"strings"
 	"time"
@@ -22,27 +22,49 @@ const staticMethods = "GET, HEAD, OPTIONS"
 // maxRanges is how many parts of a file one request may ask for; with more it gets the whole file (Apache's MaxRanges).
 const maxRanges = 200
 
-// serveStatic answers r with the file at path, which is decoded and clean ("/a/b"; a slash at the end asks for a directory).
+// shelf is the files of a route.
+type shelf struct {
+	files    opener
+	config   *routes.Static
+	encoders *encoders // nil: nothing is compressed on the way
+	hot      *hotCache // keeps small files as the answer to what was asked for; nil: none are kept
+}
+
+// serve answers r with the file at path, which is decoded and clean ("/a/b"; a slash at the end asks for a directory).
 //
-// For a directory with one of opt's index files it answers nothing and returns that file's path: the caller routes it anew,
-// as an index may be a script. An error is for the log: the client has its answer, unless it is errDeputy.
-//
-// Small files are kept in hot, if it is not nil, as the answer to what x was asked for.
-func serveStatic(w http.ResponseWriter, r *http.Request, x *exchange, f opener, path string, opt *routes.Static, hot *hotCache) (redirect string, err error) {
-	if isHidden(path) && !opt.DotFiles || isSource(path) {
+// For a directory with an index file it answers nothing and returns that file's path: the caller routes it anew, as an index may
+// be a script. An error is for the log: the client has its answer, unless it is errDeputy.
+func (s *shelf) serve(w http.ResponseWriter, r *http.Request, x *exchange, path string) (redirect string, err error) {
+	if s.hides(path) {
 		writeStatus(w, http.StatusNotFound)
 		return "", nil
 	}
-	file, info, err := f.Open(path)
+	file, info, err := s.files.Open(path)
 	if errors.Is(err, ErrDirectory) {
-		return serveDirectory(w, r, f, path, opt.Index)
+		return s.serveDirectory(w, r, x, path)
 	}
 	if err != nil {
 		return "", refuse(w, path, err)
 	}
-	defer file.Close()
-	serveFile(w, r, x, path, file, info, opt, hot)
+	s.serveFile(w, r, x, path, file, info)
 	return "", nil
+}
+
+// hides reports a path that is not to be found, whatever is there.
+func (s *shelf) hides(path string) bool {
+	return isHidden(path) && !s.config.DotFiles || isSource(path) || len(s.config.Hide) > 0 && isListed(s.config.Hide, path)
+}
+
+// isListed reports whether one of the names on a path is one of the patterns'.
+func isListed(patterns []string, path string) bool {
+	for name := range strings.SplitSeq(path, "/") {
+		for _, pattern := range patterns {
+			if match, _ := pathpkg.Match(pattern, name); match { // the patterns were checked when the configuration was read
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // refuse tells the client that path can't be served. It returns what the log should have of it.
@@ -67,27 +89,30 @@ func refuse(w http.ResponseWriter, path string, err error) error {
 
 // forbidden says why the file at path is refused.
 func forbidden(path string, err error) error {
-	if errors.Is(err, errOutside) {
+	if errors.Is(err, errOutside) || errors.Is(err, errLink) {
 		return fmt.Errorf("file %q: %w", path, err)
 	}
 	return fmt.Errorf("file %q: the user that looks for it (the front's; on a prefork or worker pool without application the pool's) may not read it or enter its folder, or it is no regular file", path)
 }
 
 // serveDirectory looks for an index file. The methods are those of the index, so they are not looked at here.
-func serveDirectory(w http.ResponseWriter, r *http.Request, f opener, path string, index []string) (redirect string, err error) {
+func (s *shelf) serveDirectory(w http.ResponseWriter, r *http.Request, x *exchange, path string) (redirect string, err error) {
 	if !strings.HasSuffix(path, "/") {
 		w.Header().Set("Location", directoryLocation(path, r.URL.RawQuery))
 		writeStatus(w, http.StatusMovedPermanently)
 		return "", nil
 	}
-	for _, name := range index {
-		mode, err := f.Stat(path + name)
+	for _, name := range s.config.Index {
+		mode, err := s.files.Stat(path + name)
 		if errors.Is(err, errDeputy) {
 			return "", err
 		}
 		if err == nil && mode.IsRegular() {
 			return path + name, nil
 		}
+	}
+	if s.config.Listing {
+		return "", s.serveListing(w, r, x, path)
 	}
 	writeStatus(w, http.StatusForbidden)
 	return "", nil
@@ -100,38 +125,76 @@ func directoryLocation(path, query string) string {
 	return u.String()
 }
 
-func serveFile(w http.ResponseWriter, r *http.Request, x *exchange, path string, file *os.File, info fs.FileInfo, opt *routes.Static, hot *hotCache) {
-	h := w.Header()
+// refuseMethod answers what is no request for a file, and reports whether it was none.
+func refuseMethod(w http.ResponseWriter, r *http.Request) bool {
 	switch r.Method {
 	case http.MethodGet, http.MethodHead:
+		return false
 	case http.MethodOptions:
-		h.Set("Allow", staticMethods)
+		w.Header().Set("Allow", staticMethods)
 		w.WriteHeader(http.StatusNoContent)
-		return
 	default:
-		h.Set("Allow", staticMethods)
+		w.Header().Set("Allow", staticMethods)
 		writeStatus(w, http.StatusMethodNotAllowed)
+	}
+	return true
+}
+
+// serveFile answers with a file, or with another form of it, and closes it.
+func (s *shelf) serveFile(w http.ResponseWriter, r *http.Request, x *exchange, path string, file *os.File, info fs.FileInfo) {
+	f := &form{file: file, info: info}
+	defer func() { f.file.Close() }()
+	if refuseMethod(w, r) {
 		return
 	}
-	h.Set("Content-Type", mimeType(path))
-	if opt.CacheControl != "" {
-		h.Set("Cache-Control", opt.CacheControl)
+	h := w.Header()
+	if first(h, "Content-Type") == "" { // or an application has said it
+		h.Set("Content-Type", s.mimeType(path))
 	}
-	tag, modified := validators(info, time.Now())
+	if v := s.cacheControl(path); v != "" {
+		h.Set("Cache-Control", v)
+	}
+	s.choose(r, h, path, f)
+	content := s.content(r, h, x, f)
+	tag, modified := f.validators(time.Now())
 	if tag != "" {
 		h.Set("ETag", tag)
 	}
-	if hot != nil {
-		if h := hot.load(x, file, info, h, tag, modified); h != nil && h.file == nil {
-			x.freeSlot()
-			http.ServeContent(w, withUsableRange(r), "", modified, bytes.NewReader(h.body))
-			return
+	x.freeSlot()
+	// It copies from an *os.File itself, so that w.ReadFrom can use sendfile. A file that shrinks meanwhile gives a body shorter than
+	// its Content-Length: w must end the connection then.
+	http.ServeContent(f.writer(w), withUsableRange(r), "", modified, content)
+}
+
+// mimeType is the media type of a file.
+func (s *shelf) mimeType(path string) string {
+	if t, ok := bySuffix(s.config.Types, path); ok {
+		return t
+	}
+	return mimeType(path)
+}
+
+func (s *shelf) cacheControl(path string) string {
+	if v, ok := bySuffix(s.config.CacheBySuffix, path); ok {
+		return v
+	}
+	return s.config.CacheControl
+}
+
+// bySuffix finds the longest end of a file's name that is in a table; the whole name is one.
+func bySuffix(table map[string]string, path string) (value string, ok bool) {
+	if len(table) == 0 {
+		return "", false
+	}
+	name := "." + lowerASCII(path[strings.LastIndexByte(path, '/')+1:])
+	for i := range len(name) {
+		if name[i] == '.' {
+			if value, ok = table[name[i:]]; ok {
+				return value, true
+			}
 		}
 	}
-	x.freeSlot()
-	// It copies from the *os.File itself, so that w.ReadFrom can use sendfile. A file that shrinks meanwhile gives a body
-	// shorter than its Content-Length: w must end the connection then.
-	http.ServeContent(w, withUsableRange(r), "", modified, file)
+	return "", false
 }
 
 // validators are the ETag and the Last-Modified time of a file.

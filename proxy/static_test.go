@@ -72,7 +72,7 @@ func tree(t testing.TB) string {
 
 func newFiles(t testing.TB, root string) *Files {
 	t.Helper()
-	f, err := NewFiles(root)
+	f, err := NewFiles(root, "")
 	if err != nil {
 		t.Fatalf("NewFiles(%q): %v", root, err)
 	}
@@ -101,7 +101,7 @@ func TestFilesFollowTheNameOfTheirFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f, err := NewFiles(current)
+	f, err := NewFiles(current, "")
 	t.Cleanup(func() { f.Close() })
 	if err == nil {
 		t.Error("a folder that is not there was opened")
@@ -231,7 +231,7 @@ func TestOpenWithoutTheRightToRead(t *testing.T) {
 func TestNewFilesRefusesWhatIsNoFolder(t *testing.T) {
 	root := tree(t)
 	for _, path := range []string{filepath.Join(root, "nothing"), filepath.Join(root, "a.txt")} {
-		if f, err := NewFiles(path); err == nil {
+		if f, err := NewFiles(path, ""); err == nil {
 			f.Close()
 			t.Errorf("NewFiles(%q) = nil error", path)
 		}
@@ -254,9 +254,9 @@ func TestAfterCloseNothingOpens(t *testing.T) {
 func staticServer(t *testing.T, f opener, opt *routes.Static) *httptest.Server {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		redirect, err := serveStatic(w, r, nil, f, r.URL.Path, opt, nil)
+		redirect, err := (&shelf{files: f, config: opt}).serve(w, r, nil, r.URL.Path)
 		if err != nil && !strings.Contains(err.Error(), "may not read it") && !errors.Is(err, errOutside) {
-			t.Errorf("serveStatic(%s %s) = %v", r.Method, r.URL, err)
+			t.Errorf("serve(%s %s) = %v", r.Method, r.URL, err)
 		}
 		if redirect != "" {
 			w.Header().Set("X-Redirect", redirect)
@@ -516,7 +516,7 @@ func TestTheFileItselfReachesReadFrom(t *testing.T) {
 		if field != "" {
 			r.Header.Set("Range", field)
 		}
-		if _, err := serveStatic(w, r, nil, f, "/a.txt", &routes.Static{}, nil); err != nil {
+		if _, err := (&shelf{files: f, config: &routes.Static{}}).serve(w, r, nil, "/a.txt"); err != nil {
 			t.Fatal(err)
 		}
 		limited, ok := w.source.(*io.LimitedReader)
@@ -628,7 +628,7 @@ func FuzzRange(f *testing.F) {
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest("GET", "/a.txt", nil)
 		r.Header.Set("Range", value)
-		if _, err := serveStatic(w, r, nil, files, "/a.txt", &routes.Static{}, nil); err != nil {
+		if _, err := (&shelf{files: files, config: &routes.Static{}}).serve(w, r, nil, "/a.txt"); err != nil {
 			t.Fatal(err)
 		}
 		const perPart = 200 // boundary and fields
@@ -652,7 +652,7 @@ func BenchmarkServeStatic1K(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		w := httptest.NewRecorder()
-		if _, err := serveStatic(w, r, nil, f, "/a.html", opt, nil); err != nil || w.Code != 200 {
+		if _, err := (&shelf{files: f, config: opt}).serve(w, r, nil, "/a.html"); err != nil || w.Code != 200 {
 			b.Fatal(err, w.Code)
 		}
 	}

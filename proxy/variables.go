@@ -33,10 +33,10 @@ type group struct {
 type source uint8
 
 const (
-	trusted source = iota // a name or an address that was checked: it means the same everywhere
-	decoded               // a piece of the decoded path
-	escaped               // a piece of the target as the client sent it
-	foreign               // any text without control characters
+	trusted   source = iota // a name or an address that was checked: it means the same everywhere
+	unescaped               // a piece of the decoded path
+	escaped                 // a piece of the target as the client sent it
+	foreign                 // any text without control characters
 )
 
 // facts are those of a request at its present path.
@@ -50,7 +50,7 @@ func (v *facts) look(p routes.Part) (string, source) {
 	case "host":
 		return v.r.Host, trusted
 	case "path":
-		return v.path, decoded
+		return v.path, unescaped
 	case "query":
 		return v.r.URL.RawQuery, escaped
 	case "uri":
@@ -72,7 +72,7 @@ func (v *facts) look(p routes.Part) (string, source) {
 	}
 	g := v.groups[p.Name]
 	if g.inPath {
-		return g.text, decoded
+		return g.text, unescaped
 	}
 	return g.text, foreign
 }
@@ -128,7 +128,7 @@ func (v *facts) text(t routes.Template) string {
 // field is the template as the value of a header field.
 func (v *facts) field(t routes.Template) string {
 	return v.fill(t, func(_, value string, s source) string {
-		if s == decoded {
+		if s == unescaped {
 			return escapePath(value) // a quote in it would end a quoted string
 		}
 		return value
@@ -146,7 +146,7 @@ func (v *facts) internalPath(t routes.Template) (string, error) {
 		if name == "host" {
 			value = strings.ToLower(hostname(value))
 		}
-		if s != decoded && (strings.ContainsAny(value, `/\`) || value == "." || value == "..") {
+		if s != unescaped && (strings.ContainsAny(value, `/\`) || value == "." || value == "..") {
 			err = errPath
 		}
 		return value
@@ -193,7 +193,7 @@ func escapeQuery(value string) string {
 func (v *facts) location(path, query routes.Template, hasQuery bool) string {
 	to := v.fill(path, func(_, value string, s source) string {
 		switch s {
-		case decoded:
+		case unescaped:
 			return escapePath(value)
 		case foreign:
 			return url.PathEscape(value)

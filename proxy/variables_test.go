@@ -27,7 +27,7 @@ func hostile() *facts {
 	return &facts{r: r, x: x, path: `/a?b&c"`, groups: groups{"1": {`x/y?z&"`, true}, "name": {"h/../i", false}, "slash": {"/evil.example", true}}}
 }
 
-func template(parts ...string) (t routes.Template) {
+func written(parts ...string) (t routes.Template) {
 	for _, p := range parts {
 		name, found := strings.CutPrefix(p, "$")
 		switch key, isHeader := strings.CutPrefix(name, "header."); {
@@ -56,30 +56,30 @@ func TestVariablesKeepTheirPlace(t *testing.T) {
 		return path
 	}
 	rows := []struct{ name, got, want string }{
-		{"a path in a URL is escaped", location(template("https://x", "$path"), nil), "https://x/a%3Fb&c%22"},
-		{"a group in a URL is escaped", location(template("/", "$1"), nil), "/x/y%3Fz&%22"},
-		{"a header in a URL is one segment", location(template("/", "$header.X-Up"), nil), "/..%2F..%2Fetc"},
-		{"a group makes no other host", location(template("/", "$slash"), nil), "/evil.example"},
-		{"the host keeps its port in a URL", location(template("https://", "$host", "/"), nil), "https://Shop.example:8080/"},
-		{"the target of a request stays as it was", location(template("https://x", "$uri"), nil), "https://x/a%3fb&c%22?q=1&r=//x"},
-		{"a path in a query is one value", location(literal("/"), template("p=", "$path", "&x")), "/?p=/a%3Fb%26c%22&x"},
-		{"the query in a query stays a list", location(literal("/"), template("$query", "&x=1")), "/?q=1&r=//x&x=1"},
-		{"the query as a value is one value", location(literal("/"), template("q=", "$query")), "/?q=q%3D1%26r%3D//x"},
-		{"the target as a value is one value", location(literal("/login"), template("to=", "$uri")), "/login?to=/a%253fb%26c%2522%3Fq%3D1%26r%3D//x"},
-		{"a question mark in a path begins no query", internal(template("/new", "$path")), `/new/a?b&c"`},
-		{"a group may lead into folders", internal(template("/d/", "$1")), `/d/x/y?z&"`},
-		{"a host in a path has small letters and no port", internal(template("/sites/", "$host")), "/sites/shop.example"},
-		{"a header with a slash is refused in a path", internal(template("/d/", "$header.X-Up")), "error"},
-		{"a cookie that leads upwards is refused in a path", internal(template("/d/", "$cookie.name", "/x")), "error"},
-		{"a cookie may be a name in a path", internal(template("/d/", "$cookie.id")), "/d/7"},
-		{"a group of a header is refused with a slash", internal(template("/d/", "$name")), "error"},
-		{"pieces that become dots are refused", internal(template("/d/.", "$slash")), "/d/./evil.example refused"},
-		{"markup in an HTML body is text", v.body(template("<p>", "$header.X-Markup"), "text/html"), "<p>&lt;b a=&#34;1&#34;&gt;&amp;"},
-		{"a quote in a JSON body is escaped", v.body(template(`{"p":"`, "$path", `"}`), "application/json"), `{"p":"/a?b\u0026c\""}`},
-		{"a plain body has the value itself", v.body(template("$header.X-Markup"), "text/plain; charset=utf-8"), `<b a="1">&`},
-		{"a path in a header ends no quoted string", v.field(template(`n="`, "$path", `"`)), `n="/a%3Fb&c%22"`},
-		{"a mapped address is an IPv4 address", v.text(template("$remote_ip")), "192.0.2.7"},
-		{"a group that did not match is empty", v.text(template("a", "$9")), "a"},
+		{"a path in a URL is escaped", location(written("https://x", "$path"), nil), "https://x/a%3Fb&c%22"},
+		{"a group in a URL is escaped", location(written("/", "$1"), nil), "/x/y%3Fz&%22"},
+		{"a header in a URL is one segment", location(written("/", "$header.X-Up"), nil), "/..%2F..%2Fetc"},
+		{"a group makes no other host", location(written("/", "$slash"), nil), "/evil.example"},
+		{"the host keeps its port in a URL", location(written("https://", "$host", "/"), nil), "https://Shop.example:8080/"},
+		{"the target of a request stays as it was", location(written("https://x", "$uri"), nil), "https://x/a%3fb&c%22?q=1&r=//x"},
+		{"a path in a query is one value", location(literal("/"), written("p=", "$path", "&x")), "/?p=/a%3Fb%26c%22&x"},
+		{"the query in a query stays a list", location(literal("/"), written("$query", "&x=1")), "/?q=1&r=//x&x=1"},
+		{"the query as a value is one value", location(literal("/"), written("q=", "$query")), "/?q=q%3D1%26r%3D//x"},
+		{"the target as a value is one value", location(literal("/login"), written("to=", "$uri")), "/login?to=/a%253fb%26c%2522%3Fq%3D1%26r%3D//x"},
+		{"a question mark in a path begins no query", internal(written("/new", "$path")), `/new/a?b&c"`},
+		{"a group may lead into folders", internal(written("/d/", "$1")), `/d/x/y?z&"`},
+		{"a host in a path has small letters and no port", internal(written("/sites/", "$host")), "/sites/shop.example"},
+		{"a header with a slash is refused in a path", internal(written("/d/", "$header.X-Up")), "error"},
+		{"a cookie that leads upwards is refused in a path", internal(written("/d/", "$cookie.name", "/x")), "error"},
+		{"a cookie may be a name in a path", internal(written("/d/", "$cookie.id")), "/d/7"},
+		{"a group of a header is refused with a slash", internal(written("/d/", "$name")), "error"},
+		{"pieces that become dots are refused", internal(written("/d/.", "$slash")), "/d/./evil.example refused"},
+		{"markup in an HTML body is text", v.body(written("<p>", "$header.X-Markup"), "text/html"), "<p>&lt;b a=&#34;1&#34;&gt;&amp;"},
+		{"a quote in a JSON body is escaped", v.body(written(`{"p":"`, "$path", `"}`), "application/json"), `{"p":"/a?b\u0026c\""}`},
+		{"a plain body has the value itself", v.body(written("$header.X-Markup"), "text/plain; charset=utf-8"), `<b a="1">&`},
+		{"a path in a header ends no quoted string", v.field(written(`n="`, "$path", `"`)), `n="/a%3Fb&c%22"`},
+		{"a mapped address is an IPv4 address", v.text(written("$remote_ip")), "192.0.2.7"},
+		{"a group that did not match is empty", v.text(written("a", "$9")), "a"},
 	}
 	for _, row := range rows {
 		want := row.want
@@ -104,11 +104,11 @@ func FuzzVariables(f *testing.F) {
 		}
 		r := &http.Request{Method: "GET", URL: &url.URL{Path: raw}, RequestURI: raw, Host: "h", Header: http.Header{"X-A": {header}, "Cookie": {"c=" + cookie}}}
 		v := &facts{r: r, x: &exchange{}, path: path, groups: groups{"1": {path, true}, "n": {header, false}}}
-		all := template("/base/", "$1", "$header.X-A", "/", "$cookie.c", "$n")
+		all := written("/base/", "$1", "$header.X-A", "/", "$cookie.c", "$n")
 		if p, err := v.internalPath(all); err == nil && (!strings.HasPrefix(p, "/base/") || hasDotSegment(p) || strings.ContainsAny(p, "\x00\r\n\\")) {
 			t.Errorf("internal path %q", p)
 		}
-		to := v.location(template("/", "$1", "$header.X-A"), template("a=", "$1", "$header.X-A", "$cookie.c"), true)
+		to := v.location(written("/", "$1", "$header.X-A"), written("a=", "$1", "$header.X-A", "$cookie.c"), true)
 		if u, err := url.Parse(to); err != nil || u.Host != "" || strings.ContainsAny(to, "\x00\r\n \"<>\\") || strings.ContainsAny(u.RawQuery, "&#?") {
 			t.Errorf("location %q: %v", to, err)
 		}

@@ -4,7 +4,10 @@
 // encoded as JSON for another process.
 package routes
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Config is one loaded configuration. It never changes after [Load] returned it.
 type Config struct {
@@ -165,10 +168,11 @@ type Pool struct {
 	EnvPass             []string // variables of the supervisor that the children get
 	Dir                 string   // the children's working directory, unless the application has one; empty: the supervisor's
 	Queue               Queue
-	PHP                 *PHP     // a php-cgi application
-	FastCGI             *FastCGI // another FastCGI program
-	WSGI                *WSGI    // a Python application
-	HTTP                *HTTPApp // an application that is an HTTP server
+	SessionLimit        *SessionLimit // nil: none
+	PHP                 *PHP          // a php-cgi application
+	FastCGI             *FastCGI      // another FastCGI program
+	WSGI                *WSGI         // a Python application
+	HTTP                *HTTPApp      // an application that is an HTTP server
 }
 
 // HasApplication reports whether the pool says what runs in it, so that its routes need no handler.
@@ -211,6 +215,12 @@ type Queue struct {
 	Header  bool          // add X-Queue-Time, in seconds, to responses
 }
 
+// SessionLimit keeps the requests of one session from taking all slots.
+type SessionLimit struct {
+	Cookie string // that names the session; a request without it is not limited
+	Max    int    // requests of a session that run, or wait for a slot, at once
+}
+
 // PHP runs php-cgi children.
 type PHP struct {
 	Command []string
@@ -250,6 +260,7 @@ type Site struct {
 	Names            []string // exact, or "*.example.com"; lower case
 	Listen           []Listen
 	Root             string   // absolute
+	Symlinks         Symlinks // the default of the routes
 	Index            []string // the default of static routes
 	KeepAliveTimeout time.Duration
 	MaxKeepAlive     int   // requests per connection; 0: unlimited
@@ -260,6 +271,7 @@ type Site struct {
 	RequestHeaders   []Headers
 	ErrorPages       []ErrorPage
 	RateLimits       []RateLimit // for all requests of the site together
+	Compress         *Compress   // the default of the routes; nil: nothing is
 	Routes           []Route
 }
 
@@ -318,8 +330,11 @@ type Route struct {
 	Access         *Access       // nil: everybody may have it
 	RequestTimeout time.Duration // in place of the pool's; 0: as that says
 	TryFiles       []TryFile
+	Symlinks       Symlinks
 	MaxRequestBody int64 // bytes
 	Unbuffered     bool  // buffer = false: bodies are passed on as they come
+	Compress       *Compress
+	SendFile       *SendFile // nil: an application sends its files itself
 	Static         *Static
 	CGI            *CGI
 	Proxy          *Proxy
@@ -336,11 +351,57 @@ type TryFile struct {
 	Status   int // to answer with
 }
 
+// Symlinks is which symbolic links below a root are followed. Empty means the same as LinksInside.
+type Symlinks string
+
+// The values of [Symlinks].
+const (
+	LinksNone   Symlinks = "none"
+	LinksOwner  Symlinks = "owner"  // those that belong to whom their target belongs to, wherever they lead (Apache's SymLinksIfOwnerMatch)
+	LinksInside Symlinks = "inside" // those that end below the root
+	LinksAll    Symlinks = "all"    // Apache's FollowSymLinks
+)
+
 // Static serves files below the route's root.
 type Static struct {
-	Index        []string
-	CacheControl string
-	DotFiles     bool // serve names that begin with a dot
+	Index         []string
+	CacheControl  string
+	CacheBySuffix map[string]string // in place of CacheControl, by the longest end of the name: ".css", ".tar.gz"; lower case
+	Types         map[string]string // media types that are not the usual ones, likewise
+	Precompressed []string          // codings whose files may lie beside the file, the best one first
+	Listing       bool              // show what is in folders without an index file
+	Hide          []string          // patterns of names that are not served, as of path.Match
+	DotFiles      bool              // serve names that begin with a dot
+}
+
+// SendFile lets an application name a file that is sent in place of its response.
+type SendFile struct {
+	Pool     string     // without application; it opens the files
+	Roots    []string   // folders; X-Sendfile and X-LIGHTTPD-send-file name a file below one of them
+	Internal []Internal // X-Accel-Redirect names a path below one of them
+}
+
+// Internal is a folder under a name that only an application knows.
+type Internal struct {
+	Prefix string // of a path, with a slash at the end
+	Folder string
+}
+
+// Folders are all folders from which files may be sent.
+func (s *SendFile) Folders() []string {
+	folders := slices.Clone(s.Roots)
+	for _, i := range s.Internal {
+		folders = append(folders, i.Folder)
+	}
+	return folders
+}
+
+// Compress is how responses are compressed on their way.
+type Compress struct {
+	Codings []string // the best one first
+	Types   []string // "text/html", "text/*", "*+json"
+	MinSize int64    // bytes
+	Level   int      // 1 is fast, 9 is small
 }
 
 // CGI runs RFC 3875 scripts.

@@ -127,16 +127,18 @@ func TestConfigSurvivesJSON(t *testing.T) {
 	}
 }
 
-// TestDocsExample loads the example of the documentation.
-func TestDocsExample(t *testing.T) {
-	source, err := os.ReadFile(docsFile)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, _ := strings.Cut(string(source), "```hcl\n")
-	example, _, _ := strings.Cut(rest, "```")
-	if _, diags := Parse("docs.hcl", []byte(example)); diags.Errors()+diags.Warnings() > 0 || example == "" {
-		t.Errorf("the example of %s:\n%s", docsFile, render(t, diags))
+// TestDocsExamples loads the first example of each page of the documentation that begins with a whole one.
+func TestDocsExamples(t *testing.T) {
+	for _, page := range []string{docsFile, "../docs/static.md"} {
+		source, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, _ := strings.Cut(string(source), "```hcl\n")
+		example, _, _ := strings.Cut(rest, "```")
+		if _, diags := Parse("docs.hcl", []byte(example)); diags.Errors()+diags.Warnings() > 0 || example == "" {
+			t.Errorf("the example of %s:\n%s", page, render(t, diags))
+		}
 	}
 }
 

@@ -63,6 +63,7 @@ func (r *reader) pool(s *section) *readPool {
 	case Event:
 		p.MaxRequestWorkers = get(s, "max_request_workers", defaultEventWorkers)
 	}
+	p.SessionLimit = r.sessionLimit(s.one("session_limit"), &p.Pool)
 	if p.MPM == Prefork || p.MPM == Worker {
 		r.ends(s, &p.Pool)
 		r.surroundings(s, &p.Pool)
@@ -80,4 +81,18 @@ func (r *reader) queue(s *section, p *Pool) {
 		Timeout: get(s, "timeout", defaultQueueTimeout),
 		Header:  get(s, "header", false),
 	}
+}
+
+func (r *reader) sessionLimit(s *section, p *Pool) *SessionLimit {
+	if s == nil {
+		return nil
+	}
+	l := &SessionLimit{Cookie: get(s, "cookie", "PHPSESSID"), Max: get(s, "max", 2)}
+	if !isToken(l.Cookie) {
+		r.errorf(s.at("cookie"), "Wrong cookie", "%q is no name of a cookie, such as \"PHPSESSID\".", l.Cookie)
+	}
+	if p.MaxRequestWorkers > 1 && l.Max >= p.MaxRequestWorkers {
+		r.warnf(s.at("max"), "Limit without effect", "A session may have %d requests at once, and the pool runs %d at once. Write a smaller number.", l.Max, p.MaxRequestWorkers)
+	}
+	return l
 }

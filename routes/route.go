@@ -21,11 +21,13 @@ func (r *siteReader) route(s *section, site *Site, access *Access, key string) R
 		Methods:        r.methods(s),
 		Pool:           get(s, "pool", ""),
 		Root:           site.Root,
+		Symlinks:       Symlinks(get(s, "symlinks", string(site.Symlinks))),
 		TryFiles:       r.tryFiles(s),
 		MaxRequestBody: get(s, "max_request_body", site.MaxRequestBody),
 		RequestTimeout: get(s, "request_timeout", time.Duration(0)),
 		Unbuffered:     !get(s, "buffer", true),
 		Line:           lineOf(l.at),
+		Compress:       r.compress(s, site.Compress),
 	}
 	if s.has("root") {
 		route.Root = r.pathOf(s, "root", key+"root")
@@ -36,11 +38,10 @@ func (r *siteReader) route(s *section, site *Site, access *Access, key string) R
 	route.RateLimits, route.Access = r.rateLimits(s), r.access(s, access, key)
 	route.ErrorPages = slices.Concat(site.ErrorPages, r.errorPages(s))
 	if block := s.one("static"); block != nil {
-		route.Static = &Static{
-			Index:        r.index(block, site.Index),
-			CacheControl: get(block, "cache_control", ""),
-			DotFiles:     get(block, "dot_files", false),
-		}
+		route.Static = r.static(block, site)
+	}
+	if block := s.one("send_file"); block != nil {
+		route.SendFile = r.sendFile(block)
 	}
 	if block := s.one("cgi"); block != nil {
 		route.CGI = r.cgi(block, key)
@@ -234,6 +235,7 @@ func (r *siteReader) placement(s *section, route *Route) {
 	}
 	if len(found) > 0 && slices.Contains([]string{"static", "redirect", "respond"}, found[0]) {
 		r.without(s, "buffer", strconv.Quote(found[0])+" waits for no application")
+		r.without(s, "send_file", strconv.Quote(found[0])+" waits for no application")
 	}
 	if !s.has("pool") {
 		return

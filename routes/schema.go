@@ -236,6 +236,10 @@ var poolSchema = &block{
 			{name: "timeout", kind: duration},
 			{name: "header", kind: boolean},
 		}},
+		{name: "session_limit", attrs: []attr{
+			{name: "cookie", kind: text},
+			{name: "max", kind: number, min: 1, max: maxProcesses},
+		}},
 		{name: "rlimit", only: processes, attrs: []attr{
 			{name: "nofile", kind: number, min: 16, max: 1 << 30},
 			{name: "as", kind: size, min: 16 << 20},
@@ -285,6 +289,7 @@ var siteSchema = &block{
 	attrs: append([]attr{
 		{name: "listen", kind: texts, required: true},
 		{name: "root", kind: text},
+		{name: "symlinks", kind: text, values: symlinks},
 		{name: "index", kind: texts},
 		{name: "keep_alive_timeout", kind: duration, min: 1},
 		{name: "max_keep_alive_requests", kind: number, max: 1 << 30},
@@ -308,9 +313,22 @@ var siteSchema = &block{
 		errorPageSchema,
 		authSchema,
 		rateSchema,
+		compressSchema,
 		routeSchema,
 	},
 }
+
+var compressSchema = &block{
+	name: "compress",
+	attrs: []attr{
+		{name: "codings", kind: texts, single: true, values: codings},
+		{name: "types", kind: texts, single: true},
+		{name: "min_size", kind: size},
+		{name: "level", kind: number, max: maxCompressLevel},
+	},
+}
+
+var symlinks = []string{string(LinksNone), string(LinksOwner), string(LinksInside), string(LinksAll)}
 
 var routeSchema = &block{
 	name:  "route",
@@ -320,6 +338,7 @@ var routeSchema = &block{
 		{name: "pool", kind: text, required: true},
 		{name: "methods", kind: texts},
 		{name: "root", kind: text},
+		{name: "symlinks", kind: text, values: symlinks},
 		{name: "try_files", kind: texts},
 		{name: "max_request_body", kind: size, min: 1},
 		{name: "request_timeout", kind: duration, min: 1},
@@ -335,7 +354,18 @@ var routeSchema = &block{
 		{name: "static", attrs: []attr{
 			{name: "index", kind: texts},
 			{name: "cache_control", kind: text},
+			{name: "cache_by_suffix", kind: table},
+			{name: "types", kind: table},
+			{name: "precompressed", kind: texts, single: true, values: codings},
+			{name: "listing", kind: boolean},
+			{name: "hide", kind: texts, single: true},
 			{name: "dot_files", kind: boolean},
+		}},
+		compressSchema,
+		{name: "send_file", attrs: []attr{
+			{name: "pool", kind: text, required: true},
+			{name: "roots", kind: texts, single: true},
+			{name: "internal", kind: table},
 		}},
 		{name: "cgi", attrs: []attr{
 			{name: "root", kind: text},

@@ -54,6 +54,7 @@ func (r *siteReader) site(s *section, number int) Site {
 		Names:            r.hostNames(s),
 		Listen:           r.listen(s),
 		Root:             r.pathOf(s, "root", siteKey(number, "root")),
+		Symlinks:         Symlinks(get(s, "symlinks", "")),
 		Index:            r.index(s, []string{"index.html"}),
 		KeepAliveTimeout: get(s, "keep_alive_timeout", defaultKeepAliveTimeout),
 		MaxKeepAlive:     get(s, "max_keep_alive_requests", 0),
@@ -65,6 +66,7 @@ func (r *siteReader) site(s *section, number int) Site {
 	access := r.access(s, nil, siteKey(number, ""))
 	r.uniqueNames(s, &site)
 	site.TLS = r.siteTLS(s, &site, number)
+	site.Compress = r.compress(s, nil)
 	sections := s.blocks["route"]
 	if len(sections) == 0 && !s.mentions("route") {
 		r.errorf(s.head, "Missing route", "The site has no route, so it would answer every request with 404. Write route \"/*\" { … }.")

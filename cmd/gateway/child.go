@@ -40,7 +40,7 @@ func childMain(args []string) int {
 
 // dutyFlags names the lists of duties on a child's command line. The number of threads stands before them.
 func dutyFlags(d *proxy.Duties) []dutyFlag {
-	return []dutyFlag{{"-open", &d.Open}, {"-look", &d.Look}, {"-run", &d.Run}, {"-dial", &d.Dial}}
+	return []dutyFlag{{"-open", &d.Open}, {"-look", &d.Look}, {"-links", &d.Links}, {"-run", &d.Run}, {"-dial", &d.Dial}}
 }
 
 type dutyFlag struct {

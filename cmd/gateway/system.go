@@ -105,12 +105,16 @@ func poolFolders(c *routes.Config, p *routes.Pool) []string {
 	return nil
 }
 
-// roots are the folders of a pool's routes.
+// roots are the folders of a pool's routes, and those from which it sends files for applications.
 func roots(c *routes.Config, p *routes.Pool) (folders []string) {
 	for i := range c.Sites {
 		for j := range c.Sites[i].Routes {
-			if r := &c.Sites[i].Routes[j]; r.Pool == p.Name {
+			r := &c.Sites[i].Routes[j]
+			if r.Pool == p.Name {
 				folders = append(folders, r.Root)
+			}
+			if r.SendFile != nil && r.SendFile.Pool == p.Name {
+				folders = append(folders, r.SendFile.Folders()...)
 			}
 		}
 	}

@@ -21,8 +21,9 @@ const maxHead = 256 << 10
 //
 // status is the value of the Status field, which is not in header; 0 means that there was none. Then the response is a
 // redirect if it has a Location field, local or to the client (§6.2.2, §6.2.3), and otherwise 200: the caller decides.
-// Names in header are canonical, values in the order in which they came. Status below 200 is refused, as such a response would
-// not be the final one, and so is one above 599, which HTTP does not have.
+// Names in header are canonical, values in the order in which they came. Status 103 is that of a head with early hints (RFC 8297), after
+// which another head comes. Another one below 200 is refused, as such a response would not be the final one, and so is one above
+// 599, which HTTP does not have.
 //
 // A head that breaks the rules is an [ErrHead]; a failure of r is returned as it is.
 func ParseHeader(r *bufio.Reader) (status int, header http.Header, err error) {
@@ -133,7 +134,7 @@ func isControl(c byte) bool { return c < ' ' && c != '\t' || c == 0x7f }
 // parseStatus reads "404" or "404 Not Found".
 func parseStatus(value string) (int, error) {
 	code, _, _ := strings.Cut(value, " ")
-	if len(code) != 3 || strings.Trim(code, "0123456789") != "" || code < "200" || code > "599" {
+	if len(code) != 3 || strings.Trim(code, "0123456789") != "" || (code < "200" || code > "599") && code != "103" {
 		return 0, fmt.Errorf("status %.40q", value)
 	}
 	return int(code[0]-'0')*100 + int(code[1]-'0')*10 + int(code[2]-'0'), nil

@@ -1,0 +1,54 @@
+package routes
+
+import (
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// sendFile reads which files an application may have sent in place of its response.
+func (r *siteReader) sendFile(s *section) *SendFile {
+	send := &SendFile{Pool: get(s, "pool", "")}
+	for i, root := range get[[]string](s, "roots", nil) {
+		at := s.elementAt("roots", i)
+		if root = filepath.Clean(r.path(root, at)); !filepath.IsAbs(root) || root == "/" {
+			r.errorf(at, "Wrong folder", "%q: a folder is needed below which all files may be sent, and not that of all files.", root)
+		}
+		send.Roots = append(send.Roots, root)
+	}
+	internal := get[map[string]string](s, "internal", nil)
+	for _, prefix := range slices.Sorted(maps.Keys(internal)) {
+		at := s.keyAt("internal", prefix)
+		p, reason := parsePattern(strings.TrimSuffix(prefix, "/") + "/*")
+		folder := filepath.Clean(r.path(internal[prefix], at))
+		switch {
+		case reason != "":
+			r.errorf(at, "Wrong prefix", "%q: %s", prefix, reason)
+		case !filepath.IsAbs(folder) || folder == "/":
+			r.errorf(at, "Wrong folder", "%q: a folder is needed below which all files may be sent, and not that of all files.", internal[prefix])
+		}
+		send.Internal = append(send.Internal, Internal{Prefix: p.Text, Folder: folder})
+	}
+	if !s.mentions("roots") && !s.mentions("internal") {
+		r.errorf(s.head, "Missing attribute", "\"send_file\" needs \"roots\", the folders for X-Sendfile, or \"internal\", the prefixes for X-Accel-Redirect with their folders.")
+	}
+	r.sendingPool(s, send)
+	return send
+}
+
+// sendingPool checks that the pool is one whose requests can be files.
+func (r *siteReader) sendingPool(s *section, send *SendFile) {
+	if !s.has("pool") {
+		return
+	}
+	pool, ok := r.pools.byName[send.Pool]
+	if !ok {
+		r.unknownPool(s, send.Pool)
+		return
+	}
+	pool.used = true
+	if pool.application != "" {
+		r.errorf(s.at("pool"), "Unsuitable pool", "Pool %q runs %q. The files are sent by the gateway itself: name a pool without application, best one with mpm = \"event\".", pool.Name, pool.application)
+	}
+}
