@@ -3,6 +3,7 @@ package routes
 import (
 	"encoding/base64"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -34,6 +35,9 @@ func (r *reader) tlsDefaults(s *section) TLSDefaults {
 		d.HSTS = r.hsts(hsts)
 	}
 	d.ACME = r.acme(s, d.ACME)
+	for _, word := range []string{"ca_root", "dns"} {
+		r.ranges[tlsKey(word)] = s.given[word]
+	}
 	return d
 }
 
@@ -145,6 +149,7 @@ func (r *siteReader) siteACME(block *section, site *Site) *ACME {
 	if s := block.one("on_demand"); s != nil {
 		a.OnDemand = r.onDemand(s)
 	}
+	r.publicNames(block, site, a.CA)
 	if a.DNS != nil {
 		return &a
 	}
@@ -158,6 +163,18 @@ func (r *siteReader) siteACME(block *section, site *Site) *ACME {
 		r.errorf(block.head, "Out of a CA's reach", "A CA looks at a site on TCP, and this one has TLS on unix sockets only: add a dns block, or a TCP address.")
 	}
 	return &a
+}
+
+// publicNames warns of a name that all of the CAs are known to refuse. Of addresses, those are the private ones.
+func (r *siteReader) publicNames(block *section, site *Site, directories []string) {
+	i := slices.IndexFunc(site.Names, func(name string) bool {
+		ip, err := netip.ParseAddr(name)
+		return isLocal(name) && (err != nil || ip.IsLoopback() || ip.IsPrivate())
+	})
+	own := slices.ContainsFunc(directories, func(d string) bool { return d != letsEncrypt && d != letsEncryptStaging })
+	if i >= 0 && !own {
+		r.warnf(block.at("mode"), "No public name", "Let's Encrypt does not certify %q, which is known on this machine or network only. Write tls { mode = \"internal\" }, or name an authority of yours with \"ca\".", site.Names[i])
+	}
 }
 
 func (r *siteReader) onDemand(s *section) *OnDemand {

@@ -23,6 +23,14 @@ type source struct {
 	ranges map[string]hcl.Range // by the key functions of system.go; what was left out is not in it
 }
 
+func (s source) place(key string) string {
+	at, ok := s.ranges[key]
+	if !ok || at.Filename == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s:%d: ", at.Filename, at.Start.Line)
+}
+
 // HasErrors reports whether the configuration can't be used.
 func (d Diagnostics) HasErrors() bool { return d.list.HasErrors() }
 

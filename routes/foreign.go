@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// elsewhere are words of Apache and its modules, php-fpm and NGINX Unit, in snake_case, and what to write here for those whose own
-// word is not near. docs/mpm.md has the tables.
+// elsewhere are words of Apache and its modules, php-fpm, nginx and NGINX Unit, in snake_case, and what to write here for those whose own
+// word is not near. docs/mpm.md and docs/tls.md have the tables.
 var elsewhere = map[string]string{
 	// php-fpm
 	"pm":                        `spawn = "static", "demand" or "ondemand" in the pool`,
@@ -82,6 +82,27 @@ var elsewhere = map[string]string{
 	"fcgid_initial_env":              "env in the application's block",
 	"fcgid_max_request_len":          "max_request_body in the site or route",
 	"fcgid_wrapper":                  "fastcgi { command } in the pool",
+
+	// TLS: mod_ssl, mod_md and nginx
+	"ssl_engine":                 `the word tls behind an address in the site's listen; 443 needs none`,
+	"ssl_certificate":            "certificate in the tls block of the site",
+	"ssl_certificate_file":       "certificate in the tls block of the site",
+	"ssl_certificate_key":        "key in the tls block of the site",
+	"ssl_certificate_key_file":   "key in the tls block of the site",
+	"ssl_certificate_chain_file": "certificate in the tls block of the site: one file, the intermediates behind the site's own",
+	"ssl_protocol":               "min_version in the tls block",
+	"ssl_protocols":              "min_version in the tls block",
+	"protocols":                  "min_version in the tls block; HTTP/2 needs no word",
+	"ssl_cipher_suite":           "nothing: only forward secret suites with authenticated encryption are spoken",
+	"ssl_ciphers":                "nothing: only forward secret suites with authenticated encryption are spoken",
+	"ciphers":                    "nothing: only forward secret suites with authenticated encryption are spoken",
+	"sslca_certificate_file":     "client_auth { ca } in the tls block of the site",
+	"ssl_client_certificate":     "client_auth { ca } in the tls block of the site",
+	"ssl_verify_client":          "client_auth { mode } in the tls block of the site",
+	"md_certificate_authority":   "ca in the tls block",
+	"md_contact_email":           "email in the tls block",
+	"md_private_keys":            "key_type in the tls block",
+	"http2":                      "nothing: every address with TLS speaks it; without TLS, the word h2c behind an address in listen",
 
 	// NGINX Unit
 	"environment":       "env in the application's block",

@@ -23,6 +23,24 @@ func TestSnakeCase(t *testing.T) {
 	}
 }
 
+func TestTLSWordsOfOtherServers(t *testing.T) {
+	tlsOfSite, _ := siteSchema.block("tls")
+	for given, want := range map[string]string{
+		"SSLCertificateFile":   "certificate in the tls block",
+		"SSLCACertificateFile": "client_auth { ca }",
+		"SSLVerifyClient":      "client_auth { mode }",
+		"SSLCipherSuite":       "nothing: only forward secret suites",
+		"MDContactEmail":       "email in the tls block",
+		"ssl_certificate_key":  "key in the tls block",
+		"ssl_protocols":        "min_version",
+		"http2":                "nothing: every address with TLS speaks it",
+	} {
+		if got := instead(given, tlsOfSite); !strings.Contains(got, want) {
+			t.Errorf("instead(%q) = %q, want %q in it", given, got, want)
+		}
+	}
+}
+
 // TestWordsOfOtherServers walks the tables of docs/mpm.md: where they have exactly one word for another server's, whoever writes that in
 // a pool is told it.
 func TestWordsOfOtherServers(t *testing.T) {

@@ -204,8 +204,12 @@ func (r *siteReader) siteTLS(s *section, site *Site, number int) TLS {
 	switch {
 	case tls.Mode == "auto":
 		tls.ACME = r.siteACME(block, site)
-		r.ranges[siteKey(number, "ca_root")] = block.at("ca_root")
-		r.ranges[siteKey(number, "dns")] = block.given["dns"]
+		for _, word := range []string{"ca_root", "dns"} {
+			r.ranges[siteKey(number, word)] = r.ranges[tlsKey(word)] // from where the site has it, if it does not say it itself
+			if block.mentions(word) {
+				r.ranges[siteKey(number, word)] = block.given[word]
+			}
+		}
 	case tls.Mode != "":
 		r.withoutEffect(block, tls.Mode)
 	}
@@ -225,7 +229,7 @@ func (r *siteReader) certificateFiles(block *section, number int) []CertificateF
 		return nil
 	}
 	if len(certificates) != len(keys) {
-		r.errorf(block.at("key"), "Certificates without keys", "There are %d certificates and %d keys: the first key belongs to the first certificate, and so on.", len(certificates), len(keys))
+		r.errorf(block.at("key"), "Certificates without keys", "As many keys as certificates are needed, %d and not %d: the first key belongs to the first certificate, and so on.", len(certificates), len(keys))
 		return nil
 	}
 	files := make([]CertificateFiles, len(keys))

@@ -94,11 +94,12 @@ func (r *reader) redisAddress(s *section, d *Redis) {
 		d.Network, d.Address = "unix", r.path(path, s.at("address"))
 		return
 	}
-	d.Network, d.Address = "tcp", text
 	host, port, err := net.SplitHostPort(text)
 	if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || n == 0 || host == "" || strings.ContainsAny(host, "/@ ") {
 		r.errorf(s.at("address"), "Wrong value", "%q is not the address of a server: %s.", text, form)
+		return
 	}
+	d.Network, d.Address = "tcp", text
 }
 
 // onThisMachine reports whether what is sent to an address stays here.

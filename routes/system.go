@@ -19,6 +19,7 @@ import (
 // The keys of the table of places, one for each value that CheckSystem looks at.
 func gatewayKey(attribute string) string        { return "gateway." + attribute }
 func poolKey(pool, attribute string) string     { return "pool." + pool + "." + attribute }
+func tlsKey(word string) string                 { return "tls." + word }
 func siteKey(site int, attribute string) string { return fmt.Sprintf("site.%d.%s", site, attribute) }
 func certificateKey(site, number int, attribute string) string {
 	return siteKey(site, fmt.Sprintf("%s.%d", attribute, number))
@@ -50,6 +51,15 @@ func (c *Config) CheckSystem() Diagnostics {
 		i.site(n, &c.Sites[n])
 	}
 	return Diagnostics{list: sorted(i.diags), files: c.source.files}
+}
+
+// PlaceOf is where a word of a site's tls block was written, as "site.hcl:7: "; empty where that is not known. A word of a nested block
+// has its name before it, as "client_auth.ca".
+func (c *Config) PlaceOf(site int, word string) string { return c.source.place(siteKey(site, word)) }
+
+// PlaceOfCertificate is PlaceOf for one of a site's certificates or keys, by its number in the list.
+func (c *Config) PlaceOfCertificate(site, number int, word string) string {
+	return c.source.place(certificateKey(site, number, word))
 }
 
 // WrongLogFormat says at its place why the access log can't be written in its format.

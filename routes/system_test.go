@@ -115,6 +115,60 @@ site "localhost" {
 	}
 }
 
+func TestPlacesOfTLSWords(t *testing.T) {
+	c, diags := Parse("site.hcl", []byte(`tls {
+  ca_root = "root.pem"
+  dns {
+    command = ["/hook"]
+  }
+}
+pool "edge" {
+  mpm = "event"
+}
+site "a.example" {
+  listen = [":443"]
+  tls {
+    ca_root = "other.pem"
+    client_auth {
+      ca = "clients.pem"
+    }
+  }
+  route "/*" {
+    pool = "edge"
+    respond {}
+  }
+}
+site "b.example" {
+  listen = [":443"]
+  tls {
+    certificate = ["a.pem",
+      "b.pem"]
+    key = ["a.key", "b.key"]
+  }
+  route "/*" {
+    pool = "edge"
+    respond {}
+  }
+}
+`))
+	if diags.Errors()+diags.Warnings() > 0 {
+		t.Fatalf("Parse:\n%s", render(t, diags))
+	}
+	rows := []struct{ name, got, want string }{
+		{"what the site says stands there", c.PlaceOf(0, "ca_root"), "site.hcl:13: "},
+		{"what it does not say stands in the tls block of all", c.PlaceOf(0, "dns"), "site.hcl:3: "},
+		{"a word of a nested block", c.PlaceOf(0, "client_auth.ca"), "site.hcl:15: "},
+		{"the second of a list", c.PlaceOfCertificate(1, 1, "certificate"), "site.hcl:27: "},
+		{"what nobody says has no place", c.PlaceOf(1, "dns"), ""},
+		{"a literal has no places", new(Config).PlaceOf(0, "dns"), ""},
+	}
+	for _, row := range rows {
+		if row.got != row.want {
+			t.Errorf("%s: got %q, want %q", row.name, row.got, row.want)
+		}
+	}
+}
+
 func TestCheckSystemOfALiteral(t *testing.T) {
 	c := &Config{Sites: []Site{{Root: "/no/such/folder"}}}
 	if found := c.CheckSystem(); found.Errors() != 1 || strings.Contains(string(render(t, found)), " line ") {

@@ -85,10 +85,10 @@ type entry struct {
 	policy       *policy                               // of an automatic site, whose certificates it has; immutable
 	certificates atomic.Pointer[[]*stdtls.Certificate] // of every other site, at least one; Leaf is set
 
-	mu      sync.Mutex // guards what follows
-	warning string     // the last one of its end, and when that was
-	warned  time.Time
-	trouble string // why the files of a given certificate can't replace it; empty: they can
+	mu       sync.Mutex // guards what follows
+	warnings []string   // the last ones of their ends, by certificate, and when that was
+	warned   time.Time
+	trouble  string // why the files of a given certificate can't replace it; empty: they can
 }
 
 // listener chooses among the sites of one listening address. Immutable.

@@ -556,6 +556,28 @@ func TestAGivenCertificateIsWarnedOfOnceADay(t *testing.T) {
 	})
 }
 
+func TestTwoGivenCertificatesAreWarnedOfOnceADay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		key, day := newKey(t), 24*time.Hour
+		pair := func(left time.Duration) Pair {
+			return Pair{selfSigned(t, key, time.Now().Add(-300*day), time.Now().Add(left), "a.example"), encodeKey(t, key)}
+		}
+		site := Site{Names: []string{"a.example"}, Mode: Manual, Pairs: []Pair{pair(20 * day), pair(-day)}}
+		log := &logbook{}
+		c, err := New(t.TempDir(), []Site{site}, log.log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		time.Sleep(25 * time.Hour)
+		synctest.Wait()
+		within, past := log.count("warn: certificate expires within a month"), log.count("warn: certificate has expired")
+		if within != 2 || past != 2 || len(log.all()) != 4 {
+			t.Errorf("logged %q in 25 hours, want each warning at the start and once more", log.all())
+		}
+	})
+}
+
 func TestNamesThatNoCertificateCanHoldAreErrors(t *testing.T) {
 	_, err := New(t.TempDir(), []Site{internalSite("tcp :443", "bücher.example")}, (&logbook{}).log)
 	if err == nil || !strings.Contains(err.Error(), `site "bücher.example": internal certificate: `) {

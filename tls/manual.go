@@ -2,6 +2,7 @@ package tls
 
 import (
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -154,7 +155,7 @@ func (c *Certificates) give(e *entry, certs []*stdtls.Certificate, now time.Time
 	e.certificates.Store(&certs)
 	for _, cert := range certs {
 		for _, d := range append(e.site.uncovered(cert.Leaf), incomplete(cert)...) {
-			c.log("warn", d.Text, append([]any{"site", e.site.name()}, d.Facts...)...)
+			c.log("warn", d.Text, append([]any{"site", e.site.name(), "key", cert.Leaf.PublicKeyAlgorithm.String()}, d.Facts...)...)
 		}
 	}
 	c.warnValidity(e, now)
@@ -216,7 +217,7 @@ func (s *Site) uncovered(leaf *x509.Certificate) (doubts []Doubt) {
 		if leaf.VerifyHostname(name) != nil {
 			doubts = append(doubts, Doubt{
 				"certificate does not cover a name of its site: browsers will refuse it; get one with this name in it",
-				[]any{"name", name, "covered", strings.Join(coveredNames(leaf), " ")},
+				[]any{"name", name, "covered", cmp.Or(strings.Join(coveredNames(leaf), " "), "none: a common name (CN) does not count")},
 			})
 		}
 	}
@@ -275,16 +276,22 @@ func validity(leaf *x509.Certificate, now time.Time) string {
 	return ""
 }
 
-// warnValidity warns once a day of a given certificate that is not valid, or soon will not be, and whenever that gets worse.
+// warnValidity warns once a day of given certificates that are not valid, or soon will not be, and whenever that changes.
 func (c *Certificates) warnValidity(e *entry, now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, cert := range *e.certificates.Load() {
-		text := validity(cert.Leaf, now)
-		if text == "" || text == e.warning && now.Sub(e.warned) < warnAgainTime {
-			continue
+	certs := *e.certificates.Load()
+	texts := make([]string, len(certs))
+	for i, cert := range certs {
+		texts[i] = validity(cert.Leaf, now)
+	}
+	if slices.Equal(texts, e.warnings) && now.Sub(e.warned) < warnAgainTime {
+		return
+	}
+	e.warnings, e.warned = texts, now
+	for i, cert := range certs {
+		if texts[i] != "" {
+			c.log("warn", texts[i], "site", e.site.name(), "key", cert.Leaf.PublicKeyAlgorithm.String(), "valid_from", cert.Leaf.NotBefore, "expires", cert.Leaf.NotAfter)
 		}
-		e.warning, e.warned = text, now
-		c.log("warn", text, "site", e.site.name(), "valid_from", cert.Leaf.NotBefore, "expires", cert.Leaf.NotAfter)
 	}
 }

@@ -152,7 +152,7 @@ func (s *statusReport) print(w io.Writer) {
 		fmt.Fprintf(w, "access log: %d lines dropped\n", n)
 	}
 	if s.Storage != nil && s.Storage.Error != "" {
-		fmt.Fprintf(w, "storage %s: away since %s: %s\n", s.Storage.Name, s.Storage.Since.Format(time.DateTime), plain(s.Storage.Error))
+		fmt.Fprintf(w, "storage %s: away since %s: %s\n", s.Storage.Name, day(s.Storage.Since), plain(s.Storage.Error))
 	}
 	for i := range s.Certificates {
 		printCertificate(w, &s.Certificates[i])
@@ -202,16 +202,16 @@ func printCertificate(w io.Writer, c *tls.CertificateStatus) {
 	if c.Expires.IsZero() {
 		fmt.Fprint(w, "none yet")
 	} else {
-		fmt.Fprintf(w, "by %s (%s), until %s", plain(c.Issuer), c.Key, c.Expires.Format(time.DateTime))
+		fmt.Fprintf(w, "by %s (%s), until %s", plain(c.Issuer), c.Key, day(c.Expires))
 	}
 	if !c.Renews.IsZero() {
-		fmt.Fprintf(w, ", renewed about %s", c.Renews.Format(time.DateTime))
+		fmt.Fprintf(w, ", renewed about %s", day(c.Renews))
 	}
 	if c.Warning != "" {
 		fmt.Fprintf(w, "; %s", c.Warning)
 	}
 	if c.Error != "" {
-		fmt.Fprintf(w, "; the last try to get it failed: %s", plain(c.Error))
+		fmt.Fprintf(w, "; %s: %s", failure(c), plain(c.Error))
 	}
 	fmt.Fprintln(w)
 }

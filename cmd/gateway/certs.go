@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -68,24 +69,38 @@ func day(t time.Time) string {
 	if t.IsZero() {
 		return "-"
 	}
-	return t.Format(time.DateTime)
+	return t.UTC().Format(time.DateTime + " UTC")
 }
 
 // certificateTrouble is what scripts should know.
 func certificateTrouble(list []tls.CertificateStatus, now time.Time) error {
-	var all []error
+	var all []string
 	for i := range list {
 		c := &list[i]
 		switch names := strings.Join(c.Names, " "); {
 		case c.Expires.IsZero():
-			all = append(all, fmt.Errorf("%s: there is no certificate yet", names))
+			all = append(all, names+": there is no certificate yet")
 		case now.After(c.Expires):
-			all = append(all, fmt.Errorf("%s: the certificate has expired", names))
+			all = append(all, names+": the certificate has expired")
 		case c.Error != "":
-			all = append(all, fmt.Errorf("%s: the last try to get another certificate failed", names))
+			all = append(all, names+": "+failure(c))
 		}
 	}
-	return errors.Join(all...)
+	if all == nil {
+		return nil
+	}
+	return errors.New(strings.Join(slices.Compact(all), "\n")) // what is wrong with a site's files is said of each of its certificates
+}
+
+// failure is what the error of a certificate means.
+func failure(c *tls.CertificateStatus) string {
+	switch {
+	case c.Mode == tls.Manual:
+		return "the files have changed and can't be used, so the certificate before is served"
+	case c.Expires.IsZero():
+		return "the last try to get it failed"
+	}
+	return "the last try to get another certificate failed"
 }
 
 // certificateFiles watches the files of the certificates that sites name. One goroutine has it, in the supervisor, which alone may
@@ -174,10 +189,10 @@ func (f *certificateFiles) read(t *routes.TLS, last *certificate) {
 func exposedKeys(c *routes.Config) (found []string) {
 	const others fs.FileMode = 0o027 // reading and writing by everybody, writing by the group
 	for i := range c.Sites {
-		for _, files := range c.Sites[i].TLS.Certificates {
+		for j, files := range c.Sites[i].TLS.Certificates {
 			if info, err := os.Stat(files.Key); err == nil && info.Mode()&others != 0 {
-				found = append(found, fmt.Sprintf("site %q: the key %s has mode %04o: others than its owner can take or replace it, and pretend to be the site: run chmod 600 %s",
-					c.Sites[i].Names[0], files.Key, info.Mode().Perm(), files.Key))
+				found = append(found, fmt.Sprintf("%ssite %q: the key %s has mode %04o: others than its owner can take or replace it, and pretend to be the site: run chmod 600 %s",
+					c.PlaceOfCertificate(i, j, "key"), c.Sites[i].Names[0], files.Key, info.Mode().Perm(), files.Key))
 			}
 		}
 	}
@@ -188,15 +203,15 @@ func exposedKeys(c *routes.Config) (found []string) {
 func certificateDoubts(c *routes.Config, now time.Time) (found []string) {
 	for i := range c.Sites {
 		s := &c.Sites[i]
-		for _, files := range s.TLS.Certificates {
+		for j, files := range s.TLS.Certificates {
 			pair, err := readPair(files)
 			if err != nil {
 				continue
 			}
 			for _, d := range tls.Doubts(s.Names, pair, now) {
-				text := fmt.Sprintf("site %q: %s (%s", s.Names[0], d.Text, files.Certificate)
-				for j := 0; j+1 < len(d.Facts); j += 2 {
-					text += fmt.Sprintf("; %v: %v", d.Facts[j], d.Facts[j+1])
+				text := fmt.Sprintf("%ssite %q: %s (%s", c.PlaceOfCertificate(i, j, "certificate"), s.Names[0], d.Text, files.Certificate)
+				for k := 0; k+1 < len(d.Facts); k += 2 {
+					text += fmt.Sprintf("; %v: %v", d.Facts[k], d.Facts[k+1])
 				}
 				found = append(found, text+")")
 			}

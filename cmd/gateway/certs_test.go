@@ -17,7 +17,7 @@ func TestWhatIsWrongWithCertificatesIsShownAndTold(t *testing.T) {
 		trouble string // "": none
 	}{
 		{"all is well", tls.CertificateStatus{Names: []string{"a.test", "b.test"}, Mode: "auto", Key: "ECDSA", Issuer: "CA 1", Expires: now.Add(time.Hour), Renews: now},
-			[]string{"a.test b.test  auto  ECDSA  CA 1    2026-01-02 04:04:05  2026-01-02 03:04:05"}, ""},
+			[]string{"a.test b.test  auto  ECDSA  CA 1    2026-01-02 04:04:05 UTC  2026-01-02 03:04:05 UTC"}, ""},
 		{"it ends soon", tls.CertificateStatus{Names: []string{"a.test"}, Mode: "manual", Expires: now.Add(time.Hour), Warning: "certificate expires within a week"},
 			[]string{"a.test", "  certificate expires within a week"}, ""},
 		{"there is none yet", tls.CertificateStatus{Names: []string{"a.test"}, Mode: "auto", Error: "refused\x1b"},
@@ -25,6 +25,8 @@ func TestWhatIsWrongWithCertificatesIsShownAndTold(t *testing.T) {
 		{"it has expired", tls.CertificateStatus{Names: []string{"a.test"}, Expires: now.Add(-time.Hour)}, []string{"a.test"}, "a.test: the certificate has expired"},
 		{"it can't be renewed", tls.CertificateStatus{Names: []string{"a.test"}, Expires: now.Add(time.Hour), Error: "refused"}, []string{"a.test", "  refused"},
 			"a.test: the last try to get another certificate failed"},
+		{"its files have been changed and are of no use", tls.CertificateStatus{Names: []string{"a.test"}, Mode: "manual", Expires: now.Add(time.Hour), Error: "no key"}, []string{"a.test", "  no key"},
+			"a.test: the files have changed and can't be used, so the certificate before is served"},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

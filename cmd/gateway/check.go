@@ -42,9 +42,7 @@ func load(path string) (*routes.Config, error) {
 	report(diags)
 	settle(c)
 	found := findings(c)
-	for _, text := range found {
-		fmt.Fprintf(os.Stderr, "Error: %s\n\n", text)
-	}
+	complain(found)
 	if diags.HasErrors() || len(found) > 0 {
 		return nil, errReported
 	}
@@ -71,6 +69,12 @@ func read(path string) (*routes.Config, error) {
 func warn(texts []string) {
 	for _, text := range texts {
 		fmt.Fprintf(os.Stderr, "Warning: %s\n\n", text)
+	}
+}
+
+func complain(texts []string) {
+	for _, text := range texts {
+		fmt.Fprintf(os.Stderr, "Error: %s\n\n", text)
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -31,14 +32,31 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	// What this machine lacks concerns the pools and sites that need it: the others serve.
-	if diags := c.CheckSystem(); diags.Errors() > 0 {
+	// What this machine lacks concerns the pools and sites that need it: the others serve. Only what the front is given must be there.
+	diags := c.CheckSystem()
+	if diags.Errors() > 0 {
 		report(diags)
-		fmt.Fprintf(os.Stderr, "gateway: starting all the same: what is named above is out of service until it is mended\n\n")
 	}
 	settle(c)
+	if err := needed(c); err != nil {
+		return err
+	}
+	if diags.Errors() > 0 {
+		fmt.Fprintf(os.Stderr, "gateway: starting all the same: what is named above is out of service until it is mended\n\n")
+	}
 	warn(slices.Concat(findings(c), doubts(c), exposedKeys(c)))
 	return serve(c, *socket, nil)
+}
+
+// needed reports why no front could begin with the files that it is given.
+func needed(c *routes.Config) error {
+	if bad := badCertificates(c); len(bad) > 0 {
+		complain(bad)
+		return errReported
+	}
+	_, certificates := readCertificates(c)
+	_, storage := readStorage(c.Gateway.Storage)
+	return errors.Join(certificates, storage)
 }
 
 // serve runs a settled configuration until it is stopped. It calls ready, if there is one, once requests are answered.

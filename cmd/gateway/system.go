@@ -205,21 +205,21 @@ func badCertificates(c *routes.Config) []string {
 	var found []string
 	for i := range c.Sites {
 		s := &c.Sites[i]
-		if a := s.TLS.ACME; a != nil {
-			found = append(found, badACME(s.Names[0], a)...)
+		if s.TLS.ACME != nil {
+			found = append(found, badACME(c, i)...)
 		}
 		if a := s.TLS.ClientAuth; a != nil {
 			if cas, err := os.ReadFile(a.CA); err == nil && !tls.HasCertificates(cas) {
-				found = append(found, fmt.Sprintf("site %q: client_auth: ca: no certificate in %s", s.Names[0], a.CA))
+				found = append(found, fmt.Sprintf("%ssite %q: client_auth: ca: no certificate in %s", c.PlaceOf(i, "client_auth.ca"), s.Names[0], a.CA))
 			}
 		}
-		for _, files := range s.TLS.Certificates {
+		for j, files := range s.TLS.Certificates {
 			pair, err := readPair(files)
 			if err != nil {
 				continue
 			}
 			if err := tls.Check(pair); err != nil {
-				found = append(found, fmt.Sprintf("site %q: %v (%s, %s)", s.Names[0], err, files.Certificate, files.Key))
+				found = append(found, fmt.Sprintf("%ssite %q: %v (%s, %s)", c.PlaceOfCertificate(i, j, "certificate"), s.Names[0], err, files.Certificate, files.Key))
 			}
 		}
 	}
@@ -227,15 +227,16 @@ func badCertificates(c *routes.Config) []string {
 }
 
 // badACME lists what no certificate could be got with. A file that can't be read is reported elsewhere.
-func badACME(site string, a *routes.ACME) []string {
+func badACME(c *routes.Config, site int) []string {
+	name, a := c.Sites[site].Names[0], c.Sites[site].TLS.ACME
 	var found []string
 	if a.DNS != nil {
 		if err := tls.CheckDNS(a.DNS); err != nil {
-			found = append(found, fmt.Sprintf("site %q: %v", site, err))
+			found = append(found, fmt.Sprintf("%ssite %q: %v", c.PlaceOf(site, "dns"), name, err))
 		}
 	}
 	if roots, err := os.ReadFile(a.CARoot); err == nil && !tls.HasCertificates(roots) {
-		found = append(found, fmt.Sprintf("site %q: ca_root: no certificate in %s", site, a.CARoot))
+		found = append(found, fmt.Sprintf("%ssite %q: ca_root: no certificate in %s", c.PlaceOf(site, "ca_root"), name, a.CARoot))
 	}
 	return found
 }
