@@ -8,11 +8,14 @@ import (
 	"gateway/routes"
 )
 
-// admit reports whether the client may have the request's route. If not, it has its answer. The page for an error is everybody's.
+// admit reports whether address and password open the request's route to the client. If not, it has its answer.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request, x *exchange) bool {
 	a := x.route.Access
-	if a == nil || x.failed != 0 {
+	if a == nil {
 		return true
+	}
+	if a.Auth != nil && !a.Auth.PassOn {
+		x.hidesAuthorization = true // also when it was not looked at, or an application would take it for right
 	}
 	near := a.Rules == nil || x.allowed(a.Rules)
 	if a.Rules != nil {
@@ -43,7 +46,6 @@ func (x *exchange) allowed(rules []routes.AccessRule) bool {
 
 // authenticate asks for a password until it is right.
 func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, x *exchange, auth *routes.AuthBasic) bool {
-	x.hidesAuthorization = x.hidesAuthorization || !auth.PassOn
 	u := s.passwords.files[auth.File].Load()
 	if u == nil {
 		s.warn("file of passwords could not be read: nobody gets in", x.uri, errors.New(auth.File))

@@ -166,6 +166,13 @@ site "a.example" {
     auth_basic { file = "users" }
     respond { body = "{user}" }
   }
+  route "/hidden" {
+    pool    = "edge"
+    allow   = "10.0.0.0/8"
+    satisfy = "any"
+    auth_basic { file = "users" }
+    proxy { to = ["`+seen(t)+`"] }
+  }
   route "/unread" {
     pool = "edge"
     auth_basic { file = "unread" }
@@ -191,6 +198,10 @@ site "a.example" {
 		}
 	}
 	right, wrong := basic("u", "secret"), basic("u", "x")
+	hidden := visitAs(s, asked{target: "/hidden", remote: "10.0.0.1", header: basic("admin", "guessed")})
+	if got := bodyOf(t, hidden); hidden.StatusCode != 200 || strings.Contains(got, "Authorization") {
+		t.Errorf("a password that nobody looked at: %d %q", hidden.StatusCode, got)
+	}
 	rows := []struct {
 		name   string
 		target string

@@ -100,7 +100,9 @@ func (w *rewriter) substitute(rule *routes.Rewrite, g groups) error {
 		}
 	}
 	w.path, w.r = path, redirected(w.r, w.x, path, query, true)
-	w.x.note("rewrite %s: %s", rule.Line, w.target())
+	if w.x.notes != nil {
+		w.x.note("rewrite %s: %s", rule.Line, w.target())
+	}
 	return nil
 }
 

@@ -50,11 +50,14 @@ type pool struct {
 
 // NewServer opens the folders of a configuration. pools has a pool for each of its names. The caller must call Close.
 func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server {
-	s := &Server{table: routes.NewTable(c), pools: map[string]pool{}, files: map[folderName]*Files{}, upstreams: map[*routes.Proxy]*upstreams{}, encoders: map[*routes.Compress]*encoders{}, dresses: map[*routes.Site]bool{}, log: log}
+	s := &Server{
+		table: routes.NewTable(c), pools: map[string]pool{}, files: map[folderName]*Files{}, upstreams: map[*routes.Proxy]*upstreams{},
+		encoders: map[*routes.Compress]*encoders{}, dresses: map[*routes.Site]bool{}, limiters: map[*routes.RateLimit]*limiter{},
+		passwords: newPasswords(), log: log,
+	}
 	for i := range c.Pools {
 		s.pools[c.Pools[i].Name] = pool{pools[c.Pools[i].Name], &c.Pools[i]}
 	}
-	s.passwords, s.limiters = newPasswords(), map[*routes.RateLimit]*limiter{}
 	s.hot = newHotCache(hotBytes, s.pools)
 	s.applications = newApplications(c, log)
 	s.spool.try()
@@ -65,32 +68,36 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 		if len(site.Rewrites) > 0 {
 			s.open(site.Rewrites[0].Line, site.Root, site.Symlinks, false)
 		}
-		for j := range c.Sites[i].Routes {
-			r := &c.Sites[i].Routes[j]
-			s.addLimiters(r.RateLimits)
-			if r.Access != nil && r.Access.Auth != nil {
-				s.passwords.files[r.Access.Auth.File] = new(atomic.Pointer[users])
-			}
-			p := s.pools[r.Pool]
-			s.open(r.Line, r.Root, r.Symlinks, p.hasDeputies())
-			if r.CGI != nil {
-				s.open(r.Line, r.CGI.Root, r.Symlinks, p.hasDeputies())
-			}
-			if r.Compress != nil && s.encoders[r.Compress] == nil {
-				s.encoders[r.Compress] = newEncoders(r.Compress)
-			}
-			if r.SendFile != nil {
-				its := s.pools[r.SendFile.Pool]
-				for _, folder := range r.SendFile.Folders() {
-					s.open(r.Line, folder, r.Symlinks, its.hasDeputies())
-				}
-			}
-			if r.Proxy != nil {
-				s.upstreams[r.Proxy] = newUpstreams(r.Proxy)
-			}
+		for j := range site.Routes {
+			s.addRoute(&site.Routes[j])
 		}
 	}
 	return s
+}
+
+// addRoute makes what a route needs at work.
+func (s *Server) addRoute(r *routes.Route) {
+	s.addLimiters(r.RateLimits)
+	if r.Access != nil && r.Access.Auth != nil {
+		s.passwords.files[r.Access.Auth.File] = new(atomic.Pointer[users])
+	}
+	p := s.pools[r.Pool]
+	s.open(r.Line, r.Root, r.Symlinks, p.hasDeputies())
+	if r.CGI != nil {
+		s.open(r.Line, r.CGI.Root, r.Symlinks, p.hasDeputies())
+	}
+	if r.Compress != nil && s.encoders[r.Compress] == nil {
+		s.encoders[r.Compress] = newEncoders(r.Compress)
+	}
+	if r.SendFile != nil {
+		its := s.pools[r.SendFile.Pool]
+		for _, folder := range r.SendFile.Folders() {
+			s.open(r.Line, folder, r.Symlinks, its.hasDeputies())
+		}
+	}
+	if r.Proxy != nil {
+		s.upstreams[r.Proxy] = newUpstreams(r.Proxy)
+	}
 }
 
 func (s *Server) addLimiters(limits []routes.RateLimit) {
@@ -286,7 +293,7 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 	if m.Route.CGI != nil {
 		x.scripts = s.filesOf(w, r, x, m.Route, m.Route.CGI.Root)
 	}
-	if previous != m.Route && x.failed == 0 && !s.limit(w, r, x, m.Route.RateLimits) || !s.admit(w, r, x) {
+	if x.failed == 0 && !s.welcome(w, r, x, previous != m.Route) {
 		return ""
 	}
 	if len(m.Route.Rewrites) > 0 && !x.rewritten {
@@ -307,6 +314,16 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 		return ""
 	}
 	return s.serve(w, x.changeRequest(r), x)
+}
+
+// welcome reports whether the client may have the request's route now. If not, it has its answer. The page for an error is
+// everybody's. first says that the request has not just come from this route.
+func (s *Server) welcome(w http.ResponseWriter, r *http.Request, x *exchange, first bool) bool {
+	if x.route.Access == nil && len(x.route.RateLimits) == 0 {
+		return true
+	}
+	x.deputy.release() // who waits here holds no child
+	return (!first || s.limit(w, r, x, x.route.RateLimits)) && s.admit(w, r, x)
 }
 
 // varies reports whether the answers to one target can differ, or have to be counted: then the loop gives none.
