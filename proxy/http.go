@@ -298,7 +298,7 @@ func (h *HTTP) Serve(c *event.Conn) {
 	k.head.Reset()
 	defer func() {
 		k.raw, k.secure, k.stream = nil, nil, nil
-		if len(k.buf) > firstBuffer {
+		if len(k.buf) != firstBuffer {
 			k.buf = make([]byte, firstBuffer)
 		}
 		if k.records = k.records[:0]; cap(k.records) > 2*maxHeld {

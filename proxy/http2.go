@@ -30,6 +30,8 @@ const (
 	minIdle = 30 * time.Second
 	// streamStall is how long a write waits for a client that lets nothing of its response through, see [streamResponse.watch].
 	streamStall = 60 * time.Second
+	// firstRequest is how long a connection without one is safe from making room for others.
+	firstRequest = 3 * time.Second
 	// lastWords is how long an answer that says that there is none may take, see [streamResponse.interrupt].
 	lastWords = 5 * time.Second
 )
@@ -43,17 +45,27 @@ type HTTP2 struct {
 	base   *http.Server  // it never listens; it is what x/net takes settings from, and its Shutdown reaches all connections
 	stall  time.Duration // streamStall
 
-	floods quiet.Limiter // of warnings about them
+	draining atomic.Bool
+	floods   quiet.Limiter // of warnings about them
+	buffers  sync.Pool     // of *[firstBuffer]byte: what sessions read into
+
+	mu       sync.Mutex // guards sessions
+	sessions map[*session]struct{}
 }
 
 // NewHTTP2 returns what serves HTTP/2. idle is how long a connection without a request is kept; less than half a minute counts as
 // that.
 func NewHTTP2(idle time.Duration, log Logger) *HTTP2 {
-	h := &HTTP2{log: log, stall: streamStall}
+	h := &HTTP2{log: log, stall: streamStall, sessions: make(map[*session]struct{})}
 	h.base = &http.Server{
 		MaxHeaderBytes: http1.MaxHeadBytes,
 		WriteTimeout:   2 * h.stall, // each response puts it off, see [streamResponse.watch]
 		ErrorLog:       stdlog.New(debugLog{log}, "", 0),
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if s, ok := c.(*session); ok {
+				s.turned(state)
+			}
+		},
 	}
 	h.server = &http2.Server{
 		MaxConcurrentStreams: maxStreams,
@@ -74,9 +86,59 @@ func (l debugLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Drain tells all clients to send no more requests (GOAWAY, RFC 9113 §6.8). Connections end when those in progress are answered.
+// Drain tells all clients to send no more requests (GOAWAY, RFC 9113 §6.8), those that come later, too. Connections end when those
+// in progress are answered.
 func (h *HTTP2) Drain() {
+	h.draining.Store(true) // before: a session that x/net does not know yet looks at it once it does, see [session.Read]
+	h.sayGoAway()
+}
+
+// sayGoAway tells all clients that were not told yet.
+func (h *HTTP2) sayGoAway() {
 	_ = h.base.Shutdown(context.Background()) // it has no listener to fail at, and no connection to wait for
+}
+
+// Idle counts the connections without a request in progress.
+func (h *HTTP2) Idle() int { return len(h.idle()) }
+
+// idle has them, each with the time since when it idles.
+func (h *HTTP2) idle() map[*session]time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make(map[*session]time.Time)
+	for s := range h.sessions {
+		if since, ok := s.idleSince(); ok {
+			all[s] = since
+		}
+	}
+	return all
+}
+
+// Shed closes the connections that have idled for longest, all those of one second, as the engine does with parked ones.
+func (h *HTTP2) Shed() {
+	idle, oldest := h.idle(), time.Now()
+	for _, since := range idle {
+		if since.Before(oldest) {
+			oldest = since
+		}
+	}
+	for s, since := range idle {
+		if since.Sub(oldest) < time.Second && s.dismiss() {
+			_ = s.Close() // it never fails
+		}
+	}
+}
+
+func (h *HTTP2) add(s *session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sessions[s] = struct{}{}
+}
+
+func (h *HTTP2) remove(s *session) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.sessions, s)
 }
 
 // flooded warns, now and then, of a client whose connection was ended for a flood of frames.
@@ -122,14 +184,16 @@ func (k *conn) serveHTTP2() {
 		s.tls = factsOf(k.secure.Secure)
 		k.secure.Describe(&s.template)
 	}
+	h := k.http.HTTP2
+	h.add(s)
 	defer func() {
 		if v := recover(); v != nil {
 			k.http.Log.Errorw("HTTP/2 connection panicked; its requests failed", "panic", v, "stack", string(debug.Stack()))
 			_ = s.Close()
 		}
+		h.remove(s)
 		s.wait()
 	}()
-	h := k.http.HTTP2
 	h.server.ServeConn(s, &http2.ServeConnOpts{BaseConfig: h.base, Handler: s})
 }
 
@@ -140,10 +204,12 @@ type session struct {
 	conn     *conn // whoever uses it holds reading or writing, and has looked at closed; requests use what never changes
 	tls      tlsFacts
 	template http.Request // what Describe has said
-	closed   atomic.Bool
+	closing  sync.Once
+	closed   atomic.Bool // or about to be
 	patience patience
 
-	reading sync.Mutex // guards seen, and what conn has read
+	reading sync.Mutex // guards what follows, and what conn has read
+	known   bool       // x/net has it among its connections
 	seen    frameScanner
 	newest  uint32 // the newest stream of the client
 
@@ -151,10 +217,12 @@ type session struct {
 	sent    frameScanner
 	ended   endedStreams // as far as the client was told
 
-	mu       sync.Mutex // guards requests and over
-	requests int        // that have come
-	over     bool       // none is taken any more
-	running  sync.WaitGroup
+	mu        sync.Mutex // guards what follows, except running
+	requests  int        // that have come
+	idle      time.Time  // since when none is in progress; zero: one is, or the preface has not come
+	over      bool       // none is taken any more
+	dismissed bool       // see dismiss
+	running   sync.WaitGroup
 }
 
 // LocalAddr implements net.Conn.
@@ -176,42 +244,69 @@ func (s *session) Read(p []byte) (int, error) {
 	if s.closed.Load() {
 		return 0, net.ErrClosed
 	}
-	k := s.conn
-	if k.r == k.w && len(p) >= len(k.buf) {
-		return s.receive(p)
+	if h := s.http.HTTP2; !s.known && h.draining.Load() {
+		h.sayGoAway() // it has come too late for that of Drain
 	}
-	if k.r == k.w {
-		n, err := s.receive(k.buf)
-		if err != nil {
-			return 0, err
+	s.known = true
+	k := s.conn
+	for k.r == k.w {
+		n, err := s.receive(p)
+		if n > 0 || err != nil {
+			return n, err
 		}
-		k.r, k.w = 0, n
 	}
 	n := copy(p, k.buf[k.r:k.w])
 	k.r += n
 	return n, nil
 }
 
-// receive reads, and has a look at it. The TLS session has no buffer while it waits for the client.
+// receive reads what is there, into p if that is large and else into the buffer, and has a look at it. It returns 0 when the bytes
+// are in the buffer, or none were there and it has waited for some.
 func (s *session) receive(p []byte) (int, error) {
 	k := s.conn
-	for {
-		k.raw.SetNonblock(true)
-		n, err := k.stream.Read(p)
-		k.raw.SetNonblock(false)
-		if n > 0 {
-			return n, s.look(p[:n])
-		}
-		if !errors.Is(err, event.ErrWouldBlock) {
-			return 0, err
-		}
-		if k.secure != nil {
-			k.secure.Rest()
-		}
-		if err := k.raw.Await(); err != nil {
-			return 0, err
-		}
+	direct := len(p) >= firstBuffer
+	if !direct {
+		p = s.buffer()
 	}
+	k.raw.SetNonblock(true)
+	n, err := k.stream.Read(p)
+	k.raw.SetNonblock(false)
+	switch {
+	case n > 0 && direct:
+		return n, s.look(p[:n])
+	case n > 0:
+		k.r, k.w = 0, n
+		return 0, s.look(p[:n])
+	case errors.Is(err, event.ErrWouldBlock):
+		return 0, s.await()
+	}
+	return 0, err
+}
+
+// buffer is that of conn, which has none after await.
+func (s *session) buffer() []byte {
+	k := s.conn
+	if k.buf == nil {
+		b, ok := s.http.HTTP2.buffers.Get().(*[firstBuffer]byte)
+		if !ok {
+			b = new([firstBuffer]byte)
+		}
+		k.buf = b[:]
+	}
+	return k.buf
+}
+
+// await waits for the client. Neither conn nor the TLS session has a buffer meanwhile.
+func (s *session) await() error {
+	k := s.conn
+	if k.secure != nil {
+		k.secure.Rest()
+	}
+	if len(k.buf) == firstBuffer {
+		s.http.HTTP2.buffers.Put((*[firstBuffer]byte)(k.buf))
+	}
+	k.buf, k.r, k.w = nil, 0, 0
+	return k.raw.Await()
 }
 
 // Write implements net.Conn.
@@ -227,11 +322,14 @@ func (s *session) Write(p []byte) (int, error) {
 	return s.conn.stream.Write(p)
 }
 
-// Close implements net.Conn. After it, nothing of the session touches the connection.
+// Close implements net.Conn. After it, nothing of the session touches the connection: whoever comes second waits for the first.
 func (s *session) Close() error {
-	if s.closed.Swap(true) {
-		return nil
-	}
+	s.closing.Do(s.close)
+	return nil
+}
+
+func (s *session) close() {
+	s.closed.Store(true)
 	flooded := s.patience.lost()
 	if flooded {
 		s.http.HTTP2.flooded(s.conn.remote)
@@ -249,17 +347,20 @@ func (s *session) Close() error {
 	s.reading.Lock()
 	defer s.reading.Unlock()
 	if stalled {
-		return raw.Close()
+		_ = raw.Close() // it never fails
+		return
 	}
-	if flooded {
-		s.calm()
+	switch {
+	case flooded:
+		s.goAway(http2.ErrCodeEnhanceYourCalm)
+	case s.wasDismissed():
+		s.goAway(http2.ErrCodeNo)
 	}
 	s.conn.close()
-	return nil
 }
 
-// calm says why the connection ends (RFC 9113 §6.8), unless that would land in the middle of a frame.
-func (s *session) calm() {
+// goAway says why the connection ends (RFC 9113 §6.8), unless that would land in the middle of a frame.
+func (s *session) goAway(code http2.ErrCode) {
 	if !s.sent.between() {
 		return
 	}
@@ -267,7 +368,7 @@ func (s *session) calm() {
 		s.conn.secure.hold() // for the closing alert
 	}
 	// A client that has gone does not miss it.
-	_, _ = s.conn.stream.Write(appendGoAway(nil, s.newest, http2.ErrCodeEnhanceYourCalm))
+	_, _ = s.conn.stream.Write(appendGoAway(nil, s.newest, code))
 }
 
 // begin counts a request and returns how many there were. ok is false once the connection has ended.
@@ -280,6 +381,40 @@ func (s *session) begin() (count int, ok bool) {
 	s.requests++
 	s.running.Add(1)
 	return s.requests, true
+}
+
+// turned is told by x/net of the first stream and of the end of the last one, whose response has been written then.
+func (s *session) turned(state http.ConnState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.idle = time.Time{}
+	if state == http.StateIdle {
+		s.idle = time.Now()
+	}
+}
+
+// idleSince reports false while a request is in progress, or the first one may be on its way.
+func (s *session) idleSince() (time.Time, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.idle, !s.idle.IsZero() && (s.requests > 0 || time.Since(s.idle) >= firstRequest)
+}
+
+// dismiss takes no more requests, unless one has come meanwhile. It reports whether the connection is to be closed.
+func (s *session) dismiss() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.idle.IsZero() {
+		return false
+	}
+	s.over, s.dismissed = true, true
+	return true
+}
+
+func (s *session) wasDismissed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dismissed
 }
 
 // wait takes no more requests, and waits for those in progress. They have been told that their client has gone.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,14 +34,20 @@ type lab2 struct {
 	addr   string
 }
 
+// maxConns2 is how many connections a lab2 has at once.
+const maxConns2 = 64
+
 // serveHTTP2 runs a handler behind the engine. setup may change what is served; nil: nothing.
 func serveHTTP2(t testing.TB, secure bool, handler http.HandlerFunc, setup func(*HTTP)) *lab2 {
 	t.Helper()
-	e, err := event.New(event.Options{})
+	log := zap.NewNop().Sugar()
+	h := &HTTP{Handler: handler, Log: log, Address: "tcp :0", Local: func(*event.Conn) netip.AddrPort { return netip.AddrPort{} }, HTTP2: NewHTTP2(0, log)}
+	var shedding sync.WaitGroup
+	e, err := event.New(event.Options{MaxConns: maxConns2, Shed: func() { shedding.Go(h.HTTP2.Shed) }}) // ends when they are closed
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { e.Close() })
+	t.Cleanup(func() { e.Close(); shedding.Wait() })
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -55,8 +62,6 @@ func serveHTTP2(t testing.TB, secure bool, handler http.HandlerFunc, setup func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := zap.NewNop().Sugar()
-	h := &HTTP{Handler: handler, Log: log, Address: "tcp :0", Local: func(*event.Conn) netip.AddrPort { return netip.AddrPort{} }, HTTP2: NewHTTP2(0, log)}
 	if secure {
 		certs, err := tls.New(t.TempDir(), []tls.Site{{Names: []string{"localhost"}, Mode: tls.Internal, Addresses: []string{h.Address}}}, func(string, string, ...any) {})
 		if err != nil {
@@ -328,6 +333,105 @@ func TestHTTP2Drain(t *testing.T) {
 	if err := <-drained; err != nil {
 		t.Error(err)
 	}
+}
+
+func TestHTTP2ConnectionsThatComeInADrainAreToldToo(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		l := serveHTTP2(t, secure, echo, nil)
+		l.HTTP2.Drain()
+		late := l.raw(t)
+		if f := late.until(http2.FrameGoAway); f.(*http2.GoAwayFrame).ErrCode != http2.ErrCodeNo {
+			t.Errorf("secure %v: a connection without a request got %v, want NO_ERROR", secure, f)
+		}
+		late.leave()
+		if err := l.engine.Drain(t.Context()); err != nil {
+			t.Errorf("secure %v: %v", secure, err)
+		}
+	}
+}
+
+func TestHTTP2IdleConnectionsMakeRoom(t *testing.T) {
+	for _, secure := range []bool{false, true} {
+		l := serveHTTP2(t, secure, echo, nil)
+		for i := range 2 * maxConns2 {
+			c := l.raw(t)
+			c.get(1, "/")
+			if got := c.status(1); got != "200" {
+				t.Fatalf("secure %v: connection %d: status %s, want 200", secure, i, got)
+			}
+			go c.leave() // ends with the connection
+		}
+	}
+}
+
+func TestHTTP2WhichConnectionsMakeRoom(t *testing.T) {
+	finish := make(chan struct{})
+	l := serveHTTP2(t, false, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			<-finish
+		}
+		io.WriteString(w, "body")
+	}, nil)
+	connect := func(path string, settings ...http2.Setting) (c *raw2, s *session) {
+		before := l.HTTP2.all()
+		c = l.raw(t, settings...)
+		c.settle()
+		for s := range l.HTTP2.all() {
+			if !before[s] {
+				if path != "" {
+					c.get(1, path)
+				}
+				return c, s
+			}
+		}
+		t.Fatal("no session")
+		return nil, nil
+	}
+	longest, of := connect("/")
+	shorter, other := connect("/")
+	busy, _ := connect("/slow")
+	fresh, _ := connect("")
+	stalled, _ := connect("/", http2.Setting{ID: http2.SettingInitialWindowSize})
+	for _, c := range []*raw2{longest, shorter, stalled} {
+		if got := c.status(1); got != "200" {
+			t.Fatalf("status %s, want 200", got)
+		}
+	}
+	eventually(t, "two are idle", func() bool { return l.HTTP2.Idle() == 2 })
+	for s, age := range map[*session]time.Duration{of: time.Minute, other: time.Second} {
+		s.mu.Lock()
+		s.idle = s.idle.Add(-age)
+		s.mu.Unlock()
+	}
+	l.HTTP2.Shed()
+	stalled.WriteWindowUpdate(1, 100)
+	if got := string(stalled.until(http2.FrameData).(*http2.DataFrame).Data()); got != "body" {
+		t.Errorf("the one whose client lets nothing of its response through got %q, want all of it", got)
+	}
+	if f := longest.until(http2.FrameGoAway).(*http2.GoAwayFrame); f.ErrCode != http2.ErrCodeNo || f.LastStreamID != 1 {
+		t.Errorf("the one that has idled for longest: %v, want NO_ERROR and stream 1", f)
+	}
+	close(finish)
+	for name, c := range map[string]*raw2{"idles for less": shorter, "is new": fresh} {
+		c.get(3, "/")
+		if got := c.status(3); got != "200" {
+			t.Errorf("the one that %s: status %s, want 200", name, got)
+		}
+	}
+	if got := busy.status(1); got != "200" {
+		t.Errorf("the one with a request in progress: status %s, want 200", got)
+	}
+}
+
+// all are the sessions there are.
+func (h *HTTP2) all() map[*session]bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make(map[*session]bool)
+	for s := range h.sessions {
+		all[s] = true
+	}
+	return all
 }
 
 func TestHTTP2EndsWhereItMay(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 func (s *session) ServeHTTP(rw http.ResponseWriter, from *http.Request) {
 	count, ok := s.begin()
 	if !ok {
-		return
+		panic(http.ErrAbortHandler) // x/net resets the stream
 	}
 	defer s.running.Done()
 	k := s.conn
@@ -67,7 +67,7 @@ func (s *session) serve(rw http.ResponseWriter, from *http.Request, t *transcrip
 	w.end()
 	s.http.logRequest(x, r, w.status, w.written, b.count.Load())
 	if !ok {
-		panic(http.ErrAbortHandler) // x/net resets the stream
+		panic(http.ErrAbortHandler) // likewise
 	}
 }
 

@@ -225,7 +225,7 @@ func (s *Site) uncovered(leaf *x509.Certificate) (doubts []Doubt) {
 }
 
 func coveredNames(leaf *x509.Certificate) []string {
-	names := leaf.DNSNames
+	names := slices.Clone(leaf.DNSNames)
 	for _, ip := range leaf.IPAddresses {
 		names = append(names, ip.String())
 	}

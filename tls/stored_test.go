@@ -8,9 +8,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"io"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -165,6 +167,36 @@ func TestACMEStaples(t *testing.T) {
 	ca.store(w, revoked, time.Now().Add(-day), time.Now().Add(60*day), responder.URL)
 	w.begin(w.site(nil, revoked))
 	w.wait(revoked, func(x *x509.Certificate) bool { return strings.Contains(x.Issuer.CommonName, "Pebble") })
+}
+
+// TestACMEWithoutResponder has certificates served whatever their CA's responder says.
+func TestACMEWithoutResponder(t *testing.T) {
+	w, ca, stored := newWorld(t, gatewaytest.PebbleSettings{}), newIssuer(t), map[string]*x509.Certificate{}
+	var asked [3]atomic.Int32
+	for i, answer := range [...]http.HandlerFunc{
+		func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusInternalServerError) },
+		func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte("yes")) },
+		func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
+	} {
+		responder := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+			asked[i].Add(1)
+			answer(rw, r)
+		}))
+		defer responder.Close()
+		name := unusedName()
+		stored[name] = ca.store(w, name, time.Now().Add(-day), time.Now().Add(60*day), responder.URL)
+	}
+	w.serve(w.site(nil, slices.Collect(maps.Keys(stored))...))
+	for i := range asked {
+		if err := gatewaytest.Wait(func() (bool, error) { return asked[i].Load() > 0, nil }); err != nil {
+			t.Fatalf("responder %d was not asked: %v", i, err)
+		}
+	}
+	for name, leaf := range stored {
+		if !leaf.Equal(w.leaf(name)) || w.staple(name) != nil {
+			t.Errorf("a client of %s gets another certificate, or an answer that nobody gave", name)
+		}
+	}
 }
 
 // staple is the OCSP answer that a client gets with the certificate.

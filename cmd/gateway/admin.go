@@ -50,6 +50,7 @@ type accessLogCounts struct {
 type connectionCounts struct {
 	Open   int64  `json:"open"`
 	Parked int64  `json:"parked"`
+	Idle   int64  `json:"idle"` // without a request, and not parked: they speak HTTP/2
 	Active int64  `json:"active"`
 	Shed   uint64 `json:"handshakes_shed"` // TLS handshakes whose clients kept the front waiting when too many did
 }
@@ -144,8 +145,8 @@ func (s *statusReport) trouble() error {
 func (s *statusReport) print(w io.Writer) {
 	fmt.Fprintf(w, "gateway %s, generation %d, up %s, supervisor %d, front %d\n", s.Version, s.Generation,
 		(time.Duration(s.UptimeSeconds) * time.Second).String(), s.SupervisorPID, s.FrontPID)
-	fmt.Fprintf(w, "connections: %d open, %d parked, %d active; the front has %d descriptors and %d goroutines\n",
-		s.Connections.Open, s.Connections.Parked, s.Connections.Active, s.Descriptors, s.Goroutines)
+	fmt.Fprintf(w, "connections: %d open, %d parked, %d idle (HTTP/2), %d active; the front has %d descriptors and %d goroutines\n",
+		s.Connections.Open, s.Connections.Parked, s.Connections.Idle, s.Connections.Active, s.Descriptors, s.Goroutines)
 	fmt.Fprintf(w, "hot files: %d (%.1f MB, and %d open), %d hits, %d misses, %d evictions\n", s.Cache.Entries-s.Cache.OpenFiles,
 		float64(s.Cache.Bytes)/(1<<20), s.Cache.OpenFiles, s.Cache.Hits, s.Cache.Misses, s.Cache.Evictions)
 	if n := s.AccessLog.Dropped; n > 0 {

@@ -30,6 +30,16 @@ func TestFleet(t *testing.T) {
 	f := newFleet(t)
 	f.startRedis()
 
+	// A gateway that stops in the middle leaves no lock to wait for.
+	leaving := f.start("leaving")
+	f.wait("a lock on the server", func() bool { return f.redis("KEYS", "fleet:lock:*") != "" })
+	if err := leaving.Stop(); err != nil {
+		t.Error(err)
+	}
+	if locks := f.redis("KEYS", "fleet:lock:*"); locks != "" {
+		t.Errorf("a gateway that was stopped left the locks %s", locks)
+	}
+
 	// The first gateway asks for a certificate, and is killed when the CA is about to look at the challenge.
 	dead := f.start("dead")
 	f.wait("a challenge and a lock on the server", func() bool {

@@ -145,7 +145,8 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	paused := func(err error) {
 		f.log.Warnw("accepting pauses for a second: raise the limit of open files (ulimit -n, LimitNOFILE)", "error", err)
 	}
-	if f.engine, err = event.New(event.Options{Paused: paused, MaxConns: maxConns(c)}); err != nil {
+	shed := func() { go f.http2.Shed() } // ends when they are closed: a client that takes nothing costs a second
+	if f.engine, err = event.New(event.Options{Paused: paused, Shed: shed, MaxConns: maxConns(c)}); err != nil {
 		return nil, err
 	}
 	for _, parent := range h.parents {
@@ -419,7 +420,8 @@ func (f *front) answerStatus(conn *os.File) {
 		Pools: []mpm.PoolStatus{}, Certificates: f.certs.Status(), Storage: f.certs.StorageStatus(), InternalRoot: string(f.certs.RootPEM()),
 	}
 	e := f.engine.Stats()
-	s.Connections = connectionCounts{Open: e.Open, Parked: e.Parked, Active: e.Active, Shed: f.handshakes.Shed()}
+	idle := min(int64(f.http2.Idle()), e.Active)
+	s.Connections = connectionCounts{Open: e.Open, Parked: e.Parked, Idle: idle, Active: e.Active - idle, Shed: f.handshakes.Shed()}
 	s.Cache = f.server.Cache()
 	if f.access != nil {
 		s.AccessLog.Dropped = f.access.Dropped()
@@ -444,6 +446,7 @@ func (f *front) answerStatus(conn *os.File) {
 func (f *front) drain() {
 	ctx, cancel := context.WithTimeout(context.Background(), f.setup.Config.Gateway.GracePeriod)
 	defer cancel()
+	left := f.leaveStorage()
 	f.http2.Drain()
 	if err := f.engine.Drain(ctx); err != nil {
 		f.log.Warnw("grace_period is over: requests in progress are cut off", "connections", f.engine.Stats().Open)
@@ -456,5 +459,20 @@ func (f *front) drain() {
 			f.log.Errorw("access log", "error", err)
 		}
 	}
+	<-left
 	os.Exit(exitOK)
+}
+
+// leaveTime is how long a stop waits for the storage to be left: a CA or a DNS command may not let go sooner.
+const leaveTime = 2 * time.Second
+
+// leaveStorage ends the work on certificates: other gateways need not wait until this one's locks expire. The channel is closed
+// when that is done, or has lasted for leaveTime.
+func (f *front) leaveStorage() <-chan struct{} {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	go func() { // ends with the process at the latest
+		f.certs.Close()
+		cancel()
+	}()
+	return ctx.Done()
 }

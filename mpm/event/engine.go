@@ -49,6 +49,9 @@ type Options struct {
 	HeadTimeout time.Duration // from accept to the end of the first request head; 0: 20 s
 	// Paused is called when accepting pauses for want of descriptors, at most once an episode. It may be nil.
 	Paused func(err error)
+	// Shed is called when connections that have idled for longest are to be closed, which the engine does with those that are parked:
+	// about once a second while accepting has to pause. It must not block, and may be nil.
+	Shed func()
 }
 
 // Engine accepts connections and runs the loops. Its methods are safe for concurrent use.
@@ -61,6 +64,7 @@ type Engine struct {
 	max       int64 // connections
 	head      time.Duration
 	paused    func(error)
+	shed      func()
 
 	draining atomic.Bool
 	open     atomic.Int64 // connections
@@ -101,7 +105,7 @@ func New(o Options) (*Engine, error) {
 	if o.MaxConns <= 0 {
 		o.MaxConns = 1 << 30
 	}
-	e := &Engine{start: time.Now(), max: int64(o.MaxConns), head: o.HeadTimeout, paused: o.Paused}
+	e := &Engine{start: time.Now(), max: int64(o.MaxConns), head: o.HeadTimeout, paused: o.Paused, shed: o.Shed}
 	e.listeners.Store(new([]*Listener))
 	for i := range o.Loops {
 		l, err := newLoop(e, i)

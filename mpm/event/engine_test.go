@@ -402,8 +402,8 @@ func BenchmarkParkedRoundTrip(b *testing.B) {
 }
 
 func TestIdleConnectionsMakeRoom(t *testing.T) {
-	var pauses atomic.Int32
-	e, addr := start(t, &lines{keep: time.Minute}, Options{MaxConns: 8, Paused: func(error) { pauses.Add(1) }})
+	var pauses, sheds atomic.Int32
+	e, addr := start(t, &lines{keep: time.Minute}, Options{MaxConns: 8, Paused: func(error) { pauses.Add(1) }, Shed: func() { sheds.Add(1) }})
 	for i := range 40 {
 		c := dial(t, addr)
 		talk(t, c, "x\n", "echo x\n")
@@ -413,6 +413,9 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 	}
 	if n := pauses.Load(); n == 0 {
 		t.Error("nobody was told that accepting paused")
+	}
+	if n := sheds.Load(); n == 0 {
+		t.Error("owners of idle connections were not asked for them")
 	}
 }
 

@@ -221,9 +221,19 @@ func (l *loop) pause(p *Listener, err error) {
 	l.starved = true
 	l.unlisten(p)
 	l.paused = append(l.paused, p)
+	l.makeRoom()
+	for _, other := range l.engine.loops {
+		other.wake()
+	}
+}
+
+// makeRoom has connections that have idled for longest closed, with the next tick of each loop.
+func (l *loop) makeRoom() {
 	for _, other := range l.engine.loops {
 		other.shedding.Store(true)
-		other.wake()
+	}
+	if l.engine.shed != nil {
+		l.engine.shed()
 	}
 }
 
@@ -494,6 +504,9 @@ func (l *loop) tick() {
 // resume accepts again when there is room for more than the next few.
 func (l *loop) resume() {
 	if free := l.engine.max - l.engine.open.Load(); free <= l.engine.max/32 {
+		if len(l.paused) > 0 {
+			l.makeRoom() // the last time was not enough
+		}
 		return
 	}
 	paused := l.paused
