@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/sync/semaphore"
 
 	"gateway/internal/quiet"
 	"gateway/mpm/event"
@@ -176,7 +177,7 @@ func (k *conn) serveHTTP2() {
 	if k.secure != nil && k.park() {
 		return
 	}
-	s := &session{http: k.http, conn: k, seen: frameScanner{left: uint32(len(preface))}}
+	s := &session{http: k.http, conn: k, heads: semaphore.NewWeighted(maxHeads), seen: frameScanner{left: uint32(len(preface))}}
 	s.patience.left, s.patience.at = maxPatience, time.Now()
 	_ = s.look(k.buf[k.r:k.w]) // a flood does not end here
 	if k.secure != nil {
@@ -207,6 +208,7 @@ type session struct {
 	closing  sync.Once
 	closed   atomic.Bool // or about to be
 	patience patience
+	heads    *semaphore.Weighted // bytes of them, see maxHeads
 
 	reading sync.Mutex // guards what follows, and what conn has read
 	known   bool       // x/net has it among its connections

@@ -71,6 +71,7 @@ const (
 	costPing        = 2 // likewise
 	costEmptyPiece  = 10
 	costOther       = 1
+	maxPadding      = 1 + 255 // bytes, with their number: a frame of so many may have no other (RFC 9113 §6.1)
 	earnResponse    = 2
 	earnUsefulFrame = 2 // at least what one that opens the window for the next costs, on its stream and on the connection
 
@@ -101,7 +102,8 @@ func (h frameHeader) cost() int {
 	case http2.FrameHeaders:
 		return 0 // requests are limited as such
 	case http2.FrameData:
-		if h.length > 0 || h.flags.Has(http2.FlagDataEndStream) {
+		padded := h.flags.Has(http2.FlagDataPadded) && h.length <= maxPadding
+		if h.length > 0 && !padded || h.flags.Has(http2.FlagDataEndStream) {
 			return 0
 		}
 		return costOther

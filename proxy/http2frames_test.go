@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -116,6 +117,44 @@ func (c *raw2) status(stream uint32) (status string) {
 				}
 			}).Write(f.HeaderBlockFragment())
 			return status
+		}
+	}
+}
+
+func TestHTTP2HeadsThatCostTheirClientNothingWait(t *testing.T) {
+	const requests = 100
+	value := strings.Repeat("v", 3900) // fits the table, so that a byte stands for it from the second time on
+	fields := []string{":method", "GET", ":scheme", "http", ":authority", "localhost", ":path", "/"}
+	for range 15 {
+		fields = append(fields, "x-a", value)
+	}
+	const atOnce = maxHeads / (15 * 3900) // at most
+	var running atomic.Int32
+	entered, release := make(chan struct{}, requests), make(chan struct{})
+	l := serveHTTP2(t, false, func(http.ResponseWriter, *http.Request) {
+		running.Add(1)
+		entered <- struct{}{}
+		<-release
+		running.Add(-1)
+	}, nil)
+	c := l.raw(t)
+	for i := range requests {
+		if err := c.request(uint32(2*i+1), true, fields...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range atOnce - 1 {
+		<-entered
+	}
+	c.WritePing(false, [8]byte{})
+	c.until(http2.FramePing)
+	if n := running.Load(); n > atOnce {
+		t.Errorf("%d requests run, which have %d bytes in their heads, want at most %d", n, n*15*3900, atOnce)
+	}
+	close(release)
+	for range requests {
+		if got := c.status(0); got != "200" {
+			t.Fatalf("a request that had to wait: %s, want 200", got)
 		}
 	}
 }
@@ -250,6 +289,12 @@ func TestHTTP2Floods(t *testing.T) {
 				return c.request(1, false, post...)
 			}
 			return c.WriteData(1, false, nil)
+		}},
+		{"data that is all padding", func(c *raw2, i uint32) error {
+			if i == 0 {
+				return c.request(1, false, post...)
+			}
+			return c.WriteDataPadded(1, false, nil, make([]byte, 255))
 		}},
 		{"empty continuations", func(c *raw2, i uint32) error {
 			if i == 0 {

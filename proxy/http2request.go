@@ -25,22 +25,51 @@ func (s *session) ServeHTTP(rw http.ResponseWriter, from *http.Request) {
 	defer s.running.Done()
 	k := s.conn
 	o := &streamRound{exchange: exchange{began: time.Now(), local: k.local, remote: k.remote, secure: k.secure != nil, tls: s.tls, listener: k.http.Address}}
-	t, _ := k.http.transcripts.Get().(*transcript)
+	size := headSize(from)
+	if s.heads.Acquire(from.Context(), size) != nil {
+		return // the client has gone
+	}
+	defer s.heads.Release(size)
+	if r := s.read(rw, from, o, count); r != nil {
+		s.serve(rw, from, r, o, count)
+	}
+}
+
+// maxHeads is how many bytes the heads of a connection's requests may have that are in progress; the others wait. It is 8 KiB for each
+// of them, on average: compressed, they can cost their client next to nothing (HPACK, RFC 7541 §7.3).
+const maxHeads = maxStreams * 8 << 10
+
+// headSize is the size of a header list (RFC 9113 §10.5.1), which x/net has bounded.
+func headSize(r *http.Request) int64 {
+	const perField = 32
+	n := len(r.Method) + len(r.RequestURI) + len(r.Host) + perField
+	for name, values := range r.Header {
+		for _, value := range values {
+			n += len(name) + len(value) + perField
+		}
+	}
+	return min(int64(n), maxHeads)
+}
+
+// read makes the request that handlers see. It is nil if the request was answered already.
+func (s *session) read(rw http.ResponseWriter, from *http.Request, o *streamRound, count int) *http.Request {
+	t, _ := s.http.transcripts.Get().(*transcript)
 	if t == nil {
 		t = new(transcript)
 	}
 	defer func() {
 		if cap(t.bytes) <= firstBuffer {
-			k.http.transcripts.Put(t)
+			s.http.transcripts.Put(t)
 		}
 	}()
 	if err := t.parse(from); err != nil {
 		s.refuse(rw, from, &o.exchange, err)
-		return
+		return nil
 	}
-	if !s.answerHot(rw, from, t, &o.exchange, count) {
-		s.serve(rw, from, t, o, count)
+	if s.answerHot(rw, from, t, &o.exchange, count) {
+		return nil
 	}
+	return newRequest(&o.exchange, &t.head, &o.url)
 }
 
 // streamRound is what [round] is on HTTP/1.1.
@@ -52,11 +81,10 @@ type streamRound struct {
 }
 
 // serve calls the handler, as [conn.request] does.
-func (s *session) serve(rw http.ResponseWriter, from *http.Request, t *transcript, o *streamRound, count int) {
+func (s *session) serve(rw http.ResponseWriter, from, r *http.Request, o *streamRound, count int) {
 	x, w, b := &o.exchange, &o.response, &o.body
 	defer x.end(context.Canceled)
 	defer context.AfterFunc(from.Context(), func() { x.end(event.ErrGone) })()
-	r := newRequest(x, &t.head, &o.url)
 	r.Proto, r.ProtoMajor, r.ProtoMinor, r.TLS = protocol2, 2, 0, s.template.TLS
 	b.from, b.response = from.Body, w
 	if r.Body, r.ContentLength = b, from.ContentLength; r.ContentLength == 0 {

@@ -3,11 +3,15 @@ package tls
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -161,6 +165,50 @@ func TestOnDemandRefusesAtOnce(t *testing.T) {
 	if n := len(o.refused); n > maxRefused {
 		t.Errorf("%d refused names are remembered, want at most %d", n, maxRefused)
 	}
+}
+
+func TestOnDemandTakesOnlyTheFirstAnswerForAYes(t *testing.T) {
+	a := newAutomatic(new(logbook).log, time.Hour)
+	defer a.close()
+	application := http.NewServeMux()
+	application.HandleFunc("/yes", func(http.ResponseWriter, *http.Request) {})
+	application.HandleFunc("/no", http.NotFound)
+	application.Handle("/elsewhere", http.RedirectHandler("/yes", http.StatusFound))
+	server := httptest.NewServer(application)
+	defer server.Close()
+	for path, want := range map[string]error{"/yes": nil, "/no": errNotAllowed, "/elsewhere": errNotAllowed} {
+		o := newOnDemand(&policy{automatic: a}, &routes.OnDemand{Ask: server.URL + path})
+		if err := o.allowed(t.Context(), "a.example"); !errors.Is(err, want) {
+			t.Errorf("allowed, when %s is asked: %v, want %v", path, err, want)
+		}
+		o.client.CloseIdleConnections()
+	}
+}
+
+func TestOnDemandHasOnlySomeHandshakesWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := &automatic{ctx: t.Context(), log: new(logbook).log}
+		o := newOnDemand(&policy{automatic: a}, &routes.OnDemand{})
+		done := make(chan struct{})
+		o.pending["a.example"] = done
+		var waiting sync.WaitGroup
+		for range maxWaiters {
+			waiting.Go(func() {
+				if err := o.wait(t.Context(), nil, done); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		if err := o.wait(t.Context(), nil, done); !errors.Is(err, errTooMany) {
+			t.Errorf("wait beside %d others: %v, want %v", maxWaiters, err, errTooMany)
+		}
+		close(done)
+		waiting.Wait()
+		if err := o.wait(t.Context(), nil, done); err != nil {
+			t.Errorf("wait when they have gone: %v", err)
+		}
+	})
 }
 
 func TestOnDemandGrants(t *testing.T) {

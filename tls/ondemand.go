@@ -25,6 +25,7 @@ const (
 	onDemandWait = 7 * time.Second
 	// maxPending is for how many names certificates are got at once, and asked; the others have to come again.
 	maxPending  = 64
+	maxWaiters  = 256 // handshakes that wait for these certificates, about 30 KB each; the others have to come again, too
 	askTimeout  = 5 * time.Second
 	issueLimit  = 3 * time.Minute
 	refusalTime = time.Minute     // until a name is asked for again that was not allowed
@@ -46,6 +47,7 @@ type onDemand struct {
 
 	mu      sync.Mutex
 	pending map[string]chan struct{} // by name; closed when its certificate is there, or won't be
+	waiters int                      // handshakes
 	refused map[string]refusal
 	granted []time.Time // of the latest certificates, at most Limit
 	warned  time.Time   // that Limit is reached
@@ -59,24 +61,23 @@ type refusal struct {
 
 func newOnDemand(p *policy, settings *routes.OnDemand) *onDemand {
 	return &onDemand{
-		OnDemand: *settings, policy: p, client: &http.Client{Timeout: askTimeout},
+		OnDemand: *settings, policy: p, client: &http.Client{Timeout: askTimeout, CheckRedirect: noRedirect},
 		pending: make(map[string]chan struct{}), refused: make(map[string]refusal),
 	}
 }
 
+// noRedirect has the first answer count: the page that an application shows to strangers, where it sends them, is no yes.
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
 // certificate waits for the certificate of a name, but not for long.
 func (o *onDemand) certificate(hello *stdtls.ClientHelloInfo, name string) (*stdtls.Certificate, error) {
 	done, err := o.begin(name, time.Now())
+	if err == nil {
+		err = o.wait(hello.Context(), hello.Conn, done)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("no certificate for %q: %w", name, err)
 	}
-	idle(hello.Conn, func() {
-		select {
-		case <-done:
-		case <-time.After(onDemandWait):
-		case <-hello.Context().Done():
-		}
-	})
 	if cert := o.policy.find(hello, name); cert != nil {
 		return cert, nil
 	}
@@ -86,6 +87,38 @@ func (o *onDemand) certificate(hello *stdtls.ClientHelloInfo, name string) (*std
 		return nil, fmt.Errorf("no certificate for %q: %w", name, r.err)
 	}
 	return nil, fmt.Errorf("the certificate for %q takes longer than %v", name, onDemandWait)
+}
+
+// wait waits for the end of begin's work, unless too many do already.
+func (o *onDemand) wait(ctx context.Context, c net.Conn, done chan struct{}) error {
+	if !o.enter() {
+		return errTooMany
+	}
+	defer o.leave()
+	idle(c, func() {
+		select {
+		case <-done:
+		case <-time.After(onDemandWait):
+		case <-ctx.Done():
+		}
+	})
+	return nil
+}
+
+func (o *onDemand) enter() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.waiters >= maxWaiters {
+		return false
+	}
+	o.waiters++
+	return true
+}
+
+func (o *onDemand) leave() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.waiters--
 }
 
 // idle waits, by f, for something that the client has no part in. Where handshakes compute in a limited number, the connection

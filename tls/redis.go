@@ -86,16 +86,13 @@ return 0`
 
 // newRedis does not connect. The caller must call stop and then close.
 func newRedis(s *routes.Redis, files StorageFiles, log Log, back func()) (*redisStorage, error) {
+	config, err := clientTLS(s, files)
+	if err != nil {
+		return nil, err
+	}
 	options := []redis.DialOption{
 		redis.DialUsername(s.Username), redis.DialPassword(cmp.Or(string(files.Password), s.Password)), redis.DialDatabase(s.Database),
-		redis.DialTLSHandshakeTimeout(s.Timeout), redis.DialReadTimeout(s.Timeout), redis.DialWriteTimeout(s.Timeout),
-	}
-	if s.TLS != nil {
-		config, err := clientTLS(s, files)
-		if err != nil {
-			return nil, err
-		}
-		options = append(options, redis.DialUseTLS(true), redis.DialTLSConfig(config))
+		redis.DialReadTimeout(s.Timeout), redis.DialWriteTimeout(s.Timeout), redis.DialContextFunc(dialReplies(config)),
 	}
 	r := &redisStorage{address: s.Address, prefix: s.Prefix, timeout: s.Timeout, log: log, back: back, locks: make(map[string]*lock)}
 	r.pool = &redis.Pool{
@@ -113,7 +110,11 @@ func newRedis(s *routes.Redis, files StorageFiles, log Log, back func()) (*redis
 	return r, nil
 }
 
+// clientTLS returns nil without TLS.
 func clientTLS(s *routes.Redis, files StorageFiles) (*stdtls.Config, error) {
+	if s.TLS == nil {
+		return nil, nil
+	}
 	host, _, err := net.SplitHostPort(s.Address)
 	if err != nil {
 		return nil, err
@@ -184,11 +185,11 @@ func (s *redisStorage) run(ctx context.Context, operation func(command) error) e
 	return operation(func(name string, args ...any) (any, error) { return redis.DoContext(conn, ctx, name, args...) })
 }
 
-// unreachable tells a server that does not answer, or not to us, from one that refuses a command, as a full one does.
+// unreachable tells a server that does not answer, or not to us, from one that refuses a command, as a full one does, or answers nonsense.
 func unreachable(err error) bool {
 	var answer redis.Error
 	if !errors.As(err, &answer) {
-		return true
+		return !errors.Is(err, errReply) // one bad file is no reason to leave the others alone
 	}
 	code, _, _ := strings.Cut(string(answer), " ")
 	return slices.Contains([]string{"NOAUTH", "WRONGPASS", "LOADING"}, code) || strings.HasPrefix(string(answer), "ERR max number of clients")

@@ -73,12 +73,12 @@ func readCertificates(c *routes.Config) ([]certificate, error) {
 		t := &c.Sites[i].TLS
 		var err error
 		if t.ACME != nil && t.ACME.CARoot != "" {
-			if all[i].CARoots, err = os.ReadFile(t.ACME.CARoot); err != nil {
+			if all[i].CARoots, err = readFile(t.ACME.CARoot); err != nil {
 				return nil, fmt.Errorf("site %q: ca_root: %w", c.Sites[i].Names[0], err)
 			}
 		}
 		if t.ClientAuth != nil {
-			if all[i].ClientCAs, err = os.ReadFile(t.ClientAuth.CA); err != nil {
+			if all[i].ClientCAs, err = readFile(t.ClientAuth.CA); err != nil {
 				return nil, fmt.Errorf("site %q: client_auth: ca: %w", c.Sites[i].Names[0], err)
 			}
 		}
@@ -96,7 +96,7 @@ func readStorage(s routes.Storage) (files tls.StorageFiles, err error) {
 	}
 	read := func(name, path string) (content []byte) {
 		if path != "" && err == nil {
-			if content, err = os.ReadFile(path); err != nil {
+			if content, err = readFile(path); err != nil {
 				err = fmt.Errorf("storage: %s: %w", name, err)
 			}
 		}
@@ -123,10 +123,10 @@ func readPairs(t *routes.TLS) ([]tls.Pair, error) {
 }
 
 func readPair(files routes.CertificateFiles) (p tls.Pair, err error) {
-	if p.CertificatePEM, err = os.ReadFile(files.Certificate); err != nil {
+	if p.CertificatePEM, err = readFile(files.Certificate); err != nil {
 		return p, fmt.Errorf("certificate: %w", err)
 	}
-	if p.KeyPEM, err = os.ReadFile(files.Key); err != nil {
+	if p.KeyPEM, err = readFile(files.Key); err != nil {
 		return p, fmt.Errorf("key: %w", err)
 	}
 	return p, nil

@@ -209,7 +209,7 @@ func badCertificates(c *routes.Config) []string {
 			found = append(found, badACME(c, i)...)
 		}
 		if a := s.TLS.ClientAuth; a != nil {
-			if cas, err := os.ReadFile(a.CA); err == nil && !tls.HasCertificates(cas) {
+			if cas, err := readFile(a.CA); err == nil && !tls.HasCertificates(cas) {
 				found = append(found, fmt.Sprintf("%ssite %q: client_auth: ca: no certificate in %s", c.PlaceOf(i, "client_auth.ca"), s.Names[0], a.CA))
 			}
 		}
@@ -235,7 +235,7 @@ func badACME(c *routes.Config, site int) []string {
 			found = append(found, fmt.Sprintf("%ssite %q: %v", c.PlaceOf(site, "dns"), name, err))
 		}
 	}
-	if roots, err := os.ReadFile(a.CARoot); err == nil && !tls.HasCertificates(roots) {
+	if roots, err := readFile(a.CARoot); err == nil && !tls.HasCertificates(roots) {
 		found = append(found, fmt.Sprintf("%ssite %q: ca_root: no certificate in %s", c.PlaceOf(site, "ca_root"), name, a.CARoot))
 	}
 	return found
