@@ -32,6 +32,7 @@ var examples = []struct {
 	{"automatic-tls", testAutomaticTLS},
 	{"cgi", testCGI},
 	{"dokuwiki", testDokuWiki},
+	{"front-controller", testFrontController},
 	{"gitweb", testGitweb},
 	{"legacy-php", testLegacyPHP},
 	{"proxy", testProxy},
@@ -343,6 +344,36 @@ func testLegacyPHP(t *testing.T, e *example) {
 		t.Errorf("style.css: Cache-Control %q", got)
 	}
 	e.get("/none.php").want(t, 404)
+}
+
+func testFrontController(t *testing.T, e *example) {
+	needs(t, "php-cgi")
+	e.start()
+	e.client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+	e.get("/").want(t, 200, "page /\nscript /index.php")
+	page := e.get("/some/page?a=1").want(t, 200, "page /some/page\nscript /index.php\nquery a=1\nuser -")
+	if page.header.Get("X-Content-Type-Options") != "nosniff" || page.header.Get("X-Powered-By") != "" {
+		t.Errorf("header %v, want nosniff and no X-Powered-By", page.header)
+	}
+	e.get("/assets/style.css").want(t, 200, "color: black")
+	e.get("/none.php").want(t, 404)
+	e.get("/config/settings.ini").want(t, 403, "Not for you")
+	e.get("/uploads/evil.php").want(t, 404)
+	if to := e.get("/blog/2019/an-old-one").want(t, 301).header.Get("Location"); to != "/posts/an-old-one?year=2019" {
+		t.Errorf("an old address leads to %q", to)
+	}
+	e.get("/admin/x").want(t, 401)
+	r, err := http.NewRequest(http.MethodGet, e.url("/admin/x"), nil)
+	check(t, err)
+	r.SetBasicAuth("admin", "admin")
+	e.do(r).want(t, 200, "page /admin/x", "user admin")
+	for range 6 {
+		e.get("/login").want(t, 200, "page /login")
+	}
+	if after := e.get("/login").want(t, 429).header.Get("Retry-After"); after == "" {
+		t.Error("429 without Retry-After")
+	}
 }
 
 func testCGI(t *testing.T, e *example) {

@@ -45,7 +45,8 @@ type thread struct {
 	session *session  // of that request; nil: it is not limited
 	channel io.Closer // the kept connection, while it is idle
 	timer   *time.Timer
-	armed   bool // the timer runs, perhaps for an earlier deadline
+	armed   bool      // the timer runs
+	fires   time.Time // when it does, at the latest
 
 	// Of the request.
 	holder      *Slot // nil: none, or it was abandoned
@@ -415,28 +416,28 @@ func (p *Pool) expired(t *thread) {
 		t.arm(p, maintenance)
 		return
 	}
-	method, uri := t.method, t.uri
+	method, uri, limit := t.method, t.uri, t.deadline.Sub(t.granted)
 	p.after(func() {
 		p.log.Warnw("request ran too long, its child is killed: raise request_timeout, or make the script faster",
-			"pool", p.cfg.Name, "pid", c.PID, "request_timeout", p.cfg.RequestTimeout, "method", method, "uri", uri)
+			"pool", p.cfg.Name, "pid", c.PID, "request_timeout", limit, "method", method, "uri", uri)
 	})
 	p.lose(t, ErrDeadline)
 	p.kill(c, ExitDeadline, now)
 	p.replace(now)
 }
 
-// arm lets the timer of t run, unless it does. It isn't stopped when a request ends: expired looks at the deadline, so that
+// arm lets the timer of t run for d, until the deadline, unless it fires before. It isn't stopped when a request ends: expired looks at the deadline, so that
 // a request costs no timer operation.
 func (t *thread) arm(p *Pool, d time.Duration) {
 	switch {
-	case t.armed:
-		return
+	case t.armed && !t.fires.After(t.deadline):
+		return // it looks at the deadline then
 	case t.timer == nil:
 		t.timer = time.AfterFunc(d, func() { p.expired(t) })
 	default:
 		t.timer.Reset(d)
 	}
-	t.armed = true
+	t.armed, t.fires = true, t.deadline
 }
 
 // disarm stops what runs on behalf of c.

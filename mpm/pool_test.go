@@ -1,6 +1,7 @@
 package mpm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -421,6 +422,29 @@ func TestDeadline(t *testing.T) {
 		st := w.pool.Status()
 		equal(t, "requests", st.Requests, RequestStatus{Total: 2, Failed: 1})
 		equal(t, "exits", st.Exits[ExitDeadline], 1)
+	})
+	bubble(t, "a request may have another deadline than the pool's, the next one of its child has that", func(t *testing.T) {
+		w := openWorld(t, cfg)
+		for _, limit := range []time.Duration{2 * cfg.RequestTimeout, cfg.RequestTimeout / 2, 0} {
+			s := w.acquire()
+			if limit > 0 {
+				s.Limit(limit)
+			}
+			ctx, cancel := contextOf(t.Context(), s)
+			begin := time.Now()
+			if limit > cfg.RequestTimeout {
+				time.Sleep(limit - ms)
+				is(t, "cause", context.Cause(ctx), nil)
+				s.Release(Done)
+				cancel()
+				continue
+			}
+			<-ctx.Done()
+			is(t, "cause", context.Cause(ctx), ErrDeadline)
+			equal(t, "ran", time.Since(begin), cmp.Or(limit, cfg.RequestTimeout))
+			s.Release(Broken)
+			cancel()
+		}
 	})
 	bubble(t, "a context made after the deadline has ended already", func(t *testing.T) {
 		w := openWorld(t, cfg)

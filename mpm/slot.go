@@ -159,6 +159,21 @@ func (s *Slot) Unlimited() {
 	}
 }
 
+// Limit gives the request another time from now on than the pool's request_timeout.
+func (s *Slot) Limit(d time.Duration) {
+	t := s.thread
+	if t == nil {
+		return
+	}
+	s.pool.mu.Lock()
+	defer s.pool.mu.Unlock()
+	if t.holder != s {
+		return
+	}
+	t.deadline = s.pool.now().Add(d)
+	t.arm(s.pool, d)
+}
+
 // Release gives the slot back. The slot must not be used afterwards: a second Release is a mistake of the caller that is
 // logged and otherwise without effect, because a Slot is never granted twice.
 func (s *Slot) Release(o Outcome) {

@@ -187,6 +187,9 @@ func (c *call) occupy() (*mpm.Slot, error) {
 	if err != nil {
 		return nil, err
 	}
+	if route := c.x.route; route != nil && route.RequestTimeout > 0 { // a deputy may look for the route
+		slot.Limit(route.RequestTimeout)
+	}
 	c.x.pid = slot.Child.PID
 	c.x.queueWait += slot.QueueWait
 	slot.Describe(c.r.Method, c.r.RequestURI)
@@ -288,7 +291,7 @@ func (c *call) failWith(status int, err error) {
 	}
 	c.logFailure(c.x, status, logged)
 	c.w.Header().Set("X-Content-Type-Options", "nosniff")
-	writeStatus(c.w, status)
+	writePlain(c.w, status)
 	// A client that has gone does not miss it.
 	_, _ = fmt.Fprintf(c.w, "\npool %q, child %d: %s\n", c.x.pool, c.x.pid, printable(err.Error()))
 }

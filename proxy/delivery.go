@@ -30,7 +30,7 @@ type offerer interface {
 // then in a file, until the client has caught up.
 type delivery struct {
 	w     http.ResponseWriter
-	offer offerer // w; nil: it can't be written to without waiting
+	offer offerer // w, once its head is set; nil: it can't be written to without waiting
 	head  func()  // sets the head of w, before its first byte
 	whole bool    // all of the body is here: nothing will be waited for
 	spool *spool
@@ -50,7 +50,7 @@ type delivery struct {
 
 func newDelivery(s *spool, w http.ResponseWriter, head func()) *delivery {
 	d := &delivery{w: w, head: head, spool: s}
-	d.offer, _ = w.(offerer)
+	d.offer, _ = undressed(w).(offerer)
 	d.idle.L = &d.mu
 	return d
 }

@@ -242,8 +242,8 @@ func TestOnlyTheChildMayLook(t *testing.T) {
 		}
 	}
 	files, said := filesRoute(www), routes.Route{Pattern: routes.Pattern{Kind: routes.Exact, Text: "/said"}, Root: www}
-	files.TryFiles = []string{"{path}", "/fallback.html"}
-	said.TryFiles, said.Respond = []string{"/none", "=404"}, &routes.Respond{Status: 200, Body: "said"}
+	files.TryFiles = []routes.TryFile{{Path: routes.Template{{Name: "path"}}}, {Path: literal("/fallback.html")}}
+	said.TryFiles, said.Respond = []routes.TryFile{{Path: literal("/none")}, {Status: 404}}, &routes.Respond{Status: 200, Body: literal("said")}
 	cgi := &routes.CGI{Root: scripts}
 	g := newGate(t, routes.Pool{}, nil,
 		routes.Route{Pattern: routes.Pattern{Kind: routes.Suffix, Text: ".cgi"}, CGI: cgi},
@@ -302,8 +302,8 @@ func blind(t testing.TB, g *gate, root string, names ...string) {
 
 func TestFixedAnswersTakeASlot(t *testing.T) {
 	g := newGate(t, routes.Pool{}, nil,
-		routes.Route{Pattern: routes.Pattern{Kind: routes.Exact, Text: "/moved"}, Redirect: &routes.Redirect{To: "/x", Status: 301}},
-		routes.Route{Pattern: routes.Pattern{Kind: routes.Exact, Text: "/said"}, Respond: &routes.Respond{Status: 200, Body: "said", ContentType: "text/plain"}})
+		routes.Route{Pattern: routes.Pattern{Kind: routes.Exact, Text: "/moved"}, Redirect: &routes.Redirect{To: literal("/x"), Status: 301}},
+		routes.Route{Pattern: routes.Pattern{Kind: routes.Exact, Text: "/said"}, Respond: &routes.Respond{Status: 200, Body: literal("said"), ContentType: "text/plain"}})
 	if resp, _ := g.askOK(t, "GET", "/moved", ""); resp.StatusCode != 301 {
 		t.Errorf("a redirect gave %d", resp.StatusCode)
 	}
@@ -588,7 +588,7 @@ func TestDutiesOf(t *testing.T) {
 	other.Pool, other.Root = "b", "/other"
 	c := &routes.Config{Sites: []routes.Site{{Routes: []routes.Route{
 		static, static, other,
-		{Pool: "a", Root: "/tried", TryFiles: []string{"/x"}, Respond: &routes.Respond{}},
+		{Pool: "a", Root: "/tried", TryFiles: []routes.TryFile{{Path: literal("/x")}}, Respond: &routes.Respond{}},
 		{Pool: "a", Root: "/www", CGI: &routes.CGI{Root: "/cgi"}},
 		{Pool: "a", Root: "/www", CGI: &routes.CGI{Script: "/bin/one"}},
 		{Pool: "a", Root: "/unused", Redirect: &routes.Redirect{}},

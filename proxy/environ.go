@@ -24,6 +24,10 @@ func (e *environment) fill(r *http.Request, x *exchange, p program, bodyLen int6
 	e.addProgram(x, p)
 	e.addRequest(r, bodyLen)
 	e.addConnection(r, x)
+	if x.user != "" {
+		e.add("AUTH_TYPE", "Basic")
+		e.add("REMOTE_USER", x.user)
+	}
 	for name, values := range r.Header {
 		e.addField(name, values)
 	}
@@ -54,7 +58,12 @@ func (e *environment) add(name, value string) {
 func (e *environment) addProgram(x *exchange, p program) {
 	e.add("GATEWAY_INTERFACE", "CGI/1.1")
 	e.add("SERVER_SOFTWARE", serverName)
-	e.add("REDIRECT_STATUS", "200") // without it php-cgi takes a request for an attempt to get around the server
+	if x.failed == 0 {
+		e.add("REDIRECT_STATUS", "200") // without it php-cgi takes a request for an attempt to get around the server
+	} else {
+		e.add("REDIRECT_STATUS", strconv.Itoa(x.failed))
+		e.add("REDIRECT_URL", x.asked)
+	}
 	e.add("SCRIPT_NAME", p.name)
 	e.add("SCRIPT_FILENAME", p.file)
 	e.addNonempty("DOCUMENT_ROOT", cmp.Or(p.root, x.route.Root))

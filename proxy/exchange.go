@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"fmt"
+	"io/fs"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -26,9 +28,15 @@ type exchange struct {
 
 	site *routes.Site
 	routeState
-	slot    *mpm.Slot // of a handler that runs in the front; nil: none
-	deputy  *deputy   // nil: the step has needed none yet
-	restart bool      // the last redirect came from a script
+	user               string            // who has given a password; empty: nobody
+	varies             bool              // the answer may be another one for another client
+	rewritten          bool              // no rewrite concerns the request any more
+	hidesAuthorization bool              // from the application: the gateway has looked at it
+	notes              func(text string) // takes each step of who explains a request; nil: nobody does
+	failed             int               // the status that an error page is made for; 0: none
+	slot               *mpm.Slot         // of a handler that runs in the front; nil: none
+	deputy             *deputy           // nil: the step has needed none yet
+	restart            bool              // the last redirect came from a script
 
 	handover *handover   // what the application wants to have sent in place of its response; nil: nothing
 	endless  atomic.Bool // the response ends with its client, who therefore would not half-close
@@ -57,6 +65,26 @@ type routeState struct {
 	pathInfo string // what follows the script
 	files    opener // the route's root; nil when it has none
 	scripts  opener // its folder of CGI scripts, likewise
+}
+
+// note tells who explains the request what has become of it.
+func (x *exchange) note(format string, args ...any) {
+	if x.notes != nil {
+		x.notes(fmt.Sprintf(format, args...))
+	}
+}
+
+// lookResult is what was found at a path, for a note.
+func lookResult(mode fs.FileMode, err error) string {
+	switch {
+	case err != nil:
+		return err.Error()
+	case mode.IsRegular():
+		return "a file"
+	case mode.IsDir():
+		return "a folder"
+	}
+	return "no regular file"
 }
 
 // tlsFacts are what a program behind may want to know of the connection (mod_ssl's SSL_PROTOCOL and SSL_CIPHER), and what decides

@@ -209,7 +209,7 @@ func (h *HTTP) logRequest(x *exchange, r *http.Request, status int, written, rea
 		return
 	}
 	h.Access.Log(&LogEntry{
-		Remote: x.remote.Addr(), Time: x.began, Method: r.Method, URI: r.RequestURI, Proto: r.Proto,
+		Remote: x.remote.Addr(), User: x.user, Time: x.began, Method: r.Method, URI: r.RequestURI, Proto: r.Proto,
 		Status: status, Bytes: written, Referer: r.Referer(), UserAgent: r.UserAgent(), Host: r.Host,
 		Duration: time.Since(x.began), QueueWait: x.queueWait, Pool: x.pool, PID: x.pid,
 		TLSProtocol: x.tls.protocol, RequestBytes: read,

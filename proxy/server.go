@@ -3,13 +3,14 @@ package proxy
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"gateway/internal/quiet"
 	"gateway/mpm"
@@ -33,7 +34,10 @@ type Server struct {
 	pools     map[string]pool
 	files     map[folderName]*Files
 	upstreams map[*routes.Proxy]*upstreams
-	proxies   []*upstreams // the same in the order of the configuration
+	proxies   []*upstreams          // the same in the order of the configuration
+	dresses   map[*routes.Site]bool // see [Server.dress]
+	passwords *passwords
+	limiters  map[*routes.RateLimit]*limiter
 	hot       *hotCache
 	encoders  map[*routes.Compress]*encoders
 	refusals  quiet.Limiter // of warnings about files
@@ -48,7 +52,11 @@ type pool struct {
 
 // NewServer opens the folders of a configuration. pools has a pool for each of its names. The caller must call Close.
 func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server {
-	s := &Server{table: routes.NewTable(c), trust: &c.Gateway.Trust, pools: map[string]pool{}, files: map[folderName]*Files{}, upstreams: map[*routes.Proxy]*upstreams{}, encoders: map[*routes.Compress]*encoders{}, log: log}
+	s := &Server{
+		table: routes.NewTable(c), trust: &c.Gateway.Trust, pools: map[string]pool{}, files: map[folderName]*Files{}, upstreams: map[*routes.Proxy]*upstreams{},
+		encoders: map[*routes.Compress]*encoders{}, dresses: map[*routes.Site]bool{}, limiters: map[*routes.RateLimit]*limiter{},
+		passwords: newPasswords(), log: log,
+	}
 	for i := range c.Pools {
 		s.pools[c.Pools[i].Name] = pool{pools[c.Pools[i].Name], &c.Pools[i]}
 	}
@@ -56,39 +64,61 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 	s.applications = newApplications(c, log)
 	s.spool.try()
 	for i := range c.Sites {
-		for j := range c.Sites[i].Routes {
-			r := &c.Sites[i].Routes[j]
-			s.open(r, r.Root)
-			if r.CGI != nil {
-				s.open(r, r.CGI.Root)
-			}
-			if r.Compress != nil && s.encoders[r.Compress] == nil {
-				s.encoders[r.Compress] = newEncoders(r.Compress)
-			}
-			if r.SendFile != nil {
-				for _, folder := range r.SendFile.Folders() {
-					s.open(fileRoute(r, folder), folder)
-				}
-			}
-			if r.Proxy != nil {
-				u := newUpstreams(r, log)
-				s.upstreams[r.Proxy], s.proxies = u, append(s.proxies, u)
-			}
+		site := &c.Sites[i]
+		s.dresses[site] = dresses(site)
+		s.addLimiters(site.RateLimits)
+		if len(site.Rewrites) > 0 {
+			s.open(site.Rewrites[0].Line, site.Root, site.Symlinks, false)
+		}
+		for j := range site.Routes {
+			s.addRoute(&site.Routes[j])
 		}
 	}
 	return s
 }
 
-// open makes Files of a route's folder. One that can't be opened concerns its routes alone.
-func (s *Server) open(r *routes.Route, root string) {
-	name := nameFolder(root, r.Symlinks)
+// addRoute makes what a route needs at work.
+func (s *Server) addRoute(r *routes.Route) {
+	s.addLimiters(r.RateLimits)
+	if r.Access != nil && r.Access.Auth != nil {
+		s.passwords.files[r.Access.Auth.File] = new(atomic.Pointer[users])
+	}
+	p := s.pools[r.Pool]
+	s.open(r.Line, r.Root, r.Symlinks, p.hasDeputies())
+	if r.CGI != nil {
+		s.open(r.Line, r.CGI.Root, r.Symlinks, p.hasDeputies())
+	}
+	if r.Compress != nil && s.encoders[r.Compress] == nil {
+		s.encoders[r.Compress] = newEncoders(r.Compress)
+	}
+	if r.SendFile != nil {
+		its := s.pools[r.SendFile.Pool]
+		for _, folder := range r.SendFile.Folders() {
+			s.open(r.Line, folder, r.Symlinks, its.hasDeputies())
+		}
+	}
+	if r.Proxy != nil {
+		u := newUpstreams(r, s.log)
+		s.upstreams[r.Proxy], s.proxies = u, append(s.proxies, u)
+	}
+}
+
+func (s *Server) addLimiters(limits []routes.RateLimit) {
+	for i := range limits {
+		s.limiters[&limits[i]] = newLimiter(&limits[i])
+	}
+}
+
+// open makes Files of a folder that a line names. One that can't be opened concerns its routes alone. With deputies somebody else
+// may perhaps look where the front may not.
+func (s *Server) open(line, root string, links routes.Symlinks, deputies bool) {
+	name := nameFolder(root, links)
 	if root == "" || s.files[name] != nil {
 		return
 	}
-	f, err := NewFiles(root, r.Symlinks)
-	// Where the front may not look, the children of the route's pool perhaps may.
-	if p := s.pools[r.Pool]; err != nil && !(errors.Is(err, fs.ErrPermission) && p.hasDeputies()) {
-		s.log.Errorw("folder can't be opened by the front's user: its routes answer 403 or 404 until it can", "route", r.Line, "folder", root, "error", err)
+	f, err := NewFiles(root, links)
+	if err != nil && !(deputies && errors.Is(err, fs.ErrPermission)) {
+		s.log.Errorw("folder can't be opened by the front's user: its routes answer 403 or 404 until it can", "route", line, "folder", root, "error", err)
 	}
 	s.files[name] = f
 }
@@ -116,7 +146,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, x, http.StatusNotFound, fmt.Errorf("no site listens on %q", x.listener))
 		return
 	}
-	if x.secure && !x.tls.session.Serves(x.site, hostname(r.Host)) {
+	if x.notes != nil {
+		x.note("site %s, address %s", strings.Join(x.site.Names, " "), x.listener)
+	}
+	if x.secure && x.notes == nil && !x.tls.session.Serves(x.site, hostname(r.Host)) {
 		s.warn("request for another site than the one that its connection asked for by server name (SNI): a proxy in front must send the host's name there", r.RequestURI, fmt.Errorf("host %q", r.Host))
 		s.fail(w, x, http.StatusMisdirectedRequest, nil)
 		return
@@ -124,6 +157,15 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if x.https && x.site.TLS.HSTS != "" {
 		w.Header().Set(hstsField, x.site.TLS.HSTS)
 	}
+	w = s.dress(w, r, x)
+	s.answer(w, r, x)
+	if x.failed != 0 {
+		s.serveErrorPage(w, r, x)
+	}
+}
+
+// answer answers a request, or leaves its error to a page.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, x *exchange) {
 	if r.URL.Path == "*" {
 		w.Header().Set("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 		w.WriteHeader(http.StatusNoContent)
@@ -143,13 +185,21 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeStatus(w, status)
 		return
 	}
-	s.route(w, r, x, path)
+	x.path = path
+	if s.limit(w, r, x, x.site.RateLimits) {
+		s.route(w, r, x, path)
+	}
 }
 
 // route serves path, and every path that serving it leads to.
 func (s *Server) route(w http.ResponseWriter, r *http.Request, x *exchange, path string) {
 	trace := []string{path}
-	for range maxRedirects {
+	for anew := true; len(trace) <= maxRedirects; anew = x.restart {
+		if anew && len(x.site.Rewrites) > 0 {
+			if r, path = s.rewriteSite(w, r, x, path, &trace); r == nil {
+				return
+			}
+		}
 		next := s.step(w, r, x, path)
 		if next == "" {
 			return
@@ -163,7 +213,7 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, x *exchange, path
 		r = redirected(r, x, path, query, hasQuery)
 		trace = append(trace, path)
 	}
-	s.fail(w, x, http.StatusInternalServerError, fmt.Errorf("internal redirects go in circles: %s", strings.Join(trace, " -> ")))
+	s.failCircle(w, x, trace)
 }
 
 // redirected is r for another path, as [routes.CleanPath] made it. What a script redirects to is another request: a GET.
@@ -191,7 +241,7 @@ func (s *Server) filesOf(w http.ResponseWriter, r *http.Request, x *exchange, ro
 	switch {
 	case f == nil:
 		return nil
-	case p.hasDeputies():
+	case p.hasDeputies() && x.notes == nil:
 		return &guarded{Files: f, deputy: s.deputize(w, r, x, p), in: name}
 	}
 	return f
@@ -205,7 +255,11 @@ func (s *Server) isFile(w http.ResponseWriter, r *http.Request, x *exchange) fun
 			root = route.CGI.Root
 		}
 		f := s.filesOf(w, r, x, route, root)
-		return f != nil && f.IsFile(path)
+		found := f != nil && f.IsFile(path)
+		if x.notes != nil {
+			x.note("route %s %s: %s is a file: %t", route.Line, route.Pattern, path, found)
+		}
+		return found
 	}
 }
 
@@ -232,11 +286,24 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 		s.fail(w, x, http.StatusNotFound, nil)
 		return ""
 	}
+	previous := x.route
+	x.varies = x.varies || varies(x.site, m.Route)
 	x.routeState = routeState{route: m.Route, path: path, script: m.Script, pathInfo: m.PathInfo}
 	x.pool, x.restart = m.Route.Pool, false
+	if x.notes != nil {
+		x.note("route %s %s, pool %q (%s): %s", m.Route.Line, m.Route.Pattern, x.pool, s.pools[x.pool].config.MPM, path)
+	}
 	x.files = s.filesOf(w, r, x, m.Route, m.Route.Root)
 	if m.Route.CGI != nil {
 		x.scripts = s.filesOf(w, r, x, m.Route, m.Route.CGI.Root)
+	}
+	if x.failed == 0 && !s.welcome(w, r, x, previous != m.Route) {
+		return ""
+	}
+	if len(m.Route.Rewrites) > 0 && !x.rewritten {
+		if r, next = s.rewriteRoute(w, r, x); r == nil {
+			return next
+		}
 	}
 	if found, status := x.tryFiles(r); x.deputy.excuse() {
 		return ""
@@ -250,13 +317,31 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 		s.fail(w, x, http.StatusRequestEntityTooLarge, nil)
 		return ""
 	}
-	return s.serve(w, r, x)
+	return s.serve(w, x.changeRequest(r), x)
+}
+
+// welcome reports whether the client may have the request's route now. If not, it has its answer. The page for an error is
+// everybody's. first says that the request has not just come from this route.
+func (s *Server) welcome(w http.ResponseWriter, r *http.Request, x *exchange, first bool) bool {
+	if x.route.Access == nil && len(x.route.RateLimits) == 0 {
+		return true
+	}
+	x.deputy.release() // who waits here holds no child
+	return (!first || s.limit(w, r, x, x.route.RateLimits)) && s.admit(w, r, x)
+}
+
+// varies reports whether the answers to one target can differ, or have to be counted: then the loop gives none.
+func varies(s *routes.Site, r *routes.Route) bool {
+	return len(s.Rewrites)+len(s.RateLimits)+len(r.Rewrites)+len(r.RateLimits)+len(r.Headers) > 0 || r.Access != nil
 }
 
 // serve calls the handler of the request's route.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (next string) {
 	route := x.route
 	pool := s.pools[route.Pool]
+	if x.notes != nil {
+		return s.explain(w, r, x, pool)
+	}
 	if route.CGI != nil || route.Proxy != nil || route.FastCGI != nil || pool.config.HasApplication() {
 		next = s.serveApplication(w, r, x, pool)
 		if x.handover != nil {
@@ -275,18 +360,27 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 		return ""
 	}
 	defer x.freeSlot()
-	switch {
+	if x.varies {
+		return s.serveHere(w, r, x, nil)
+	}
+	return s.serveHere(w, r, x, s.hot)
+}
+
+// serveHere answers with what needs no application.
+func (s *Server) serveHere(w http.ResponseWriter, r *http.Request, x *exchange, hot *hotCache) (next string) {
+	switch route := x.route; {
 	case route.Static != nil:
-		return s.serveStatic(w, r, x, s.hot)
+		return s.serveStatic(w, r, x, hot)
 	case route.Redirect != nil:
-		w.Header().Set("Location", expand(route.Redirect.To, r, x.path, true))
+		d := route.Redirect
+		w.Header().Set("Location", x.facts(r).location(d.To, d.Query, d.HasQuery))
 		writeStatus(w, route.Redirect.Status)
 	case route.Respond != nil:
 		w.Header().Set("Content-Type", route.Respond.ContentType)
 		w.WriteHeader(route.Respond.Status)
 		x.freeSlot()
 		// A client that has gone does not miss it.
-		_, _ = w.Write([]byte(route.Respond.Body))
+		_, _ = io.WriteString(w, x.facts(r).body(route.Respond.Body, route.Respond.ContentType))
 	}
 	return ""
 }
@@ -334,25 +428,25 @@ func (x *exchange) dismiss() {
 // tryFiles looks for the first file of the route's list. It returns where to go on, "" for here, or a status to answer with.
 func (x *exchange) tryFiles(r *http.Request) (next string, status int) {
 	list := x.route.TryFiles
+	v := x.facts(r)
 	for i, candidate := range list {
-		last := i == len(list)-1
-		if code, ok := strings.CutPrefix(candidate, "="); ok && last {
-			// A status was checked when the configuration was read.
-			status, _ = strconv.Atoi(code)
-			return "", status
+		if candidate.Status != 0 {
+			return "", candidate.Status
 		}
-		name, query, hasQuery := strings.Cut(candidate, "?")
-		path, err := routes.CleanPath(escapePath(expand(name, r, x.path, false)))
+		path, err := v.internalPath(candidate.Path)
 		if err != nil {
 			continue
+		}
+		if x.notes != nil {
+			x.note("try_files %s: %s", path, lookResult(x.files.Stat(path)))
 		}
 		if path == x.path && x.exists(path) {
 			return "", 0
 		}
-		if path != x.path && (last || x.files.IsFile(path)) {
+		if path != x.path && (i == len(list)-1 || x.files.IsFile(path)) {
 			next = escapePath(path)
-			if hasQuery {
-				next += "?" + expand(query, r, x.path, true)
+			if candidate.HasQuery {
+				next += "?" + v.query(candidate.Query)
 			}
 			return next, 0
 		}
@@ -378,17 +472,6 @@ func (x *exchange) exists(path string) bool {
 		}
 	}
 	return false
-}
-
-// expand replaces {host}, {path}, {query} and {uri}. In a URL the path is escaped.
-func expand(s string, r *http.Request, path string, escaped bool) string {
-	if !strings.Contains(s, "{") {
-		return s
-	}
-	if escaped {
-		path = escapePath(path)
-	}
-	return strings.NewReplacer("{host}", r.Host, "{path}", path, "{query}", r.URL.RawQuery, "{uri}", requestURI(r)).Replace(s)
 }
 
 // requestURI is the path and query that the client sent, of an absolute-form target too.

@@ -299,8 +299,19 @@ func cutBackup(name string) (string, bool) {
 	return name, false
 }
 
-// writeStatus answers with a status and its name.
+// writeStatus answers with a status and its name, or leaves an error to its page.
 func writeStatus(w http.ResponseWriter, status int) {
+	if d, ok := w.(*dressed); ok && d.postpone(status) {
+		return
+	}
+	writePlain(w, status)
+}
+
+// writePlain answers with a status and its name.
+func writePlain(w http.ResponseWriter, status int) {
+	if d, ok := w.(*dressed); ok && d.x.failed != 0 {
+		status = d.x.failed
+	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)
 	fmt.Fprintf(w, "%d %s\n", status, http.StatusText(status))

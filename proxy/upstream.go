@@ -442,13 +442,13 @@ func (c *call) holdUpstream(slot *mpm.Slot) (h *hold, l *link, err error) {
 // answer that has not begun can still be sent.
 func (c *call) watchUpstream(h *hold, response, idle time.Duration) {
 	c.watch = nil
-	d := c.pool.config.RequestTimeout
+	d := cmp.Or(c.x.route.RequestTimeout, c.pool.config.RequestTimeout)
 	if wait, limit := cmp.Or(response, d), cmp.Or(idle, d); wait > 0 || limit > 0 {
 		c.watch = &h.watch
 		h.watch.limit = limit
 		h.watch.timer = time.AfterFunc(cmp.Or(wait, math.MaxInt64), func() { h.end(errTooSlow) })
 	}
-	if w, ok := c.w.(interface{ interrupt() }); ok {
+	if w, ok := undressed(c.w).(interface{ interrupt() }); ok {
 		h.interrupting.Add(1)
 		h.freeing.wait(&h.ending, func() {
 			defer h.interrupting.Done()

@@ -286,7 +286,12 @@ type Site struct {
 	MaxKeepAlive     int   // requests per connection; 0: unlimited
 	MaxRequestBody   int64 // bytes
 	TLS              TLS
-	Compress         *Compress // the default of the routes; nil: nothing is
+	Rewrites         []Rewrite // before a route is looked for
+	Headers          []Headers // of responses
+	RequestHeaders   []Headers
+	ErrorPages       []ErrorPage
+	RateLimits       []RateLimit // for all requests of the site together
+	Compress         *Compress   // the default of the routes; nil: nothing is
 	Routes           []Route
 }
 
@@ -338,8 +343,15 @@ type Route struct {
 	Methods        []string // empty: all; HEAD is in it wherever GET is
 	Pool           string
 	Root           string // the site's unless the route has one
+	Rewrites       []Rewrite
+	Headers        []Headers     // of responses; the site's come first
+	RequestHeaders []Headers     // likewise
+	ErrorPages     []ErrorPage   // likewise
+	RateLimits     []RateLimit   // beside the site's
+	Access         *Access       // nil: everybody may have it
+	RequestTimeout time.Duration // in place of the pool's; 0: as that says
+	TryFiles       []TryFile
 	Symlinks       Symlinks
-	TryFiles       []string
 	MaxRequestBody int64 // bytes
 	Unbuffered     bool  // buffer = false: bodies are passed on as they come
 	Compress       *Compress
@@ -351,6 +363,14 @@ type Route struct {
 	Redirect       *Redirect
 	Respond        *Respond
 	Line           string // "site.hcl:12", for messages
+}
+
+// TryFile is one candidate of try_files. It has a path or a status.
+type TryFile struct {
+	Path     Template
+	Query    Template // behind "?"
+	HasQuery bool
+	Status   int // to answer with
 }
 
 // Symlinks is which symbolic links below a root are followed. Empty means the same as LinksInside.
@@ -471,14 +491,16 @@ type Upstream struct {
 
 // Redirect answers with a Location.
 type Redirect struct {
-	To     string // {host}, {path}, {query} and {uri} are replaced
-	Status int
+	To       Template
+	Query    Template // behind "?"
+	HasQuery bool
+	Status   int
 }
 
 // Respond answers with a fixed text.
 type Respond struct {
 	Status      int
-	Body        string
+	Body        Template
 	ContentType string
 }
 

@@ -45,16 +45,12 @@ func schemaRows(path string, b *block) []string {
 	}
 	for _, inner := range b.blocks {
 		rows = append(rows, fmt.Sprintf("%s | block %s", title, inner.name))
+		if b == routeSchema && slices.Contains(siteSchema.blocks, inner) {
+			continue // it is told where a site has it
+		}
 		rows = append(rows, schemaRows(strings.TrimPrefix(path+"."+inner.name, "."), inner)...)
 	}
-	for _, w := range b.later {
-		rows = append(rows, laterRow(title, w))
-	}
 	return rows
-}
-
-func laterRow(where string, w word) string {
-	return fmt.Sprintf("not yet | %s | %s | %s", w.name, where, w.feature)
 }
 
 // docsRows reads the same facts from the tables below the headings.
@@ -83,8 +79,6 @@ func docsRows(source string) []string {
 			rows = append(rows, fmt.Sprintf("%s | %s | %s | %s", heading, cells[0], cells[1], need))
 		case header == "block":
 			rows = append(rows, fmt.Sprintf("%s | block %s", heading, cells[0]))
-		case header == "word":
-			rows = append(rows, fmt.Sprintf("not yet | %s | %s | %s", cells[0], cells[1], cells[2]))
 		}
 	}
 	return rows

@@ -58,6 +58,16 @@ var elsewhere = map[string]string{
 	"limit_request_body":        "max_request_body in the site or route",
 	"server_name":               "the name behind the word site",
 	"max_memory_per_child":      "max_child_memory in the pool",
+	"rewrite_rule":              "rewrite in the site or route",
+	"rewrite_cond":              "when { … } or not { … } in a rewrite",
+	"rewrite_engine":            "nothing: rewrites are on where they stand",
+	"rewrite_base":              "nothing: a rewrite sees the whole path",
+	"redirect_match":            "rewrite with a status in the site or route",
+	"error_document":            "error_page in the site or route",
+	"auth_type":                 "auth_basic in the site or route",
+	"auth_name":                 "auth_basic { realm } in the site or route",
+	"auth_user_file":            "auth_basic { file } in the site or route",
+	"require":                   "allow, deny or auth_basic in the site or route",
 
 	// mod_fcgid
 	"fcgid_max_processes":            "max_request_workers in the pool",

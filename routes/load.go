@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
 )
 
 // MaxSourceBytes is the largest configuration file that is read.
@@ -95,7 +96,7 @@ func readFile(name string) ([]byte, error) {
 
 func parse(files []file) (*Config, Diagnostics) {
 	r := &reader{
-		context: evalContext(),
+		context: &hcl.EvalContext{Variables: map[string]cty.Value{localWord: cty.EmptyObjectVal}},
 		folders: map[string]string{},
 		ranges:  map[string]hcl.Range{},
 	}
@@ -107,6 +108,8 @@ func parse(files []file) (*Config, Diagnostics) {
 	}
 	var config *Config
 	if usable {
+		r.context.Functions = functions(r.folders[files[0].name]) // all files are of one folder
+		r.locals(body)
 		config = r.config(r.section(schema, body, hcl.Range{}))
 	}
 	diags := Diagnostics{list: sorted(r.diags), files: sources}
@@ -133,6 +136,8 @@ func (r *reader) parseFile(f file, sources map[string]*hcl.File, body *hclsyntax
 	parsed, diags := hclsyntax.ParseConfig(f.src, f.name, hcl.InitialPos)
 	for _, d := range diags {
 		switch {
+		case d.Summary == "Invalid escape sequence":
+			d.Detail += " A regular expression has its backslashes doubled, \"\\\\.php$\", or a class in their place: \"[.]php$\"."
 		case d.Summary == "Invalid template control keyword":
 			d.Detail += " For the characters themselves, as in a log format, write \"%%{\"."
 		case d.Subject != nil:

@@ -94,7 +94,10 @@ func fullConfig(folder string) *Config {
 				{Pattern: Pattern{Prefix, "/shop/"}, Pool: "app", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:77"},
 				{
 					Pattern: Pattern{Prefix, "/"}, Pool: "edge", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:78",
-					TryFiles: []string{"{path}", "{path}/index.php", "/index.php"}, Static: &Static{Index: index},
+					TryFiles: []TryFile{
+						{Path: Template{{Name: "path"}}}, {Path: Template{{Name: "path"}, {Text: "/index.php"}}}, {Path: Template{{Text: "/index.php"}}},
+					},
+					Static: &Static{Index: index},
 				},
 			},
 		}},
@@ -208,7 +211,7 @@ func TestSiteValues(t *testing.T) {
 		{"what the top level says of versions and HSTS", "tls {\nmin_version = \"1.3\"\nhsts {}\n}\n" + siteWith(`"a.example"`, `[":443"]`, "", staticRoute), func(s *Site) any { return s.TLS.MinVersion + " " + s.TLS.HSTS }, "1.3 max-age=31536000"},
 		{"a site's own HSTS", siteWith(`"a.example"`, `[":443"]`, "tls {\nhsts {\nmax_age = \"17520h\"\ninclude_subdomains = true\npreload = true\n}\n}", staticRoute), func(s *Site) any { return s.TLS.HSTS }, "max-age=63072000; includeSubDomains; preload"},
 		{"client certificates are required unless it is said otherwise", siteWith(`"a.example"`, `[":443"]`, "tls {\nclient_auth {\nca = \"ca.pem\"\n}\n}", staticRoute), func(s *Site) any { return *s.TLS.ClientAuth }, ClientAuth{Mode: ClientRequire, CA: "/etc/gateway/ca.pem"}},
-		{"a redirect is 302", siteWith(`"a"`, `[":80"]`, "", "redirect {\nto = \"https://{host}{uri}\"\n}"), func(s *Site) any { return *s.Routes[0].Redirect }, Redirect{"https://{host}{uri}", 302}},
+		{"a redirect is 302", siteWith(`"a"`, `[":80"]`, "", "redirect {\nto = \"https://{host}{uri}\"\n}"), func(s *Site) any { return *s.Routes[0].Redirect }, Redirect{To: Template{{Text: "https://"}, {Name: "host"}, {Name: "uri"}}, Status: 302}},
 		{"servers of a proxy", siteWith(`"a"`, `[":80"]`, "", `proxy {
 to = ["http://127.0.0.1:9000", "http://[::1]:9000/", "HTTP://App.internal/a%20b/", "unix:/run/app.sock"]
 }`), func(s *Site) any { return s.Routes[0].Proxy.To }, []Upstream{
@@ -224,7 +227,7 @@ to = ["http://127.0.0.1:9000 weight=3 max_connections=100", "unix:/run/app.sock 
 			To: []Upstream{{Network: "tcp", Address: "a:80"}}, Balance: Hash, Key: "cookie:sid", MaxFails: 1, FailTimeout: 10 * time.Second,
 			ConnectTimeout: 5 * time.Second, KeepAlive: 1024, KeepAliveTimeout: 4 * time.Second, Resolve: 30 * time.Second,
 		}},
-		{"a response is plain text", siteWith(`"a"`, `[":80"]`, "", "respond {\nbody = \"a\\nb\"\n}"), func(s *Site) any { return *s.Routes[0].Respond }, Respond{200, "a\nb", "text/plain; charset=utf-8"}},
+		{"a response is plain text", siteWith(`"a"`, `[":80"]`, "", "respond {\nbody = \"a\\nb\"\n}"), func(s *Site) any { return *s.Routes[0].Respond }, Respond{200, Template{{Text: "a\nb"}}, "text/plain; charset=utf-8"}},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -369,39 +372,6 @@ func TestHandlersOnEveryMPM(t *testing.T) {
 	}
 }
 
-// TestLaterWords writes every reserved word of the schema where it belongs and wants the feature named.
-func TestLaterWords(t *testing.T) {
-	walkLater(schema, nil, func(name, feature, src string) {
-		_, diags := Parse("later.hcl", []byte(src))
-		out := string(render(t, diags))
-		if !strings.Contains(strings.Join(strings.Fields(out), " "), "\""+name+"\" ("+feature+") is not yet part of this version.") {
-			t.Errorf("%q does not lead to \"not yet\" and %q:\n%s\n%s", name, feature, src, out)
-		}
-	})
-}
-
-// walkLater calls visit with a configuration for each reserved name, as an attribute and as a block.
-func walkLater(b *block, path []*block, visit func(name, feature, src string)) {
-	for _, w := range b.later {
-		visit(w.name, w.feature, wrap(path, w.name+" = 1"))
-		visit(w.name, w.feature, wrap(path, w.name+" {\n}"))
-	}
-	for _, inner := range b.blocks {
-		walkLater(inner, append(path[:len(path):len(path)], inner), visit)
-	}
-}
-
-func wrap(path []*block, line string) string {
-	for i := len(path) - 1; i >= 0; i-- {
-		label := ""
-		if path[i].label != nil {
-			label = ` "` + path[i].label.example + `"`
-		}
-		line = path[i].name + label + " {\n" + line + "\n}"
-	}
-	return line + "\n"
-}
-
 func TestLoadFolder(t *testing.T) {
 	folder := t.TempDir()
 	write := func(name, content string) {
@@ -516,5 +486,29 @@ func checkUsable(t *testing.T, c *Config) {
 				t.Errorf("impossible route: %+v", r)
 			}
 		}
+	}
+}
+
+func TestLocals(t *testing.T) {
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "robots.txt"), []byte("Disallow: /\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	src := siteWith(`"a"`, `[":80"]`, "", `respond { body = "${local.text}${join("-", local.list)} ${local.all.b}" }`) + `
+locals {
+  text = trimspace(local.file)
+  list = concat(["x"], [upper("y")])
+}
+locals {
+  file = file("robots.txt")
+  all  = merge({ a = "1" }, { b = lower("B") })
+}
+`
+	c, diags := Parse(filepath.Join(folder, "site.hcl"), []byte(src))
+	if diags.HasErrors() {
+		t.Fatalf("Parse:\n%s", render(t, diags))
+	}
+	if got, want := c.Sites[0].Routes[0].Respond.Body.String(), "Disallow: /x-Y b"; got != want {
+		t.Errorf("body %q, want %q", got, want)
 	}
 }

@@ -94,6 +94,18 @@ func lowerASCII(s string) string {
 	return string(b)
 }
 
+// String is the pattern as it is written.
+func (p Pattern) String() string {
+	switch p.Kind {
+	case Prefix:
+		return p.Text + "*"
+	case Suffix:
+		return "*" + p.Text
+	default:
+		return p.Text
+	}
+}
+
 // Match is the outcome of [Site.Match].
 type Match struct {
 	Route    *Route

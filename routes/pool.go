@@ -25,7 +25,7 @@ type poolSet struct {
 type readPool struct {
 	Pool
 	label       label
-	application string // the application block's name, one of a later version included; empty: none
+	application string // the application block's name; empty: none
 	used        bool   // by a route
 }
 

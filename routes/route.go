@@ -6,14 +6,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 )
 
 const defaultContentType = "text/plain; charset=utf-8"
 
-// route reads one route. The key names it in the table of places.
-func (r *siteReader) route(s *section, site *Site, key string) Route {
+// route reads one route; access is what it inherits. The key names it in the table of places.
+func (r *siteReader) route(s *section, site *Site, access *Access, key string) Route {
 	l := s.label()
 	route := Route{
 		Pattern:        r.pattern(s),
@@ -23,13 +24,19 @@ func (r *siteReader) route(s *section, site *Site, key string) Route {
 		Symlinks:       Symlinks(get(s, "symlinks", string(site.Symlinks))),
 		TryFiles:       r.tryFiles(s),
 		MaxRequestBody: get(s, "max_request_body", site.MaxRequestBody),
+		RequestTimeout: get(s, "request_timeout", time.Duration(0)),
 		Unbuffered:     !get(s, "buffer", true),
+		Line:           lineOf(l.at),
 		Compress:       r.compress(s, site.Compress),
-		Line:           fmt.Sprintf("%s:%d", filepath.Base(l.at.Filename), l.at.Start.Line),
 	}
 	if s.has("root") {
 		route.Root = r.pathOf(s, "root", key+"root")
 	}
+	route.Rewrites = r.rewrites(s, route.Root)
+	route.Headers = slices.Concat(site.Headers, r.headers(s, "header"))
+	route.RequestHeaders = slices.Concat(site.RequestHeaders, r.headers(s, "request_header"))
+	route.RateLimits, route.Access = r.rateLimits(s), r.access(s, access, key)
+	route.ErrorPages = slices.Concat(site.ErrorPages, r.errorPages(s))
 	if block := s.one("static"); block != nil {
 		route.Static = r.static(block, site)
 	}
@@ -53,6 +60,10 @@ func (r *siteReader) route(s *section, site *Site, key string) Route {
 	}
 	r.placement(s, &route)
 	return route
+}
+
+func lineOf(at hcl.Range) string {
+	return fmt.Sprintf("%s:%d", filepath.Base(at.Filename), at.Start.Line)
 }
 
 func (r *siteReader) pattern(s *section) Pattern {
@@ -157,45 +168,28 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// tryFiles reads the candidates. Each is a path in which {path} is the request's, with an optional query, which then replaces
-// the request's; the last may be a status, "=404".
-func (r *siteReader) tryFiles(s *section) []string {
+// tryFiles reads the candidates. Each is a path with an optional query, which then replaces the request's; the last may be a
+// status, "=404".
+func (r *siteReader) tryFiles(s *section) (files []TryFile) {
 	list := get[[]string](s, "try_files", nil)
 	for i, candidate := range list {
 		at := s.elementAt("try_files", i)
-		path, query, _ := strings.Cut(candidate, "?")
-		switch rest := strings.TrimPrefix(candidate, "{path}"); {
+		var file TryFile
+		switch {
 		case strings.HasPrefix(candidate, "="):
-			if n, err := strconv.Atoi(candidate[1:]); err != nil || n < 400 || n > 599 || i < len(list)-1 {
+			n, err := strconv.Atoi(candidate[1:])
+			if err != nil || n < 400 || n > 599 || i < len(list)-1 {
 				r.errorf(at, "Wrong candidate", "%q: a status is the last candidate, from \"=400\" to \"=599\".", candidate)
 			}
-		case rest == candidate && !strings.HasPrefix(candidate, "/"):
+			file.Status = n
+		case !strings.HasPrefix(candidate, "{path}") && !strings.HasPrefix(candidate, "/"):
 			r.errorf(at, "Wrong candidate", "%q: a candidate begins with \"/\" or with \"{path}\", or is a status such as \"=404\".", candidate)
-		case strings.Contains(candidate, "#") || hasControl(candidate):
-			r.errorf(at, "Wrong candidate", "%q: a candidate is a path with an optional query, without \"#\" and control characters.", candidate)
 		default:
-			r.placeholders(at, path, []string{"path"})
-			r.placeholders(at, query, []string{"path", "query"})
+			file.Path, file.Query, file.HasQuery = r.internalPath(at, candidate, Variables())
 		}
+		files = append(files, file)
 	}
-	return list
-}
-
-// placeholders reports a {name} that is none of the known ones.
-func (r *siteReader) placeholders(at hcl.Range, template string, known []string) {
-	rest := template
-	for {
-		_, behind, found := strings.Cut(rest, "{")
-		if !found {
-			break
-		}
-		name, after, closed := strings.Cut(behind, "}")
-		if !closed || !slices.Contains(known, name) {
-			r.errorf(at, "Unknown placeholder", "%q: a word in braces can be {%s}.", template, strings.Join(known, "}, {"))
-			return
-		}
-		rest = after
-	}
+	return files
 }
 
 func (r *siteReader) cgi(s *section, key string) *CGI {
@@ -214,14 +208,11 @@ func (r *siteReader) cgi(s *section, key string) *CGI {
 }
 
 func (r *siteReader) redirect(s *section) *Redirect {
-	d := &Redirect{To: get(s, "to", ""), Status: get(s, "status", 302)}
+	d := &Redirect{Status: get(s, "status", 302)}
 	if s.has("to") {
-		if d.To == "" {
-			r.errorf(s.at("to"), "Wrong target", "The target is empty: write a URL or a path.")
-		}
-		r.placeholders(s.at("to"), d.To, []string{"host", "path", "query", "uri"})
+		d.To, d.Query, d.HasQuery = r.target(s.at("to"), get(s, "to", ""), Variables())
 	}
-	if !slices.Contains([]int{301, 302, 303, 307, 308}, d.Status) {
+	if !isRedirect(d.Status) {
 		r.errorf(s.at("status"), "Wrong status", "%d is not a redirect: 301 or 308 is for ever, 302, 303 or 307 for now.", d.Status)
 	}
 	return d
@@ -230,10 +221,10 @@ func (r *siteReader) redirect(s *section) *Redirect {
 func (r *siteReader) respond(s *section) *Respond {
 	p := &Respond{
 		Status:      get(s, "status", 200),
-		Body:        get(s, "body", ""),
+		Body:        r.template(s.at("body"), get(s, "body", ""), Variables()),
 		ContentType: get(s, "content_type", defaultContentType),
 	}
-	if p.Body != "" && (p.Status == 204 || p.Status == 304) {
+	if p.Body != nil && (p.Status == 204 || p.Status == 304) {
 		r.errorf(s.at("body"), "Contradiction", "A response with status %d has no body. Remove it, or write another status.", p.Status)
 	}
 	return p
@@ -263,26 +254,12 @@ func (r *siteReader) placement(s *section, route *Route) {
 		r.errorf(s.given[found[0]], "Handler on an application pool", "Pool %q runs %q and answers its requests itself. Remove the block, or name a pool without application.", pool.Name, pool.application)
 	case pool.application != "":
 		r.needRoot(s, route, pool.application == "php" || route.Pattern.Kind == Suffix)
-	case len(found) == 0 && s.awaitsLater():
 	case len(found) == 0:
-		r.errorf(s.head, "Missing handler", "Pool %q has no application, so the route must say what to do: %s.", pool.Name, alternatives(available()))
+		r.errorf(s.head, "Missing handler", "Pool %q has no application, so the route must say what to do: %s.", pool.Name, alternatives(handlers))
 	default:
 		r.handlerMPM(s, found[0], &pool.Pool)
 		r.needRoot(s, route, found[0] == "static" || route.FastCGI != nil && route.FastCGI.Files)
 	}
-}
-
-// awaitsLater reports whether the block names something that only a later version does.
-func (s *section) awaitsLater() bool {
-	return slices.ContainsFunc(s.spec.later, func(w word) bool { return s.mentions(w.name) })
-}
-
-// available are the handlers of this version.
-func available() []string {
-	return slices.DeleteFunc(slices.Clone(handlers), func(name string) bool {
-		_, later := findWord(routeSchema.later, name)
-		return later
-	})
 }
 
 func (r *siteReader) unknownPool(s *section, name string) {
@@ -296,9 +273,7 @@ func (r *siteReader) unknownPool(s *section, name string) {
 
 // handlerMPM checks that the gateway's own handler runs on the pool's MPM.
 func (r *siteReader) handlerMPM(s *section, handler string, pool *Pool) {
-	_, later := findWord(routeSchema.later, handler)
 	switch {
-	case later:
 	case handler == "fastcgi" && pool.MPM != Event:
 		r.errorf(s.at("pool"), "Unsuitable MPM", "The FastCGI server has its own processes, so pool %q (mpm = %q) would have others that do nothing. Name a pool with mpm = \"event\", with as many max_request_workers as the server has children: the others wait in its queue.", pool.Name, pool.MPM)
 	case handler == "cgi" && pool.MPM == Event:

@@ -18,15 +18,14 @@ const (
 	table    kind = "map of texts"  // map[string]string
 )
 
-// block is one row of the schema: a block, the attributes and blocks it takes, and the words that a later version will
-// take there. The schema is the only list of words; the reader, the suggestions and docs/config.md are held to it.
+// block is one row of the schema: a block, and the attributes and blocks it takes. The schema is the only list of words; the reader, the
+// suggestions and docs/config.md are held to it.
 type block struct {
 	name   string
 	label  *labels // nil: none
 	many   bool    // may stand more than once in its parent
 	attrs  []attr
 	blocks []*block
-	later  []word
 	only   []MPM // in a pool: the MPMs it means something for; empty: all
 }
 
@@ -50,12 +49,6 @@ type attr struct {
 	single   bool     // of lists: a text alone is a list of one
 }
 
-// word is a name that is reserved for a later version, and what it will bring.
-type word struct {
-	name    string
-	feature string
-}
-
 // maxProcesses is Apache's MAX_SERVER_LIMIT for prefork.
 const maxProcesses = 200000
 
@@ -69,7 +62,7 @@ const maxWaiting = 1000000
 var processes = []MPM{Prefork, Worker}
 
 // schema is everything a configuration may say.
-var schema = &block{blocks: []*block{gatewaySchema, tlsSchema, poolSchema, siteSchema}}
+var schema = &block{blocks: []*block{{name: localsWord, many: true}, gatewaySchema, tlsSchema, poolSchema, siteSchema}}
 
 var gatewaySchema = &block{
 	name: "gateway",
@@ -287,7 +280,7 @@ var siteSchema = &block{
 	name:  "site",
 	label: &labels{meaning: "host names", example: "example.com", several: true},
 	many:  true,
-	attrs: []attr{
+	attrs: append([]attr{
 		{name: "listen", kind: texts, required: true},
 		{name: "root", kind: text},
 		{name: "symlinks", kind: text, values: symlinks},
@@ -295,7 +288,7 @@ var siteSchema = &block{
 		{name: "keep_alive_timeout", kind: duration, min: 1},
 		{name: "max_keep_alive_requests", kind: number, max: 1 << 30},
 		{name: "max_request_body", kind: size, min: 1},
-	},
+	}, accessAttrs...),
 	blocks: []*block{
 		{
 			name: "tls",
@@ -308,6 +301,12 @@ var siteSchema = &block{
 			}, acmeAttrs...),
 			blocks: []*block{clientAuthSchema, hstsSchema, eabSchema, dnsSchema, onDemandSchema},
 		},
+		rewriteSchema,
+		headerSchema,
+		requestHeaderSchema,
+		errorPageSchema,
+		authSchema,
+		rateSchema,
 		compressSchema,
 		routeSchema,
 	},
@@ -329,16 +328,23 @@ var routeSchema = &block{
 	name:  "route",
 	label: &labels{meaning: "pattern", example: "/*"},
 	many:  true,
-	attrs: []attr{
+	attrs: append([]attr{
 		{name: "pool", kind: text, required: true},
 		{name: "methods", kind: texts},
 		{name: "root", kind: text},
 		{name: "symlinks", kind: text, values: symlinks},
 		{name: "try_files", kind: texts},
 		{name: "max_request_body", kind: size, min: 1},
+		{name: "request_timeout", kind: duration, min: 1},
 		{name: "buffer", kind: boolean},
-	},
+	}, accessAttrs...),
 	blocks: []*block{
+		rewriteSchema,
+		headerSchema,
+		requestHeaderSchema,
+		errorPageSchema,
+		authSchema,
+		rateSchema,
 		{name: "static", attrs: []attr{
 			{name: "index", kind: texts},
 			{name: "cache_control", kind: text},
@@ -376,15 +382,6 @@ var routeSchema = &block{
 			{name: "body", kind: text, freeform: true},
 			{name: "content_type", kind: text},
 		}},
-	},
-	later: []word{
-		{"rewrite", "rewriting of paths"},
-		{"header", "changing headers"},
-		{"error_page", "error pages of your own"},
-		{"auth_basic", "passwords"},
-		{"allow", "access by address"},
-		{"deny", "access by address"},
-		{"rate_limit", "rate limits"},
 	},
 }
 
@@ -439,7 +436,7 @@ func (b *block) block(name string) (*block, bool) {
 	return nil, false
 }
 
-// words are all names that may stand in the block, those of later versions included.
+// words are all names that may stand in the block.
 func (b *block) words() []string {
 	var words []string
 	for _, a := range b.attrs {
@@ -451,9 +448,6 @@ func (b *block) words() []string {
 	for _, inner := range b.blocks {
 		words = append(words, inner.name)
 	}
-	for _, w := range b.later {
-		words = append(words, w.name)
-	}
 	return words
 }
 
@@ -463,16 +457,6 @@ func (b *block) title() string {
 		return "The top level"
 	}
 	return `"` + b.name + `"`
-}
-
-// findWord returns the feature that a reserved word stands for.
-func findWord(words []word, name string) (feature string, ok bool) {
-	for _, w := range words {
-		if w.name == name {
-			return w.feature, true
-		}
-	}
-	return "", false
 }
 
 // alternatives joins words for a message: "a", "b" or "c".

@@ -51,10 +51,6 @@ func (r *reader) warnf(at hcl.Range, summary, format string, args ...any) {
 	r.diags = append(r.diags, newDiagnostic(hcl.DiagWarning, at, summary, format, args...))
 }
 
-func (r *reader) notYet(at hcl.Range, name, feature, instead string) {
-	r.errorf(at, "Not yet supported", "%q (%s) is not yet part of this version. %s", name, feature, instead)
-}
-
 // section checks a block's words against its schema.
 func (r *reader) section(spec *block, body *hclsyntax.Body, head hcl.Range) *section {
 	s := &section{
@@ -93,9 +89,6 @@ func example(a *attr) string {
 }
 
 func (r *reader) attribute(s *section, a *hclsyntax.Attribute) {
-	if r.reserved(s, a.Name, a.NameRange) {
-		return
-	}
 	spec, ok := s.spec.attr(a.Name)
 	if !ok {
 		r.unknownAttribute(s.spec, a)
@@ -116,16 +109,6 @@ func (r *reader) attribute(s *section, a *hclsyntax.Attribute) {
 	}
 }
 
-// reserved reports, and refuses, a word of a later version.
-func (r *reader) reserved(s *section, name string, at hcl.Range) bool {
-	feature, ok := findWord(s.spec.later, name)
-	if ok {
-		s.given[name] = at
-		r.notYet(at, name, feature, "Remove it to go on.")
-	}
-	return ok
-}
-
 func (r *reader) unknownAttribute(spec *block, a *hclsyntax.Attribute) {
 	if _, ok := spec.block(a.Name); ok {
 		r.errorf(a.NameRange, "Block expected", "%q is a block: write %s { … } without an equals sign.", a.Name, a.Name)
@@ -141,8 +124,11 @@ func (r *reader) value(spec *attr, a *hclsyntax.Attribute) (any, bool) {
 	}
 	v, diags := a.Expr.Value(r.context)
 	if diags.HasErrors() {
-		r.diags = append(r.diags, diags...)
+		r.unevaluated(diags)
 		return nil, false
+	}
+	if v == cty.DynamicVal {
+		return nil, false // of a local that is wrong
 	}
 	if v.IsNull() || !v.IsWhollyKnown() || v.Type() == cty.DynamicPseudoType {
 		r.errorf(a.Expr.Range(), "Wrong value", "%q has no value. Leave the attribute out to have its default.", a.Name)
@@ -163,14 +149,14 @@ func (r *reader) unquoted(spec *attr, expr hclsyntax.Expression) bool {
 	}
 	found := false
 	for _, e := range elements {
-		if _, ok := e.(*hclsyntax.ScopeTraversalExpr); !ok {
+		if t, ok := e.(*hclsyntax.ScopeTraversalExpr); !ok || t.Traversal.RootName() == localWord {
 			continue
 		}
 		name := "…"
 		if keyword := hcl.ExprAsKeyword(e); keyword != "" {
 			name = keyword
 		}
-		r.errorf(e.Range(), "Missing quotes", "%q: a text stands in quotes: write \"%s\". There are no variables; env(\"NAME\") reads the environment.", spec.name, name)
+		r.errorf(e.Range(), "Missing quotes", "%q: a text stands in quotes: write \"%s\". local.NAME is a value of a locals block; env(\"NAME\") reads the environment.", spec.name, name)
 		found = true
 	}
 	return found
@@ -187,9 +173,6 @@ func (r *reader) choice(spec *attr, a *hclsyntax.Attribute, value any) bool {
 }
 
 func (r *reader) block(s *section, b *hclsyntax.Block) {
-	if r.reserved(s, b.Type, b.TypeRange) {
-		return
-	}
 	spec, ok := s.spec.block(b.Type)
 	if !ok {
 		r.unknownBlock(s.spec, b)

@@ -60,6 +60,10 @@ func (r *siteReader) site(s *section, number int) Site {
 		MaxKeepAlive:     get(s, "max_keep_alive_requests", 0),
 		MaxRequestBody:   get(s, "max_request_body", int64(defaultMaxRequestBody)),
 	}
+	site.Rewrites = r.rewrites(s, site.Root)
+	site.Headers, site.RequestHeaders = r.headers(s, "header"), r.headers(s, "request_header")
+	site.ErrorPages, site.RateLimits = r.errorPages(s), r.rateLimits(s)
+	access := r.access(s, nil, siteKey(number, ""))
 	r.uniqueNames(s, &site)
 	site.TLS = r.siteTLS(s, &site, number)
 	site.Compress = r.compress(s, nil)
@@ -68,7 +72,7 @@ func (r *siteReader) site(s *section, number int) Site {
 		r.errorf(s.head, "Missing route", "The site has no route, so it would answer every request with 404. Write route \"/*\" { … }.")
 	}
 	for i, route := range sections {
-		site.Routes = append(site.Routes, r.route(route, &site, routeKey(number, i)))
+		site.Routes = append(site.Routes, r.route(route, &site, access, routeKey(number, i)))
 	}
 	r.warnShadowed(sections, site.Routes)
 	return site

@@ -30,13 +30,14 @@ func routeKey(site, route int) string { return fmt.Sprintf("site.%d.route.%d.", 
 type inspector struct {
 	source source
 	diags  hcl.Diagnostics
+	looked map[string]bool // places that several routes have
 }
 
 // CheckSystem reports what the machine lacks for the configuration: commands, folders, users, certificates. Load does not look at
 // the machine, so that a configuration can be checked elsewhere. Most findings concern one pool or site and don't keep the others
 // from being served; what this user may not look at is a warning.
 func (c *Config) CheckSystem() Diagnostics {
-	i := &inspector{source: c.source}
+	i := &inspector{source: c.source, looked: map[string]bool{}}
 	i.user(gatewayKey("user"), c.Gateway.User)
 	i.folder(gatewayKey("spool_dir"), c.Gateway.SpoolDir)
 	if log := c.Gateway.AccessLog; log != nil && log.Path != "-" {
@@ -124,6 +125,7 @@ func (i *inspector) site(n int, s *Site) {
 	}
 	for j := range s.Routes {
 		route, key := &s.Routes[j], routeKey(n, j)
+		i.passwords(n, key, route.Access)
 		if route.Root != s.Root {
 			i.folder(key+"root", route.Root)
 		}
@@ -135,6 +137,22 @@ func (i *inspector) site(n int, s *Site) {
 			i.command(key+"cgi.script", []string{route.CGI.Script})
 		}
 	}
+}
+
+// passwords looks at a route's file of passwords, at the place that names it: the site's or its own.
+func (i *inspector) passwords(site int, key string, a *Access) {
+	if a == nil || a.Auth == nil {
+		return
+	}
+	own := key + "auth_basic"
+	if _, ok := i.source.ranges[own]; !ok {
+		own = siteKey(site, "auth_basic")
+		if i.looked[own] {
+			return
+		}
+		i.looked[own] = true
+	}
+	i.readable(own, a.Auth.File)
 }
 
 func (i *inspector) report(severity hcl.DiagnosticSeverity, key, summary, format string, args ...any) {

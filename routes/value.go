@@ -23,11 +23,6 @@ type fault struct {
 	reason string
 }
 
-// evalContext holds the functions that expressions may call. There are no variables.
-func evalContext() *hcl.EvalContext {
-	return &hcl.EvalContext{Functions: map[string]function.Function{"env": envFunction()}}
-}
-
 // envFunction is env("NAME") and env("NAME", "default"): a variable of the environment that the configuration is loaded in.
 func envFunction() function.Function {
 	return function.New(&function.Spec{

@@ -151,14 +151,14 @@ func stampOf(path string) stamp {
 	return stamp{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim}
 }
 
-// changed returns what the front is to have now; nil: nothing has changed. A change counts once it has lasted from one look to the
+// changed reports whether last is something else now. A change counts once it has lasted from one look to the
 // next, as certificate and key are seldom replaced, and a file is seldom written, in one moment.
-func (f *certificateFiles) changed() []byte {
+func (f *certificateFiles) changed() bool {
 	now := f.stamps()
 	settled := maps.Equal(now, f.seen)
 	f.seen = now
 	if !settled || maps.Equal(now, f.used) {
-		return nil
+		return false
 	}
 	f.used = now
 	if f.last == nil {
@@ -167,11 +167,7 @@ func (f *certificateFiles) changed() []byte {
 	for i := range f.sites {
 		f.read(&f.sites[i].TLS, &f.last[i])
 	}
-	b, err := json.Marshal(f.last)
-	if err != nil {
-		return nil // texts and bytes can always be encoded
-	}
-	return b
+	return true
 }
 
 // read takes a site's certificates if all of them can serve, and says else why not.

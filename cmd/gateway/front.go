@@ -72,7 +72,7 @@ func frontMain() int {
 // handover is what the supervisor sends before a front begins.
 type handover struct {
 	setup     *setup
-	newer     []certificate // instead of those in setup; nil: these are the newest
+	newer     newFiles // instead of those in setup
 	listeners []listener
 	parents   []child // of the pools' children: only what they write concerns the front
 	children  []child
@@ -125,6 +125,8 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 		return nil, err
 	}
 	f.server = proxy.NewServer(c, f.pools, f.log)
+	f.takePasswords(h.setup.Passwords)
+	f.takePasswords(h.newer.Passwords)
 	f.handshakes = proxy.NewHandshakes(f.log)
 	f.http2 = proxy.NewHTTP2(idleTimeout(c), f.log)
 	var err error
@@ -139,7 +141,7 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	if err := f.openCertificates(); err != nil {
 		return nil, err
 	}
-	f.replaceCertificates(h.newer)
+	f.replaceCertificates(h.newer.Certificates)
 	paused := func(err error) {
 		f.log.Warnw("accepting pauses for a second: raise the limit of open files (ulimit -n, LimitNOFILE)", "error", err)
 	}
@@ -352,9 +354,10 @@ func (f *front) run() int {
 		case ctl.Files:
 			newer, err := decodeFiles(files[0])
 			if err != nil {
-				f.log.Errorw("changed certificates can't be read", "error", err)
+				f.log.Errorw("changed files can't be read", "error", err)
 			}
-			f.replaceCertificates(newer)
+			f.replaceCertificates(newer.Certificates)
+			f.takePasswords(newer.Passwords)
 		case ctl.Status:
 			go f.answerStatus(files[0]) // ends with its write deadline at the latest
 		case ctl.Reopen:

@@ -34,7 +34,7 @@ var verbs = []struct {
 	{"trust", "[-install]", "print the root of a running gateway's internal authority, or have this machine trust it", trust},
 	{"stop", "", "stop a running gateway after its requests in progress", stop},
 	{"reload", "", "not yet: load the configuration again without losing a request", reload},
-	{"explain", "FILE URL", "not yet: say what would serve a request", explain},
+	{"explain", "FILE URL", "tell step by step what would become of a request, without sending it", explain},
 	{"version", "", "print the version", printVersion},
 }
 
@@ -154,11 +154,4 @@ func reload(args []string) error {
 		return err
 	}
 	return errors.New("reload is not supported yet: stop the gateway and run it again")
-}
-
-func explain(args []string) error {
-	if _, err := parse(flag.NewFlagSet("explain", flag.ContinueOnError), args, "FILE", "URL"); err != nil {
-		return err
-	}
-	return errors.New("explain is not supported yet")
 }

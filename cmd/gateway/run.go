@@ -62,7 +62,7 @@ func needed(c *routes.Config) error {
 // serve runs a settled configuration until it is stopped. It calls ready, if there is one, once requests are answered.
 func serve(c *routes.Config, adminSocket string, ready func()) error {
 	log := newLogger(c.Gateway.Log, "supervisor")
-	files := newCertificateFiles(c) // before they are read
+	files := newFileWatch(c) // before they are read
 	plan, err := newPlan(c, adminSocket)
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func newPlan(c *routes.Config, adminSocket string) (*supervise.Plan, error) {
 	}
 	s := setup{
 		Version: buildVersion(), Generation: 1, SupervisorPID: os.Getpid(), Started: time.Now(),
-		Config: c, Certificates: certificates, Storage: storage,
+		Config: c, Certificates: certificates, Passwords: newPasswordFiles(c).files, Storage: storage,
 	}
 	blob, err := s.encode()
 	if err != nil {

@@ -21,6 +21,7 @@ type setup struct {
 	Started       time.Time
 	Config        *routes.Config
 	Certificates  []certificate // of the sites, by their place in Config
+	Passwords     []passwordFile
 	Storage       tls.StorageFiles
 }
 
@@ -48,14 +49,13 @@ func decodeSetup(f *os.File) (*setup, error) {
 	return s, nil
 }
 
-// decodeFiles reads what [certificateFiles] says, by the places of the sites.
-func decodeFiles(f *os.File) ([]certificate, error) {
+// decodeFiles reads what [fileWatch.changed] says.
+func decodeFiles(f *os.File) (n newFiles, err error) {
 	defer f.Close()
-	var sites []certificate
-	if err := decodeBlob(f, &sites); err != nil {
-		return nil, fmt.Errorf("files: %w", err)
+	if err := decodeBlob(f, &n); err != nil {
+		return newFiles{}, fmt.Errorf("files: %w", err)
 	}
-	return sites, nil
+	return n, nil
 }
 
 func decodeBlob(f *os.File, v any) error {

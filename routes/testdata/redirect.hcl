@@ -22,3 +22,18 @@ site "b.example.com" {
     }
   }
 }
+site "c.example.com" {
+  listen = [":80"]
+  route "/a" {
+    pool = "edge"
+    redirect { to = "{header.X-To}" }
+  }
+  route "/b" {
+    pool = "edge"
+    redirect { to = "?{query}" }
+  }
+  route "/c" {
+    pool = "edge"
+    redirect { to = "javascript:{query}" }
+  }
+}

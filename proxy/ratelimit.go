@@ -1,0 +1,96 @@
+package proxy
+
+import (
+	"hash/maphash"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"gateway/routes"
+)
+
+const (
+	limitShards   = 16
+	limitKeys     = 4096 // of a shard: about 200 KiB
+	limitEviction = 32   // keys that are looked at for one to forget
+)
+
+// limiter bounds how often requests of the same key come, by the virtual scheduling of GCRA: each key has a time when its next
+// request is due. It is safe for concurrent use.
+type limiter struct {
+	config *routes.RateLimit
+	seed   maphash.Seed // secret, so that nobody makes up keys that collide
+	shards [limitShards]limitShard
+}
+
+type limitShard struct {
+	mu  sync.Mutex
+	due map[uint64]time.Time // by the hash of the key; a time that has passed says nothing
+}
+
+func newLimiter(c *routes.RateLimit) *limiter {
+	l := &limiter{config: c, seed: maphash.MakeSeed()}
+	for i := range l.shards {
+		l.shards[i].due = map[uint64]time.Time{}
+	}
+	return l
+}
+
+// take counts a request in and returns how early it comes, or, if that is too early, after which time another one would not.
+func (l *limiter) take(key string, now time.Time) (early time.Duration, ok bool) {
+	h := maphash.String(l.seed, key)
+	s := &l.shards[h%limitShards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	due, known := s.due[h]
+	if due.Before(now) {
+		due = now
+	}
+	early = due.Sub(now)
+	if over := early - time.Duration(l.config.Burst)*l.config.Interval; over > 0 {
+		return over, false
+	}
+	if !known && len(s.due) >= limitKeys {
+		s.forget(now)
+	}
+	s.due[h] = due.Add(l.config.Interval)
+	return early, true
+}
+
+// forget makes room: it drops what has passed among some keys, and at least that of them which is due first.
+func (s *limitShard) forget(now time.Time) {
+	looked, first, soonest := 0, uint64(0), time.Time{}
+	for key, due := range s.due { // in another order each time
+		if !due.After(now) {
+			delete(s.due, key)
+		}
+		if looked == 0 || due.Before(soonest) {
+			first, soonest = key, due
+		}
+		if looked++; looked == limitEviction {
+			break
+		}
+	}
+	delete(s.due, first)
+}
+
+// limit holds the request against limits. It reports false when the client has its answer.
+func (s *Server) limit(w http.ResponseWriter, r *http.Request, x *exchange, limits []routes.RateLimit) bool {
+	for i := range limits {
+		c := &limits[i]
+		early, ok := s.limiters[c].take(x.facts(r).keyOf(c.Key), time.Now())
+		switch {
+		case !ok:
+			w.Header().Set("Retry-After", strconv.FormatInt(int64((early+time.Second-1)/time.Second), 10))
+			s.fail(w, x, http.StatusTooManyRequests, nil)
+			return false
+		case c.Delay && early > 0:
+			if sleep(r.Context(), early); r.Context().Err() != nil {
+				w.WriteHeader(statusClientGone)
+				return false
+			}
+		}
+	}
+	return true
+}
