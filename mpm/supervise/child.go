@@ -224,6 +224,7 @@ func (s *supervisor) spawn(i image, p *pool, group *childGroup) (pid int, err er
 		i.cgroup = group.folder
 		defer closeFile(group.folder)
 	}
+	i.coarse = p.Path == Self
 	if p.launched() {
 		var order *os.File
 		if i, order, err = s.launcher(i, p); err != nil {

@@ -181,5 +181,5 @@ func (s *supervisor) launcher(i image, p *pool) (image, *os.File, error) {
 		return image{}, nil, errors.Join(err, order.Close())
 	}
 	args := append(append([]string(nil), s.plan.Launcher...), strconv.Itoa(len(i.files)))
-	return image{path: Self, args: args, files: append(i.files, uintptr(fd)), cgroup: i.cgroup}, order, nil
+	return image{path: Self, args: args, files: append(i.files, uintptr(fd)), cgroup: i.cgroup, coarse: i.coarse}, order, nil
 }

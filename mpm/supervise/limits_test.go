@@ -86,6 +86,26 @@ func TestChildrenYieldToTheFront(t *testing.T) {
 	}
 }
 
+func TestOnlyOurOwnRoleHasCoarseTimers(t *testing.T) {
+	own := shell("own", idle)
+	own.Path, own.Args = Self, []string{"own", "listener", filepath.Join(t.TempDir(), "s")}
+	r := newRig(t, shell("foreign", idle), own)
+	s := r.start()
+	slack := func(pid int) string {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/timerslack_ns", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	usual := slack(os.Getpid())
+	for pool, want := range map[string]string{"foreign": usual, "own": "5000000"} {
+		if got := slack(s.startChild(pool, 0).PID); got != want {
+			t.Errorf("pool %s: timer slack %s ns, want %s", pool, got, want)
+		}
+	}
+}
+
 func policyOf(t *testing.T, pid int) uint32 {
 	t.Helper()
 	attr, err := unix.SchedGetAttr(pid, 0)
