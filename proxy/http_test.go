@@ -402,3 +402,28 @@ func TestCutWithoutLength(t *testing.T) {
 		_ = c.Close()
 	}
 }
+
+// TestAResponseThatIsOverLeavesTheConnectionAlone has those come late who would end what waits for the client of a request.
+func TestAResponseThatIsOverLeavesTheConnectionAlone(t *testing.T) {
+	responses := make(chan http.ResponseWriter, 3)
+	addr := serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+		responses <- w
+		if r.URL.Path == "/aborted" {
+			panic(http.ErrAbortHandler)
+		}
+	})
+	for _, path := range []string{"/whole", "/aborted"} {
+		c, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", path)
+		_, _ = io.ReadAll(c) // an aborted one ends with a reset
+		c.Close()
+		w := <-responses
+		if err := http.NewResponseController(w).SetReadDeadline(time.Unix(1, 0)); !errors.Is(err, errOver) {
+			t.Errorf("%s: SetReadDeadline = %v, want %v", path, err, errOver)
+		}
+		w.(interface{ interrupt() }).interrupt()
+	}
+}

@@ -68,6 +68,7 @@ func (k *conn) request(began time.Time) bool {
 	if ok {
 		ok = w.finish() == nil
 	}
+	w.end()
 	b.close()
 	k.held = w.held[:0]
 	k.http.logRequest(x, r, w.status, w.written, b.count)

@@ -145,11 +145,24 @@ func (w *response) FlushError() error {
 	return w.send(nil)
 }
 
-// SetReadDeadline is what http.ResponseController calls, to end the reading of the request body.
-func (w *response) SetReadDeadline(t time.Time) error { return w.conn.raw.SetReadDeadline(t) }
+// SetReadDeadline is what http.ResponseController calls, to end the reading of the request body. It may come at any time.
+func (w *response) SetReadDeadline(t time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.over {
+		return errOver // the connection may be another client's
+	}
+	return w.conn.raw.SetReadDeadline(t)
+}
 
-// interrupt ends what waits for the client now.
-func (w *response) interrupt() { _ = w.conn.raw.SetDeadline(time.Unix(1, 0)) } // it never fails
+// interrupt ends what waits for the client now. It may come at any time.
+func (w *response) interrupt() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.over {
+		_ = w.conn.raw.SetDeadline(time.Unix(1, 0)) // it never fails
+	}
+}
 
 // offer is Write and Flush for one who must not wait for the client: what the socket does not take at once is kept by the
 // connection. It reports whether that is so: then settle is to be called before anything else.
@@ -333,7 +346,6 @@ func (w *response) write(a, b []byte) error {
 // finish sends what is left of the response once its handler has returned. After an error the connection can't be used.
 func (w *response) finish() error {
 	w.WriteHeader(http.StatusOK)
-	defer w.end()
 	if w.err != nil {
 		return w.err
 	}
