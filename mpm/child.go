@@ -258,9 +258,10 @@ func (p *Pool) charge(now time.Time, wasReady bool, msg, reason string) {
 	})
 }
 
-// hungUp reports whether a probe failed for the end of the connection, as it does when the child ends by itself.
+// hungUp reports whether a probe failed for the end of the connection, or of the socket, which goes when the child was reaped.
 func hungUp(err error) bool {
-	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE}, func(e error) bool { return errors.Is(err, e) })
+	ends := []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE, syscall.ENOENT}
+	return slices.ContainsFunc(ends, func(e error) bool { return errors.Is(err, e) })
 }
 
 // startProbe asks in a goroutine whether c is idle, and gives the answer to probed. It ends with the probe, at the latest after

@@ -98,6 +98,7 @@ func TestTrouble(t *testing.T) {
 		why    ExitReason
 	}{
 		"a child that ended before its probe could tell is blamed with its end": {status: 254 << 8, probe: fmt.Errorf("probe: %w", io.ErrUnexpectedEOF), want: "exit status 254", why: ExitCrash},
+		"one whose socket was gone when the probe came":                         {status: 1 << 8, probe: fmt.Errorf("dial: %w", syscall.ENOENT), want: "exit status 1", why: ExitCrash},
 		"one that crashed too":                          {status: 11, probe: syscall.ECONNRESET, want: "signal 11 (segmentation fault)", why: ExitCrash},
 		"one that was asked to end, with both":          {status: 0, want: "exit status 0 (probe ended)", why: ExitCrash},
 		"one that had to be killed, with its probe":     {status: 9, want: "probe ended", why: ExitCrash},
