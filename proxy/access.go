@@ -18,7 +18,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, x *exchange) bool
 		x.hidesAuthorization = true // also when it was not looked at, or an application would take it for right
 	}
 	near := a.Rules == nil || x.allowed(a.Rules)
-	if a.Rules != nil {
+	if a.Rules != nil && x.notes != nil {
 		x.note("allow and deny: %s is %s", x.remoteIP(), map[bool]string{true: "allowed", false: "refused"}[near])
 	}
 	either := a.Any && a.Rules != nil
@@ -57,7 +57,9 @@ func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, x *exchang
 	if given {
 		right, err = s.passwords.check(r.Context(), u, name, password)
 	}
-	x.note("auth_basic: user %q: %t", name, right)
+	if x.notes != nil {
+		x.note("auth_basic: user %q: %t", name, right)
+	}
 	switch {
 	case right:
 		x.user = name

@@ -217,10 +217,7 @@ func (c *call) session() string {
 	if limit == nil {
 		return ""
 	}
-	if cookies := c.r.CookiesNamed(limit.Cookie); len(cookies) > 0 {
-		return cookies[0].Value
-	}
-	return ""
+	return cookieOf(c.r, limit.Cookie)
 }
 
 // wasNotSent reports that no child has read any of the request.
@@ -238,11 +235,7 @@ func (c *call) mayRepeat(err error) bool {
 	if !c.pool.config.Retry || c.x.route.Proxy != nil || !c.body.again() || !hadNoResponse(err) || errors.Is(err, mpm.ErrDeadline) || c.r.Context().Err() != nil {
 		return false
 	}
-	switch c.r.Method {
-	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete:
-		return true
-	}
-	return false
+	return isIdempotent(c.r.Method)
 }
 
 // conclude tells the client of an error, unless there is none or its response has begun.
@@ -484,7 +477,7 @@ func (h *hold) unhook() bool {
 func (h *hold) over() {
 	h.watch.end()
 	if !h.freeing.stop() {
-		h.interrupting.Wait() // the connection may soon be another client's
+		h.interrupting.Wait() // or it would cut off an answer that begins now and says why
 	}
 	h.end(context.Canceled)
 }

@@ -100,16 +100,12 @@ func unmarked(err error) error {
 // appendRequest appends the head of the request as a server gets it, below a path: the client's without what concerns its
 // connection, and with what the server can't know itself. The body is here and has a length.
 func (c *call) appendRequest(b []byte, below string) ([]byte, error) {
-	host := c.r.Host
-	if host == "" { // HTTP/1.0
-		host = c.x.site.Names[0]
-	}
 	target := c.target(below)
 	if !http1.ValidTarget(target) {
 		return b, fmt.Errorf("%w: %q", errTarget, target)
 	}
 	b = append(append(append(b, c.r.Method...), ' '), target...)
-	b = http1.AppendField(append(b, " HTTP/1.1\r\n"...), "Host", host)
+	b = http1.AppendField(append(b, " HTTP/1.1\r\n"...), "Host", c.host())
 	for name, values := range c.r.Header {
 		if c.endsHere(name) {
 			continue
@@ -129,6 +125,14 @@ func (c *call) appendRequest(b []byte, below string) ([]byte, error) {
 		}
 	}
 	return append(b, "\r\n"...), nil
+}
+
+// host is the one that the client asked for, or else the site's name.
+func (c *call) host() string {
+	if c.r.Host == "" { // HTTP/1.0
+		return c.x.site.Names[0]
+	}
+	return c.r.Host
 }
 
 // target is what is asked for: the clean path, in the client's spelling if that is the same.
@@ -215,7 +219,7 @@ func announced(header http.Header) http.Header {
 	trailer := http.Header{}
 	for _, value := range header["Trailer"] {
 		for name := range strings.SplitSeq(value, ",") {
-			trailer[http.CanonicalHeaderKey(strings.Trim(name, " \t"))] = nil
+			trailer[http.CanonicalHeaderKey(trimSpace(name))] = nil
 		}
 	}
 	return trailer

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"hash/fnv"
 	"math"
 	"net/http"
@@ -26,15 +27,7 @@ func (b *balancer) choose(servers []*upstream, c *call) *upstream {
 		return b.turn(idlest(servers))
 	case routes.Hash:
 		if key := b.keyOf(c); key != "" {
-			return slices.MaxFunc(servers, func(s, t *upstream) int {
-				switch x, y := s.rank(key), t.rank(key); {
-				case x < y:
-					return -1
-				case x > y:
-					return 1
-				}
-				return 0
-			})
+			return slices.MaxFunc(servers, func(s, t *upstream) int { return cmp.Compare(s.rank(key), t.rank(key)) })
 		}
 	}
 	return b.turn(servers)
@@ -94,16 +87,14 @@ func (b *balancer) keyOf(c *call) string {
 	switch kind {
 	case "remote_ip":
 		if c.x.remote.IsValid() {
-			return c.x.remote.Addr().Unmap().String()
+			return c.x.remoteIP()
 		}
 	case "uri":
 		return c.target("")
 	case "header":
 		return c.r.Header.Get(name)
 	case "cookie":
-		if cookie, err := c.r.Cookie(name); err == nil {
-			return cookie.Value
-		}
+		return cookieOf(c.r, name)
 	}
 	return ""
 }

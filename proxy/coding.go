@@ -3,7 +3,6 @@ package proxy
 import (
 	"strings"
 
-	"gateway/proxy/http1"
 	"gateway/routes"
 )
 
@@ -135,11 +134,4 @@ func isCompressible(types []string, contentType string) bool {
 }
 
 // mayTransform reports whether a response may be sent in another form than its maker has given it (RFC 9111 §5.2.2.6).
-func mayTransform(cacheControl []string) bool {
-	for _, value := range cacheControl {
-		if http1.HasToken([]byte(value), "no-transform") {
-			return false
-		}
-	}
-	return true
-}
+func mayTransform(cacheControl []string) bool { return !listNames(cacheControl, "no-transform") }

@@ -12,7 +12,6 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
-	"gateway/proxy/http1"
 	"gateway/routes"
 )
 
@@ -109,12 +108,9 @@ func (e *encoders) suits(header http.Header) bool {
 
 func varyByEncoding(header http.Header) {
 	const name = "Accept-Encoding"
-	for _, value := range header["Vary"] {
-		if list := []byte(value); http1.HasToken(list, "*") || http1.HasToken(list, name) {
-			return
-		}
+	if list := header["Vary"]; !listNames(list, "*") && !listNames(list, name) {
+		header["Vary"] = append(list, name)
 	}
-	header["Vary"] = append(header["Vary"], name)
 }
 
 // mark makes a header that of the compressed response. Its length is not known, and an ETag can't promise the same bytes any more.

@@ -69,7 +69,7 @@ func lastElement(lists []string) string {
 		return ""
 	}
 	last := lists[len(lists)-1]
-	return strings.Trim(last[strings.LastIndexByte(last, ',')+1:], " \t")
+	return trimSpace(last[strings.LastIndexByte(last, ',')+1:])
 }
 
 // parseForwarded returns the addresses and the last protocol of a Forwarded field (RFC 7239 §4). What is quoted there are addresses with
@@ -79,7 +79,7 @@ func parseForwarded(lists []string) (clients []string, proto string) {
 		client := "unknown"
 		proto = ""
 		for pair := range strings.SplitSeq(element, ";") {
-			name, value, _ := strings.Cut(strings.Trim(pair, " \t"), "=")
+			name, value, _ := strings.Cut(trimSpace(pair), "=")
 			switch strings.ToLower(name) {
 			case "for":
 				client = value

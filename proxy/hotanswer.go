@@ -132,7 +132,7 @@ func (a *hotAnswer) narrow(value string) bool {
 // begins.
 func nextRange(list string, size int64) (start, length int64, rest string) {
 	spec, rest, _ := strings.Cut(list, ",")
-	first, last, _ := strings.Cut(strings.Trim(spec, " \t"), "-")
+	first, last, _ := strings.Cut(trimSpace(spec), "-")
 	from, to := decimal(first), decimal(last)
 	switch {
 	case first == "":

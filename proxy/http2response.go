@@ -64,10 +64,7 @@ func (w *streamResponse) begin() {
 	w.to.WriteHeader(w.status)
 }
 
-// bodyless: see [response.bodyless].
-func (w *streamResponse) bodyless() bool {
-	return w.request.Method == http.MethodHead || w.status == http.StatusNoContent || w.status == http.StatusNotModified
-}
+func (w *streamResponse) bodyless() bool { return isBodyless(w.request.Method, w.status) }
 
 // Write implements http.ResponseWriter.
 func (w *streamResponse) Write(p []byte) (int, error) {

@@ -233,12 +233,10 @@ func (c *call) proposed() string {
 
 // upgradeOf returns the protocol that a head proposes or accepts; empty: none (RFC 9110 §7.8).
 func upgradeOf(header http.Header) string {
-	for _, value := range header["Connection"] {
-		if http1.HasToken([]byte(value), "upgrade") {
-			return header.Get("Upgrade")
-		}
+	if !listNames(header["Connection"], "upgrade") {
+		return ""
 	}
-	return ""
+	return header.Get("Upgrade")
 }
 
 // answerHTTP sends the response of an application to the client, and gives the slot back.

@@ -291,7 +291,7 @@ func takeLength(header http.Header) int64 {
 func stripHopByHop(header http.Header) {
 	for _, value := range header["Connection"] {
 		for name := range strings.SplitSeq(value, ",") {
-			if name = strings.Trim(name, " \t"); !strings.EqualFold(name, "keep-alive") && !strings.EqualFold(name, "close") {
+			if name = trimSpace(name); !strings.EqualFold(name, "keep-alive") && !strings.EqualFold(name, "close") {
 				header.Del(name)
 			}
 		}

@@ -96,9 +96,11 @@ func (w *response) inform(status int) {
 	_, w.err = w.conn.stream.Write(append(b, "\r\n"...))
 }
 
-// bodyless reports whether a response has no body whatever its handler writes (RFC 9112 §6.3).
-func (w *response) bodyless() bool {
-	return w.request.Method == http.MethodHead || w.status == http.StatusNoContent || w.status == http.StatusNotModified
+func (w *response) bodyless() bool { return isBodyless(w.request.Method, w.status) }
+
+// isBodyless reports whether a final response has no body whatever its head says (RFC 9112 §6.3).
+func isBodyless(method string, status int) bool {
+	return method == http.MethodHead || status == http.StatusNoContent || status == http.StatusNotModified
 }
 
 // Write implements http.ResponseWriter.

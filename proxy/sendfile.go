@@ -132,10 +132,7 @@ func asGet(r *http.Request) *http.Request {
 		return r
 	}
 	c := *r
-	c.Method, c.Header = http.MethodGet, r.Header.Clone()
-	for _, name := range [...]string{"Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since"} {
-		c.Header.Del(name)
-	}
+	c.Method, c.Header = http.MethodGet, unconditional(r.Header)
 	return &c
 }
 

@@ -374,7 +374,7 @@ func (s *Server) serveHere(w http.ResponseWriter, r *http.Request, x *exchange, 
 	case route.Redirect != nil:
 		d := route.Redirect
 		w.Header().Set("Location", x.facts(r).location(d.To, d.Query, d.HasQuery))
-		writeStatus(w, route.Redirect.Status)
+		writeStatus(w, d.Status)
 	case route.Respond != nil:
 		w.Header().Set("Content-Type", route.Respond.ContentType)
 		w.WriteHeader(route.Respond.Status)

@@ -247,7 +247,7 @@ func newServerAnswer(c *call, k *serverConn) *serverAnswer {
 		conn: k, watch: c.watch, spool: c.spool, log: c.log, left: m.ContentLength,
 	}
 	switch {
-	case c.r.Method == http.MethodHead, a.status == http.StatusNoContent, a.status == http.StatusNotModified, a.status < 200:
+	case isBodyless(c.r.Method, a.status), a.status < 200:
 		a.left = 0
 	case m.Chunked:
 		a.chunks = &http1.ChunkReader{KeepTrailer: true}

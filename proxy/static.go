@@ -240,7 +240,7 @@ func isByteRange(value string) bool {
 		return false
 	}
 	for spec := range strings.SplitSeq(list, ",") {
-		if !isRangeSpec(strings.Trim(spec, " \t")) {
+		if !isRangeSpec(trimSpace(spec)) {
 			return false
 		}
 	}

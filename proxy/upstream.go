@@ -232,11 +232,8 @@ func (s *upstream) close() {
 // connect opens a connection for the request of c, with the rights of the pool's user if a child is there for that.
 func (s *upstream) connect(c *call, h *hold, l *link) (*serverConn, error) {
 	nc, err := s.dial(h, l)
-	switch {
-	case childFailed(err):
+	if err != nil {
 		return nil, err
-	case err != nil:
-		return nil, notConnected(err)
 	}
 	k, err := newServerConn(nc)
 	if err == nil && s.proxy.ProxyProtocol != "" {
@@ -245,16 +242,22 @@ func (s *upstream) connect(c *call, h *hold, l *link) (*serverConn, error) {
 	return k, err
 }
 
-func (s *upstream) dial(h *hold, l *link) (net.Conn, error) {
+// dial opens a connection. Its error tells whether the server has failed or the child that was to connect to it.
+func (s *upstream) dial(h *hold, l *link) (nc net.Conn, err error) {
 	timeout := cmp.Or(s.proxy.ConnectTimeout, connectTimeout)
 	if l != nil {
 		h.dialing.wait(&h.ending, func() { _ = l.Close() })
 		defer h.dialing.stop()
-		return l.dial(timeout, s.Network, s.Address)
+		nc, err = l.dial(timeout, s.Network, s.Address)
+	} else {
+		ctx, cancel := context.WithTimeout(h, timeout)
+		defer cancel()
+		nc, err = s.open(ctx)
 	}
-	ctx, cancel := context.WithTimeout(h, timeout)
-	defer cancel()
-	return s.open(ctx)
+	if err != nil && !childFailed(err) {
+		err = notConnected(err)
+	}
+	return nc, err
 }
 
 // open connects to one of the server's addresses.

@@ -46,11 +46,8 @@ func (s *upstream) connect2(h *hold, l *link) (*http.ClientConn, error) {
 		return k, nil
 	}
 	nc, err := s.dial(h, l)
-	switch {
-	case childFailed(err):
+	if err != nil {
 		return nil, err
-	case err != nil:
-		return nil, notConnected(err)
 	}
 	k, err := speakHTTP2(h, nc, s.patience())
 	if err == nil {
@@ -103,12 +100,9 @@ func (c *call) request2(h *hold, below string) (*http.Request, error) {
 		header["User-Agent"] = nil // not Go's
 	}
 	r := (&http.Request{
-		Method: c.r.Method, URL: &url.URL{Scheme: "http", Host: c.r.Host, Opaque: c.target(below)}, Host: c.r.Host,
+		Method: c.r.Method, URL: &url.URL{Scheme: "http", Host: c.r.Host, Opaque: c.target(below)}, Host: c.host(),
 		Proto: protocol2, ProtoMajor: 2, Header: header, Body: http.NoBody, ContentLength: c.body.length,
 	}).WithContext(h)
-	if r.Host == "" { // HTTP/1.0
-		r.Host = c.x.site.Names[0]
-	}
 	if c.body.length > 0 {
 		body := c.countedReader()
 		r.Body = &requestBody{countedReader: body, close: sync.OnceFunc(body.end)}

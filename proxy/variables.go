@@ -77,6 +77,7 @@ func (v *facts) look(p routes.Part) (string, origin) {
 	return g.text, foreign
 }
 
+// cookieOf is the first cookie of that name; empty: there is none.
 func cookieOf(r *http.Request, name string) string {
 	c, err := r.Cookie(name)
 	if err != nil {
