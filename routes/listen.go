@@ -13,6 +13,14 @@ import (
 // maxSocketPath is the longest path of a unix socket: sun_path without its final NUL (unix(7)).
 const maxSocketPath = 107
 
+// socketFault says why no unix socket can be at an absolute path.
+func socketFault(path string) string {
+	if len(path) > maxSocketPath {
+		return fmt.Sprintf("%q is too long for a socket: at most %d bytes.", path, maxSocketPath)
+	}
+	return ""
+}
+
 // parseListen reads ":80", "127.0.0.1:8080", "[::1]:8080" or "unix:/path", each perhaps followed by " tls" or " h2c", and
 // " proxy_protocol". The reason is empty when it is one.
 func parseListen(text string) (l Listen, reason string) {
@@ -61,11 +69,10 @@ func tcpAddress(text string) (address string, port uint16, reason string) {
 		}
 		return "", 0, fmt.Sprintf(`%q is not an address and a port: write ":80", "127.0.0.1:8080", "[::1]:8080" or "unix:/path".`, text)
 	}
-	n, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil || n == 0 {
+	port, ok := parsePort(portText)
+	if !ok {
 		return "", 0, fmt.Sprintf("%q: the port must be a number from 1 to 65535.", text)
 	}
-	port = uint16(n)
 	if host == "" {
 		return ":" + strconv.Itoa(int(port)), port, ""
 	}
@@ -74,6 +81,12 @@ func tcpAddress(text string) (address string, port uint16, reason string) {
 		return "", 0, fmt.Sprintf("%q: names are not looked up, an IP address is needed%s.", text, addressHint(host, portText))
 	}
 	return netip.AddrPortFrom(ip.Unmap(), port).String(), port, ""
+}
+
+// parsePort reads a port that can be listened on and connected to.
+func parsePort(text string) (port uint16, ok bool) {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return uint16(n), err == nil && n > 0
 }
 
 func addressHint(host, port string) string {

@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -144,9 +145,7 @@ func (r *siteReader) listen(s *section) []Listen {
 		l, reason := parseListen(text)
 		if l.Network == "unix" {
 			l.Address = r.path(l.Address, at)
-			if len(l.Address) > maxSocketPath {
-				reason = fmt.Sprintf("%q is too long for a socket: at most %d bytes.", l.Address, maxSocketPath)
-			}
+			reason = cmp.Or(socketFault(l.Address), reason)
 		}
 		switch {
 		case reason != "":

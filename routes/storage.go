@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -95,7 +94,7 @@ func (r *reader) redisAddress(s *section, d *Redis) {
 		return
 	}
 	host, port, err := net.SplitHostPort(text)
-	if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || n == 0 || host == "" || strings.ContainsAny(host, "/@ ") {
+	if _, ok := parsePort(port); err != nil || !ok || host == "" || strings.ContainsAny(host, "/@ ") {
 		r.errorf(s.at("address"), "Wrong value", "%q is not the address of a server: %s.", text, form)
 		return
 	}

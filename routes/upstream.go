@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/url"
@@ -30,9 +31,7 @@ func (r *siteReader) proxy(s *section) *Proxy {
 		u, reason := parseServer(text)
 		if u.Network == "unix" {
 			u.Address = r.path(u.Address, at)
-			if len(u.Address) > maxSocketPath {
-				reason = fmt.Sprintf("%q is too long for a socket: at most %d bytes.", u.Address, maxSocketPath)
-			}
+			reason = cmp.Or(socketFault(u.Address), reason)
 		}
 		if reason != "" {
 			r.errorf(at, "Wrong server", "%s", reason)
@@ -90,13 +89,13 @@ func (r *siteReader) fastCGIServer(s *section, route *Route) *FastCGIServer {
 	}
 	if path, ok := strings.CutPrefix(f.Address, "unix:"); ok && path != "" {
 		f.Network, f.Address = "unix", r.path(path, s.at("to"))
-		if len(f.Address) > maxSocketPath {
-			r.errorf(s.at("to"), "Wrong server", "%q is too long for a socket: at most %d bytes.", f.Address, maxSocketPath)
+		if reason := socketFault(f.Address); reason != "" {
+			r.errorf(s.at("to"), "Wrong server", "%s", reason)
 		}
 		return f
 	}
 	host, port, err := net.SplitHostPort(f.Address)
-	if n, portErr := strconv.ParseUint(port, 10, 16); s.has("to") && (err != nil || portErr != nil || n == 0 || host == "" || strings.Contains(host, "/")) {
+	if _, ok := parsePort(port); s.has("to") && (err != nil || !ok || host == "" || strings.Contains(host, "/")) {
 		r.errorf(s.at("to"), "Wrong server", "%q: a FastCGI server is \"unix:/run/php/php-fpm.sock\" or \"127.0.0.1:9000\".", f.Address)
 	}
 	return f
@@ -155,7 +154,7 @@ func parseUpstream(text string) (u Upstream, reason string) {
 	if port == "" {
 		port = "80"
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+	if _, ok := parsePort(port); !ok {
 		return Upstream{}, fmt.Sprintf("%q: a port is a number from 1 to 65535.", text)
 	}
 	base := strings.TrimSuffix(p.Path, "/")
