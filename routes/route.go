@@ -240,16 +240,9 @@ func (r *siteReader) placement(s *section, route *Route) {
 		r.without(s, "buffer", strconv.Quote(found[0])+" waits for no application")
 		r.without(s, "send_file", strconv.Quote(found[0])+" waits for no application")
 	}
-	if !s.has("pool") {
-		return
-	}
-	pool, ok := r.pools.byName[route.Pool]
-	if !ok {
-		r.unknownPool(s, route.Pool)
-		return
-	}
-	pool.used = true
+	pool := r.namedPool(s)
 	switch {
+	case pool == nil:
 	case pool.application != "" && len(found) > 0:
 		r.errorf(s.given[found[0]], "Handler on an application pool", "Pool %q runs %q and answers its requests itself. Remove the block, or name a pool without application.", pool.Name, pool.application)
 	case pool.application != "":
@@ -262,13 +255,23 @@ func (r *siteReader) placement(s *section, route *Route) {
 	}
 }
 
-func (r *siteReader) unknownPool(s *section, name string) {
+// namedPool is the pool that a block names, which thereby is used. It is nil when there is none.
+func (r *siteReader) namedPool(s *section) *readPool {
+	if !s.has("pool") {
+		return nil
+	}
+	name := get(s, "pool", "")
+	if pool, ok := r.pools.byName[name]; ok {
+		pool.used = true
+		return pool
+	}
 	names := r.pools.names()
 	wayOut := "There is no pool block at all: write one."
 	if len(names) > 0 {
 		wayOut = "Write " + alternatives(names) + "."
 	}
 	r.errorf(s.at("pool"), "Unknown pool", "No pool is named %q.%s %s", name, didYouMean(name, names), wayOut)
+	return nil
 }
 
 // handlerMPM checks that the gateway's own handler runs on the pool's MPM.

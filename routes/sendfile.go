@@ -33,22 +33,8 @@ func (r *siteReader) sendFile(s *section) *SendFile {
 	if !s.mentions("roots") && !s.mentions("internal") {
 		r.errorf(s.head, "Missing attribute", "\"send_file\" needs \"roots\", the folders for X-Sendfile, or \"internal\", the prefixes for X-Accel-Redirect with their folders.")
 	}
-	r.sendingPool(s, send)
-	return send
-}
-
-// sendingPool checks that the pool is one whose requests can be files.
-func (r *siteReader) sendingPool(s *section, send *SendFile) {
-	if !s.has("pool") {
-		return
-	}
-	pool, ok := r.pools.byName[send.Pool]
-	if !ok {
-		r.unknownPool(s, send.Pool)
-		return
-	}
-	pool.used = true
-	if pool.application != "" {
+	if pool := r.namedPool(s); pool != nil && pool.application != "" {
 		r.errorf(s.at("pool"), "Unsuitable pool", "Pool %q runs %q. The files are sent by the gateway itself: name a pool without application, best one with mpm = \"event\".", pool.Name, pool.application)
 	}
+	return send
 }
