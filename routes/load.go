@@ -84,7 +84,7 @@ func hclFiles(folder string) ([]string, error) {
 	return names, nil
 }
 
-// readFile reads one file up to one byte above the limit, by which parse knows that it is too big.
+// readFile reads one file up to one byte above the limit, by which its callers know that it is too big.
 func readFile(name string) ([]byte, error) {
 	f, err := os.Open(name)
 	if err != nil {

@@ -2,7 +2,6 @@ package routes
 
 import (
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -68,24 +67,22 @@ func fileFunction(folder string) function.Function {
 
 func readText(name string) (string, error) {
 	info, err := os.Stat(name) // before it is opened: a pipe would be waited for
-	switch {
-	case err != nil:
-		return "", err
-	case !info.Mode().IsRegular():
-		return "", errNoFile
-	case info.Size() > MaxSourceBytes:
-		return "", errBigFile
-	}
-	f, err := os.Open(name)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, MaxSourceBytes))
-	if err == nil && !utf8.Valid(b) {
-		err = errNoText
+	if !info.Mode().IsRegular() {
+		return "", errNoFile
 	}
-	return string(b), err
+	b, err := readFile(name)
+	switch {
+	case err != nil:
+		return "", err
+	case len(b) > MaxSourceBytes:
+		return "", errBigFile
+	case !utf8.Valid(b):
+		return "", errNoText
+	}
+	return string(b), nil
 }
 
 // locals takes the blocks of values out of the top level and makes the values known to all other expressions. One may use another
