@@ -71,7 +71,9 @@ func (r *siteReader) access(s *section, inherited *Access, key string) *Access {
 	if block := s.one("auth_basic"); block != nil {
 		a.Auth = r.authBasic(block, key)
 	}
-	a.Any = get(s, "satisfy", map[bool]string{true: "any", false: "all"}[a.Any]) == "any"
+	if s.has("satisfy") {
+		a.Any = get(s, "satisfy", "") == "any"
+	}
 	if a.Rules == nil && a.Auth == nil {
 		a = nil
 	}
