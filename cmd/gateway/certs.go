@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"slices"
 	"strings"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -107,60 +105,26 @@ func failure(c *tls.CertificateStatus) string {
 // read them. What it reads is checked here, so that no later front begins with what can't serve.
 type certificateFiles struct {
 	sites []routes.Site
-	last  []certificate    // what the front has been told; nil: nothing yet
-	seen  map[string]stamp // at the last look
-	used  map[string]stamp // when they were last read
+	last  []certificate // what the front has been told; nil: nothing yet
+	watch
 }
 
-// stamp changes whenever the content of a file does, as far as the file system tells. It is zero for a file that is not there.
-type stamp struct {
-	device, inode  uint64
-	size           int64
-	mtime, changed syscall.Timespec
-}
-
-// newCertificateFiles begins with the files as they are now; nil: no site names any.
+// newCertificateFiles begins with the files as they are now.
 func newCertificateFiles(c *routes.Config) *certificateFiles {
-	f := &certificateFiles{sites: c.Sites}
-	if f.seen = f.stamps(); len(f.seen) == 0 {
-		return nil
-	}
-	f.used = f.seen
-	return f
-}
-
-func (f *certificateFiles) stamps() map[string]stamp {
-	stamps := map[string]stamp{}
-	for i := range f.sites {
-		for _, files := range f.sites[i].TLS.Certificates {
-			stamps[files.Certificate], stamps[files.Key] = stampOf(files.Certificate), stampOf(files.Key)
+	var paths []string
+	for i := range c.Sites {
+		for _, files := range c.Sites[i].TLS.Certificates {
+			paths = append(paths, files.Certificate, files.Key)
 		}
 	}
-	return stamps
+	return &certificateFiles{sites: c.Sites, watch: newWatch(paths)}
 }
 
-func stampOf(path string) stamp {
-	info, err := os.Stat(path)
-	if err != nil {
-		return stamp{}
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return stamp{}
-	}
-	return stamp{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim}
-}
-
-// changed reports whether last is something else now. A change counts once it has lasted from one look to the
-// next, as certificate and key are seldom replaced, and a file is seldom written, in one moment.
-func (f *certificateFiles) changed() bool {
-	now := f.stamps()
-	settled := maps.Equal(now, f.seen)
-	f.seen = now
-	if !settled || maps.Equal(now, f.used) {
+// update reports whether last is something else now.
+func (f *certificateFiles) update() bool {
+	if !f.changed() {
 		return false
 	}
-	f.used = now
 	if f.last == nil {
 		f.last = make([]certificate, len(f.sites))
 	}

@@ -2,6 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"maps"
+	"os"
+	"syscall"
 
 	"gateway/routes"
 )
@@ -14,33 +17,84 @@ type newFiles struct {
 
 // fileWatch watches these files. One goroutine has it, in the supervisor.
 type fileWatch struct {
-	certificates *certificateFiles // nil: there are none
+	certificates *certificateFiles
 	passwords    *passwordFiles
 }
 
-// newFileWatch begins with the files as they are now; nil: the configuration names none.
+// newFileWatch begins with the files as they are now.
 func newFileWatch(c *routes.Config) *fileWatch {
-	w := &fileWatch{newCertificateFiles(c), newPasswordFiles(c)}
-	if w.certificates == nil && len(w.passwords.files) == 0 {
-		return nil
-	}
-	return w
+	return &fileWatch{newCertificateFiles(c), newPasswordFiles(c)}
+}
+
+// empty reports whether the configuration names none.
+func (w *fileWatch) empty() bool {
+	return len(w.certificates.paths) == 0 && len(w.passwords.paths) == 0
 }
 
 // changed is for [supervise.Plan.Changed].
 func (w *fileWatch) changed() []byte {
-	var n newFiles
-	certificates := w.certificates != nil && w.certificates.changed()
-	if passwords := w.passwords.changed(); !passwords && !certificates {
+	certificates, passwords := w.certificates.update(), w.passwords.update()
+	if !certificates && !passwords {
 		return nil
 	}
-	if w.certificates != nil {
-		n.Certificates = w.certificates.last
-	}
-	n.Passwords = w.passwords.files
-	b, err := json.Marshal(n)
+	b, err := json.Marshal(newFiles{w.certificates.last, w.passwords.files})
 	if err != nil {
 		return nil // texts and bytes can always be encoded
 	}
 	return b
+}
+
+// watch tells when files change.
+type watch struct {
+	paths []string         // immutable
+	seen  map[string]stamp // at the last look
+	used  map[string]stamp // at the last change that counted, or at first
+}
+
+// stamp changes whenever the content of a file does, as far as the file system tells. It is zero for a file that is not there.
+type stamp struct {
+	device, inode  uint64
+	size           int64
+	mtime, changed syscall.Timespec
+}
+
+// newWatch begins with the files as they are now.
+func newWatch(paths []string) watch {
+	w := watch{paths: paths}
+	w.seen = w.stamps()
+	w.used = w.seen
+	return w
+}
+
+// changed looks whether the files have changed. A change counts once it has lasted from one look to the next, as certificate and
+// key are seldom replaced, and a file is seldom written, in one moment.
+func (w *watch) changed() bool {
+	now := w.stamps()
+	settled := maps.Equal(now, w.seen)
+	w.seen = now
+	if !settled || maps.Equal(now, w.used) {
+		return false
+	}
+	w.used = now
+	return true
+}
+
+func (w *watch) stamps() map[string]stamp {
+	stamps := map[string]stamp{}
+	for _, path := range w.paths {
+		stamps[path] = stampOf(path)
+	}
+	return stamps
+}
+
+func stampOf(path string) stamp {
+	info, err := os.Stat(path)
+	if err != nil {
+		return stamp{}
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return stamp{}
+	}
+	return stamp{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim}
 }

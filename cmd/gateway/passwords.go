@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"slices"
 
@@ -24,18 +23,16 @@ type passwordFile struct {
 // passwordFiles watches the files of passwords that routes name. One goroutine has it, in the supervisor, which alone may read them.
 type passwordFiles struct {
 	files []passwordFile
-	seen  map[string]stamp // at the last look
-	used  map[string]stamp // when they were last read
+	watch
 }
 
 // newPasswordFiles reads the files as they are now.
 func newPasswordFiles(c *routes.Config) *passwordFiles {
-	p := new(passwordFiles)
-	for _, path := range passwordPaths(c) {
+	paths := passwordPaths(c)
+	p := &passwordFiles{watch: newWatch(paths)}
+	for _, path := range paths {
 		p.files = append(p.files, passwordFile{Path: path})
 	}
-	p.seen = p.stamps()
-	p.used = p.seen
 	p.read()
 	return p
 }
@@ -52,23 +49,11 @@ func passwordPaths(c *routes.Config) (paths []string) {
 	return paths
 }
 
-func (p *passwordFiles) stamps() map[string]stamp {
-	stamps := map[string]stamp{}
-	for i := range p.files {
-		stamps[p.files[i].Path] = stampOf(p.files[i].Path)
-	}
-	return stamps
-}
-
-// changed reads the files anew when one has changed, and that has lasted from one look to the next.
-func (p *passwordFiles) changed() bool {
-	now := p.stamps()
-	settled := maps.Equal(now, p.seen)
-	p.seen = now
-	if !settled || maps.Equal(now, p.used) {
+// update reads the files anew, and reports it, when one has changed.
+func (p *passwordFiles) update() bool {
+	if !p.changed() {
 		return false
 	}
-	p.used = now
 	p.read()
 	return true
 }

@@ -63,11 +63,11 @@ func needed(c *routes.Config) error {
 func serve(c *routes.Config, adminSocket string, ready func()) error {
 	log := newLogger(c.Gateway.Log, "supervisor")
 	files := newFileWatch(c) // before they are read
-	plan, err := newPlan(c, adminSocket)
+	plan, err := newPlan(c, adminSocket, files.passwords.files)
 	if err != nil {
 		return err
 	}
-	if files != nil {
+	if !files.empty() {
 		plan.Changed = files.changed
 	}
 	if ignored := ignoredUsers(c); len(ignored) > 0 {
@@ -124,7 +124,7 @@ func defaultStateDir() string {
 }
 
 // newPlan says what the supervisor may do for a configuration.
-func newPlan(c *routes.Config, adminSocket string) (*supervise.Plan, error) {
+func newPlan(c *routes.Config, adminSocket string, passwords []passwordFile) (*supervise.Plan, error) {
 	certificates, err := readCertificates(c)
 	if err != nil {
 		return nil, err
@@ -135,7 +135,7 @@ func newPlan(c *routes.Config, adminSocket string) (*supervise.Plan, error) {
 	}
 	s := setup{
 		Version: buildVersion(), Generation: 1, SupervisorPID: os.Getpid(), Started: time.Now(),
-		Config: c, Certificates: certificates, Passwords: newPasswordFiles(c).files, Storage: storage,
+		Config: c, Certificates: certificates, Passwords: passwords, Storage: storage,
 	}
 	blob, err := s.encode()
 	if err != nil {
