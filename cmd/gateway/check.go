@@ -41,7 +41,7 @@ func load(path string) (*routes.Config, error) {
 	diags := c.CheckSystem()
 	report(diags)
 	settle(c)
-	found := findings(c)
+	found := slices.Concat(missingRights(c), badCertificates(c), badPasswords(c))
 	complain(found)
 	if diags.HasErrors() || len(found) > 0 {
 		return nil, errReported

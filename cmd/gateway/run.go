@@ -44,7 +44,7 @@ func run(args []string) error {
 	if diags.Errors() > 0 {
 		fmt.Fprintf(os.Stderr, "gateway: starting all the same: what is named above is out of service until it is mended\n\n")
 	}
-	warn(slices.Concat(findings(c), doubts(c), exposedKeys(c)))
+	warn(slices.Concat(missingRights(c), badPasswords(c), doubts(c), exposedKeys(c)))
 	return serve(c, *socket, nil)
 }
 

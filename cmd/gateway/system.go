@@ -19,10 +19,9 @@ import (
 	"gateway/tls"
 )
 
-// findings are what is wrong with a configuration on this machine that only a start would show: rights of the front's and the pools'
-// users, and certificates that can't be used.
-func findings(c *routes.Config) []string {
-	return slices.Concat(unreachable(c), lockedOut(c), mutedLog(c), badCertificates(c), badPasswords(c))
+// missingRights are those that the front's and the pools' users lack on this machine, which only a start would show.
+func missingRights(c *routes.Config) []string {
+	return slices.Concat(unreachable(c), lockedOut(c), mutedLog(c))
 }
 
 // lockedOut lists the pools whose user can't get to what its children are to run, as with an interpreter in somebody's home.
