@@ -17,11 +17,7 @@ import (
 // lyingServer answers every command with the same bytes.
 func lyingServer(t *testing.T, reply string) *routes.Redis {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
+	ln := listenLoopback(t)
 	go func() { // ends with the listener
 		for {
 			c, err := ln.Accept()

@@ -3,13 +3,11 @@ package tls
 import (
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/rand"
 	stdtls "crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"io"
 	"maps"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -35,7 +33,7 @@ func newIssuer(t *testing.T) *issuer {
 	t.Helper()
 	i := &issuer{t: t, key: newKey(t)}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Stored CA"}, IsCA: true, BasicConstraintsValid: true,
+		Subject: pkix.Name{CommonName: "Stored CA"}, IsCA: true, BasicConstraintsValid: true,
 		NotBefore: time.Now().Add(-1000 * 24 * time.Hour), NotAfter: time.Now().Add(1000 * 24 * time.Hour),
 	}
 	i.cert = i.sign(template, template, i.key.Public())
@@ -44,11 +42,7 @@ func newIssuer(t *testing.T) *issuer {
 
 func (i *issuer) sign(template, parent *x509.Certificate, public crypto.PublicKey) *x509.Certificate {
 	i.t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, i.key)
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
+	cert, err := sign(template, parent, public, i.key)
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -60,7 +54,7 @@ func (i *issuer) store(w *world, name string, begin, end time.Time, responders .
 	i.t.Helper()
 	key := newKey(i.t)
 	leaf := i.sign(&x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), DNSNames: []string{name}, NotBefore: begin, NotAfter: end, OCSPServer: responders,
+		DNSNames: []string{name}, NotBefore: begin, NotAfter: end, OCSPServer: responders,
 	}, i.cert, key.Public())
 	w.storeFor(certmagic.NewACMEIssuer(&certmagic.Config{}, certmagic.ACMEIssuer{CA: w.pebble.Directory}).IssuerKey(), name, map[string]string{
 		".crt": string(encodeCertificate(leaf.Raw)) + string(encodeCertificate(i.cert.Raw)), ".key": string(encodeKey(i.t, key)), ".json": `{"sans":["` + name + `"]}`,
