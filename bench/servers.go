@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"gateway/internal/gatewaytest"
 )
 
 // kind is what a server has to be able to do for a request.
@@ -64,11 +66,11 @@ func rivals(gateway string) []rival {
 
 // run starts a server on free addresses.
 func (r rival) run(l *lab) (*server, error) {
-	plain, err := freeAddress()
+	plain, err := gatewaytest.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
-	tls, err := freeAddress()
+	tls, err := gatewaytest.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -86,15 +88,6 @@ func letter(r rune) rune {
 		return r
 	}
 	return '-'
-}
-
-// freeAddress returns an address on which nobody listens.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // find returns the first program or file that is there. Daemons are not on everybody's PATH.

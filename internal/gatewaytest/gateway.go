@@ -43,13 +43,24 @@ func raceDetector() bool {
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
-// FreeAddress returns an address of the loopback interface on which nobody listens.
+// FreeAddress returns an address of the loopback interface on which nobody listens. A connection that has ended there keeps the
+// kernel from giving the port to others who ask for any, for a minute; servers that set SO_REUSEADDR can have it.
 func FreeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
-	return l.Addr().String(), l.Close()
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		return "", err
+	}
+	defer client.Close() // the server's end, closed first, has the TIME_WAIT
+	server, err := l.Accept()
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), server.Close()
 }
 
 // Command says how to start a gateway.

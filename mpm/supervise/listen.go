@@ -89,6 +89,8 @@ func tcpSocket(family int, address unix.Sockaddr, onlyIPv6 bool) (int, error) {
 	options := []option{
 		{unix.SOL_SOCKET, unix.SO_REUSEADDR, 1},
 		{unix.IPPROTO_TCP, unix.TCP_NODELAY, 1}, // accepted connections inherit it
+		// Clients speak first: the kernel keeps a connection until its first bytes are there, or a second has passed (tcp(7)).
+		{unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 1},
 	}
 	if family == unix.AF_INET6 {
 		only := 0

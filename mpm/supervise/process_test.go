@@ -44,6 +44,7 @@ func served(t *testing.T, network, address string) int {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(patience))
+	fmt.Fprintln(c, "who?") // clients speak first
 	b, err := io.ReadAll(c)
 	if err != nil {
 		t.Fatal(err)

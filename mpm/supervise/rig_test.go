@@ -303,6 +303,7 @@ func (r *relay) serve(f *os.File) {
 		if err != nil {
 			return
 		}
+		c.Read(make([]byte, len("who?\n"))) // unread bytes would reset the connection
 		fmt.Fprintf(c, "%d\n", os.Getpid())
 		c.Close()
 	}

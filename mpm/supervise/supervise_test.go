@@ -217,6 +217,7 @@ func checkListener(t *testing.T, f *os.File) uint16 {
 	}
 	for name, o := range map[string][2]int{
 		"TCP_NODELAY": {unix.IPPROTO_TCP, unix.TCP_NODELAY}, "SO_REUSEADDR": {unix.SOL_SOCKET, unix.SO_REUSEADDR},
+		"TCP_DEFER_ACCEPT": {unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT},
 	} {
 		if v, err := unix.GetsockoptInt(fd, o[0], o[1]); err != nil || v == 0 {
 			t.Errorf("%s = %d, %v; want it set", name, v, err)
