@@ -31,6 +31,23 @@ func (s source) place(key string) string {
 	return fmt.Sprintf("%s:%d: ", at.Filename, at.Start.Line)
 }
 
+// Fault is one error, for a program that has written the configuration itself.
+type Fault struct {
+	Line   int // 0: it concerns the whole
+	Reason string
+}
+
+// Faults lists the errors in file order.
+func (d Diagnostics) Faults() []Fault {
+	var faults []Fault
+	for _, diag := range d.list {
+		if diag.Severity == hcl.DiagError {
+			faults = append(faults, Fault{place(diag).Start.Line, diag.Summary + ": " + diag.Detail})
+		}
+	}
+	return faults
+}
+
 // HasErrors reports whether the configuration can't be used.
 func (d Diagnostics) HasErrors() bool { return d.list.HasErrors() }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"strings"
 )
 
 // Exit codes.
@@ -34,6 +35,7 @@ var verbs = []struct {
 	{"trust", "[-install]", "print the root of a running gateway's internal authority, or have this machine trust it", trust},
 	{"stop", "", "stop a running gateway after its requests in progress", stop},
 	{"reload", "", "not yet: load the configuration again without losing a request", reload},
+	{"import", "FILE...", "turn a configuration of another server into one for this; exit with 1 if something has no counterpart here", importFiles},
 	{"explain", "FILE URL", "tell step by step what would become of a request, without sending it", explain},
 	{"version", "", "print the version", printVersion},
 }
@@ -99,7 +101,8 @@ func usage(w io.Writer) {
 	fmt.Fprint(w, "\nstatus, certs, trust, stop and reload talk to the gateway of -socket PATH (default: admin.sock in the default runtime_dir).\n")
 }
 
-// parse reads the flags of a verb, which may stand before and behind its arguments, and returns those.
+// parse reads the flags of a verb, which may stand before and behind its arguments, and returns those. Of the last one there may be
+// several if its name ends in dots.
 func parse(fs *flag.FlagSet, args []string, names ...string) ([]string, error) {
 	fs.SetOutput(io.Discard)
 	var found []string
@@ -124,7 +127,7 @@ func parse(fs *flag.FlagSet, args []string, names ...string) ([]string, error) {
 	if len(found) < len(names) {
 		return nil, usageError{fmt.Sprintf("%s: %s is missing", fs.Name(), names[len(found)])}
 	}
-	if len(found) > len(names) {
+	if several := len(names) > 0 && strings.HasSuffix(names[len(names)-1], "..."); len(found) > len(names) && !several {
 		return nil, usageError{fmt.Sprintf("%s: unexpected argument %q", fs.Name(), found[len(names)])}
 	}
 	return found, nil

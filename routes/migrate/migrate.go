@@ -1,0 +1,183 @@
+package migrate
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"gateway/routes"
+)
+
+// Kind is the server that a file was written for.
+type Kind string
+
+const (
+	FPM      Kind = "php-fpm"
+	Unit     Kind = "unit"
+	Apache   Kind = "apache"
+	Htaccess Kind = "htaccess"
+)
+
+// readers are the kinds, in the order in which they are read: what serves goes by the pools that are known then.
+var readers = []struct {
+	kind Kind
+	is   func(source) bool
+	read func(*importer, []source) error
+}{}
+
+// Kinds lists the kinds of files that can be read.
+func Kinds() []Kind {
+	kinds := make([]Kind, len(readers))
+	for i, r := range readers {
+		kinds[i] = r.kind
+	}
+	return kinds
+}
+
+// Options say what the files don't.
+type Options struct {
+	Kind Kind   // of all files; empty: each is recognised
+	Root string // the folder of the site, where the files name none
+}
+
+// source is one file as read.
+type source struct {
+	name string
+	text string // UTF-8: other bytes are U+FFFD
+}
+
+// importer is what the readers of all kinds write to.
+type importer struct {
+	Document
+	root string            // empty: not given
+	fpms map[string]string // pools that were php-fpm's, by their addresses
+
+	load func(name string) (source, error)
+	glob func(pattern string) ([]string, error)
+}
+
+// Import reads configurations of other servers into one document, which the gateway can load. Its errors say file and line; there is no
+// document then.
+func Import(o Options, names ...string) (*Document, error) {
+	im := newImporter(o)
+	var sources []source
+	for _, name := range names {
+		s, err := im.load(name)
+		if err != nil {
+			return nil, err
+		}
+		sources = append(sources, s)
+	}
+	return im.run(o.Kind, sources)
+}
+
+func newImporter(o Options) *importer {
+	return &importer{root: o.Root, fpms: map[string]string{}, load: load, glob: filepath.Glob}
+}
+
+func (im *importer) run(kind Kind, sources []source) (*Document, error) {
+	byKind := map[Kind][]source{}
+	for _, s := range sources {
+		k := kind
+		if k == "" {
+			if k = recognise(s); k == "" {
+				return nil, fmt.Errorf("%s: can't tell whose configuration this is: say it with -from", s.name)
+			}
+		}
+		byKind[k] = append(byKind[k], s)
+	}
+	for _, r := range readers {
+		if list := byKind[r.kind]; list != nil {
+			if err := r.read(im, list); err != nil {
+				return nil, err
+			}
+		}
+	}
+	im.Title = title(sources)
+	im.startingSite()
+	if err := im.settle(); err != nil {
+		return nil, err
+	}
+	return &im.Document, nil
+}
+
+func title(sources []source) string {
+	names := make([]string, len(sources))
+	for i, s := range sources {
+		names[i] = oneLine(s.name, 0)
+	}
+	return "Imported by gateway import from " + strings.Join(names, ", ") +
+		".\nWhat has no counterpart here is a comment with the place where it stood, and the reason."
+}
+
+func recognise(s source) Kind {
+	for _, r := range readers {
+		if r.is(s) {
+			return r.kind
+		}
+	}
+	return ""
+}
+
+// firstLine is the first line that is neither empty nor a comment.
+func firstLine(text string) string {
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, ";") {
+			return line
+		}
+	}
+	return ""
+}
+
+func load(name string) (source, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return source{}, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, routes.MaxSourceBytes+1))
+	switch {
+	case err != nil:
+		return source{}, err
+	case len(text) > routes.MaxSourceBytes:
+		return source{}, fmt.Errorf("%s: it is bigger than %d bytes", name, routes.MaxSourceBytes)
+	}
+	return source{name, string(bytes.ToValidUTF8(text, []byte("\uFFFD")))}, nil
+}
+
+// startingSite adds a site for the pools when nothing that was read says what is served.
+func (im *importer) startingSite() {
+	pools := im.Blocks("pool")
+	if len(im.Blocks("site")) > 0 || len(pools) == 0 {
+		return
+	}
+	site := im.Add(Origin{}, "site", "localhost")
+	site.Comment("A site to start from: put the addresses, the names and the folder of yours here.")
+	site.Set(Origin{}, "listen", []string{":80"})
+	root := im.root
+	if root == "" {
+		root = "/var/www/html"
+	}
+	site.Set(Origin{}, "root", root)
+	site.Set(Origin{}, "index", []string{"index.php", "index.html"})
+	site.Add(Origin{}, "route", "*.php").Set(Origin{}, "pool", pools[0].Labels()[0])
+	files := site.Add(Origin{}, "route", "/*")
+	files.Set(Origin{}, "pool", im.edge())
+	files.Add(Origin{}, "static")
+}
+
+// edge is the event pool, which it adds if there is none.
+func (im *importer) edge() string {
+	const name = "edge"
+	im.Need(Origin{}, "pool", name).Set(Origin{}, "mpm", "event")
+	return name
+}
+
+// errorAt is an error of a file that can't be read further.
+func errorAt(o Origin, format string, args ...any) error {
+	return errors.New(o.File + ":" + fmt.Sprint(o.Line) + ": " + fmt.Sprintf(format, args...))
+}
