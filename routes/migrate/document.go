@@ -61,7 +61,8 @@ type Block struct {
 	text   string // an attribute's value as it is written, or a comment
 	inner  []*Block
 	from   Origin
-	reason string // of a comment: why something was left out; empty: it is only a remark
+	reason string // of a comment: why something has no counterpart; empty: it is only a remark
+	spared bool   // of a comment: nothing is lost without it
 	lines  span   // where it was written last
 }
 
@@ -137,7 +138,10 @@ func (b *Block) setting(name string) *Block {
 	return nil
 }
 
-// Set gives the attribute a value: a string, an int, a bool, a []string or a map[string]string. It takes the place of one from before.
+// Expr is the value of an attribute as it is written, such as the call of a function.
+type Expr string
+
+// Set gives the attribute a value: a string, an int, a bool, a []string, a map[string]string or an [Expr]. It takes the place of one from before.
 // A text that is not UTF-8 is left out.
 func (b *Block) Set(from Origin, name string, value any) {
 	if entries, ok := value.(map[string]string); ok {
@@ -154,8 +158,8 @@ func (b *Block) Set(from Origin, name string, value any) {
 	b.place(&Block{kind: attribute, word: name, text: text, from: from})
 }
 
-// Put sets one entry of an attribute that is a map.
-func (b *Block) Put(from Origin, name, key, value string) {
+// Put sets one entry of an attribute that is a map, a string or an [Expr].
+func (b *Block) Put(from Origin, name, key string, value any) {
 	t := b.setting(name)
 	if t == nil {
 		t = b.place(&Block{kind: table, word: name, from: from})
@@ -187,6 +191,12 @@ func (b *Block) Leave(from Origin, format string, args ...any) {
 	b.inner = append(b.inner, left(from, fmt.Sprintf(format, args...)))
 }
 
+// Spare notes at this place of the block that something is not needed here, so that nothing is lost without it.
+func (b *Block) Spare(from Origin, format string, args ...any) {
+	b.Leave(from, format, args...)
+	b.inner[len(b.inner)-1].spared = true
+}
+
 func left(from Origin, reason string) *Block {
 	return &Block{kind: comment, from: from, reason: reason}
 }
@@ -195,7 +205,7 @@ func left(from Origin, reason string) *Block {
 func (d *Document) Notes() []Note {
 	var notes []Note
 	d.each(func(e *Block) {
-		if e.reason != "" {
+		if e.reason != "" && !e.spared {
 			notes = append(notes, Note{e.from, e.reason})
 		}
 	})
@@ -235,8 +245,9 @@ func rank(b *Block) int {
 
 // literal writes a value in HCL.
 func literal(value any) string {
-	var v cty.Value
 	switch value := value.(type) {
+	case Expr:
+		return string(value)
 	case int:
 		return strconv.Itoa(value)
 	case bool:
@@ -247,12 +258,9 @@ func literal(value any) string {
 			quoted[i] = literal(s)
 		}
 		return list(quoted)
-	case string:
-		v = cty.StringVal(value)
 	default:
-		v = cty.StringVal(fmt.Sprint(value))
+		return string(hclwrite.TokensForValue(cty.StringVal(fmt.Sprint(value))).Bytes())
 	}
-	return string(hclwrite.TokensForValue(v).Bytes())
 }
 
 // longLine is where lists are broken, in bytes.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"gateway/routes"
@@ -27,7 +28,9 @@ var readers = []struct {
 	kind Kind
 	is   func(source) bool
 	read func(*importer, []source) error
-}{}
+}{
+	{FPM, isFPM, (*importer).fpm},
+}
 
 // Kinds lists the kinds of files that can be read.
 func Kinds() []Kind {
@@ -53,8 +56,9 @@ type source struct {
 // importer is what the readers of all kinds write to.
 type importer struct {
 	Document
-	root string            // empty: not given
-	fpms map[string]string // pools that were php-fpm's, by their addresses
+	root  string // empty: not given
+	fpms  []*fpmPool
+	event string // the name of the event pool; empty: there is none yet
 
 	load func(name string) (source, error)
 	glob func(pattern string) ([]string, error)
@@ -76,7 +80,7 @@ func Import(o Options, names ...string) (*Document, error) {
 }
 
 func newImporter(o Options) *importer {
-	return &importer{root: o.Root, fpms: map[string]string{}, load: load, glob: filepath.Glob}
+	return &importer{root: o.Root, load: load, glob: filepath.Glob}
 }
 
 func (im *importer) run(kind Kind, sources []source) (*Document, error) {
@@ -98,7 +102,7 @@ func (im *importer) run(kind Kind, sources []source) (*Document, error) {
 		}
 	}
 	im.Title = title(sources)
-	im.startingSite()
+	im.startingSites()
 	if err := im.settle(); err != nil {
 		return nil, err
 	}
@@ -149,32 +153,22 @@ func load(name string) (source, error) {
 	return source{name, string(bytes.ToValidUTF8(text, []byte("\uFFFD")))}, nil
 }
 
-// startingSite adds a site for the pools when nothing that was read says what is served.
-func (im *importer) startingSite() {
-	pools := im.Blocks("pool")
-	if len(im.Blocks("site")) > 0 || len(pools) == 0 {
-		return
-	}
-	site := im.Add(Origin{}, "site", "localhost")
-	site.Comment("A site to start from: put the addresses, the names and the folder of yours here.")
-	site.Set(Origin{}, "listen", []string{":80"})
-	root := im.root
-	if root == "" {
-		root = "/var/www/html"
-	}
-	site.Set(Origin{}, "root", root)
-	site.Set(Origin{}, "index", []string{"index.php", "index.html"})
-	site.Add(Origin{}, "route", "*.php").Set(Origin{}, "pool", pools[0].Labels()[0])
-	files := site.Add(Origin{}, "route", "/*")
-	files.Set(Origin{}, "pool", im.edge())
-	files.Add(Origin{}, "static")
-}
-
 // edge is the event pool, which it adds if there is none.
 func (im *importer) edge() string {
-	const name = "edge"
-	im.Need(Origin{}, "pool", name).Set(Origin{}, "mpm", "event")
-	return name
+	if im.event == "" {
+		im.event = im.free("edge")
+		im.Add(Origin{}, "pool", im.event).Set(Origin{}, "mpm", "event")
+	}
+	return im.event
+}
+
+// free is the name for a pool, with a number behind it if there is such a pool already.
+func (im *importer) free(name string) string {
+	unique := name
+	for n := 2; im.Find("pool", unique) != nil; n++ {
+		unique = name + strconv.Itoa(n)
+	}
+	return unique
 }
 
 // errorAt is an error of a file that can't be read further.

@@ -53,7 +53,7 @@ func (b *Block) withdrawn(outer Origin, reason string) *Block {
 		note.text = strings.TrimSuffix(w.text.String(), "\n")
 	}
 	b.each(func(e *Block) {
-		if e.reason != "" {
+		if e.reason != "" && !e.spared {
 			note.inner = append(note.inner, left(e.from, e.reason))
 		}
 	})
