@@ -201,12 +201,13 @@ func left(from Origin, reason string) *Block {
 	return &Block{kind: comment, from: from, reason: reason}
 }
 
-// Notes returns what was left out, by file and line.
+// Notes returns what was left out, by file and line. What several blocks lack is in it once.
 func (d *Document) Notes() []Note {
 	var notes []Note
+	seen := map[Note]bool{}
 	d.each(func(e *Block) {
-		if e.reason != "" && !e.spared {
-			notes = append(notes, Note{e.from, e.reason})
+		if n := (Note{e.from, e.reason}); e.reason != "" && !e.spared && !seen[n] {
+			notes, seen[n] = append(notes, n), true
 		}
 	})
 	slices.SortStableFunc(notes, func(a, b Note) int { return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line)) })

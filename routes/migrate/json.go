@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
 	"strconv"
 	"strings"
 )
@@ -134,6 +135,28 @@ func (v *jsonValue) get(key string) *jsonValue {
 	return v.members[key]
 }
 
+// each goes over the members of an object in file order.
+func (v *jsonValue) each() iter.Seq2[string, *jsonValue] {
+	return func(yield func(string, *jsonValue) bool) {
+		if v == nil {
+			return
+		}
+		for _, key := range v.keys {
+			if !yield(key, v.members[key]) {
+				return
+			}
+		}
+	}
+}
+
+// values are the members of an object in file order.
+func (v *jsonValue) values() (list []*jsonValue) {
+	for _, member := range v.each() {
+		list = append(list, member)
+	}
+	return list
+}
+
 // text is a string, or "".
 func (v *jsonValue) text() string {
 	if v == nil {
@@ -156,7 +179,7 @@ func (v *jsonValue) number() (int, bool) {
 	if !ok {
 		return 0, false
 	}
-	i, err := strconv.ParseUint(n.String(), 10, 31)
+	i, err := strconv.ParseUint(n.String(), 10, 40)
 	return int(i), err == nil
 }
 

@@ -30,6 +30,7 @@ var readers = []struct {
 	read func(*importer, []source) error
 }{
 	{FPM, isFPM, (*importer).fpm},
+	{Unit, isUnit, (*importer).unit},
 }
 
 // Kinds lists the kinds of files that can be read.

@@ -9,18 +9,22 @@ import (
 
 // settle makes what is not valid here a comment, with the reason that the gateway itself gives, until the rest is valid. So the importers
 // need not know every bound of every attribute. Each round takes something away, which ends it.
-func (d *Document) settle() error {
+func (im *importer) settle() error {
 	for {
-		_, diags := routes.Parse("imported.hcl", d.Bytes())
+		_, diags := routes.Parse("imported.hcl", im.Bytes())
 		faults := diags.Faults()
 		if len(faults) == 0 {
 			return nil
 		}
 		taken := false
 		for _, f := range faults {
-			taken = d.withdraw(f) || taken
+			taken = im.withdraw(f) || taken
 		}
-		if !taken {
+		switch {
+		case taken:
+		case len(im.Blocks("site")) == 0:
+			im.emptySite()
+		default:
 			return errors.New(faults[0].Reason)
 		}
 	}
@@ -58,4 +62,18 @@ func (b *Block) withdrawn(outer Origin, reason string) *Block {
 		}
 	})
 	return note
+}
+
+// emptySite is for a configuration of which nothing is left that serves: without a site it can't be loaded.
+func (im *importer) emptySite() {
+	site := im.Add(Origin{}, "site", "localhost")
+	site.Comment("Nothing that was imported says what is served.")
+	site.Set(Origin{}, "listen", []string{":80"})
+	im.respond(site, "/*", 404)
+}
+
+func (im *importer) respond(site *Block, pattern string, status int) {
+	route := site.Add(site.from, "route", pattern)
+	route.Set(site.from, "pool", im.edge())
+	route.Add(site.from, "respond").Set(site.from, "status", status)
 }
