@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"gateway/routes"
@@ -18,7 +19,7 @@ func (im *importer) settle() error {
 		}
 		taken := false
 		for _, f := range faults {
-			taken = im.withdraw(f) || taken
+			taken = im.withdraw(&im.Block, f) || taken
 		}
 		switch {
 		case taken:
@@ -30,24 +31,59 @@ func (im *importer) settle() error {
 	}
 }
 
-// withdraw makes a comment of the innermost thing that stands in the line of the fault.
-func (b *Block) withdraw(f routes.Fault) bool {
+// withdraw makes a comment of the innermost thing in b that stands in the line of the fault. It reports false if that is to be b itself.
+func (im *importer) withdraw(b *Block, f routes.Fault) bool {
 	for i, e := range b.inner {
-		if e.kind == comment || f.Line < e.lines.first || f.Line > e.lines.last {
+		if !e.stands(f) {
 			continue
 		}
-		if !e.withdraw(f) {
-			b.inner[i] = e.withdrawn(b.from, f.Reason)
+		if e.kind == comment || im.withdraw(e, f) { // a comment: an earlier fault of the line has made it one
+			return true
+		}
+		if b.needs(e) {
+			return false
+		}
+		restricted := e.isRoute() && slices.ContainsFunc(e.inner, func(part *Block) bool { return part.stands(f) && e.needs(part) })
+		b.inner[i] = e.withdrawn(b.from, f.Reason)
+		if restricted {
+			b.inner = slices.Insert(b.inner, i+1, im.closed(e))
 		}
 		return true
 	}
 	return false
 }
 
+func (b *Block) stands(f routes.Fault) bool { return b.lines.first <= f.Line && f.Line <= b.lines.last }
+
+// needs reports what can't be taken from a block alone, for it keeps requests out of it.
+func (b *Block) needs(part *Block) bool {
+	switch b.word {
+	case "when", "not", "auth_basic":
+		return true
+	}
+	switch part.word {
+	case "allow", "deny", "satisfy", "auth_basic", "methods", "symlinks", "when", "not":
+		return true
+	}
+	return false
+}
+
+// closed is a route that keeps everybody out, in place of one without what has kept out some.
+func (im *importer) closed(route *Block) *Block {
+	closed := NewBlock(route.from, "route", route.labels...)
+	closed.Set(route.from, "pool", im.edge())
+	closed.Add(route.from, "respond").Set(route.from, "status", 403)
+	return closed
+}
+
 // withdrawn is the comment that takes the place of something: the reason, and what a block has held. What was left out in it already
 // stays a note of its own.
 func (b *Block) withdrawn(outer Origin, reason string) *Block {
 	note := left(b.from, reason)
+	note.lines = b.lines
+	if len(b.inner) == 1 && b.isShort() {
+		note.from = b.inner[0].from
+	}
 	if note.from == (Origin{}) {
 		note.from = outer
 	}

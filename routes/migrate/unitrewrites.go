@@ -47,7 +47,7 @@ func unitConditions(rewrite *Block, s unitStep) bool {
 		case "host", "uri":
 		case "method":
 			var methods []string
-			methods, ok = v.texts()
+			methods, ok = unitMethods(v)
 			when.Set(v.from, "methods", methods)
 		case "scheme":
 			when.Set(v.from, "scheme", v.text())

@@ -146,7 +146,11 @@ func (u *unitReader) resolve(pass *jsonValue, depth int) (steps []unitStep) {
 	}
 	for _, item := range list.items {
 		s := unitStep{from: item.from, match: item.get("match"), action: item.get("action")}
-		s.hosts, _ = s.match.get("host").texts()
+		hosts, ok := s.match.get("host").texts()
+		if s.hosts = hosts; !ok || slices.ContainsFunc(hosts, isUnitPattern) {
+			u.Leave(s.from, "a site's names are exact, or begin with \"*.\"")
+			continue
+		}
 		inner := s.action.get("pass")
 		if strings.HasPrefix(inner.text()+"/", "routes/") {
 			steps = append(steps, u.nested(s, u.resolve(inner, depth+1))...)
@@ -155,6 +159,10 @@ func (u *unitReader) resolve(pass *jsonValue, depth int) (steps []unitStep) {
 		steps = append(steps, s)
 	}
 	return steps
+}
+
+func isUnitPattern(host string) bool {
+	return strings.ContainsAny(strings.TrimPrefix(host, "*."), "*!~")
 }
 
 // nested are the steps of routes to which a step leads, with its hosts.
@@ -189,12 +197,6 @@ func (u *unitReader) steps(site *Block, steps []unitStep) {
 // step writes one step as routes, one for each pattern; what patterns can't say, as a rewrite if it only answers.
 func (u *unitReader) step(site *Block, s unitStep, last bool) {
 	patterns, not, ok := unitPatterns(s.match.get("uri"))
-	for _, host := range s.hosts {
-		if strings.ContainsAny(strings.TrimPrefix(host, "*."), "*!~") {
-			site.Leave(s.from, "a site's names are exact, or begin with \"*.\"")
-			return
-		}
-	}
 	if !ok || !onlyHas(s.match, "host", "uri", "method") || len(not) > 0 && !last {
 		u.rewrite(site, s)
 		return
@@ -260,13 +262,17 @@ func (u *unitReader) script(action *jsonValue) string {
 // unitActions are members of actions that have no counterpart.
 var unitActions = map[string]string{
 	"traverse_mounts": "what is mounted below the root belongs to it",
-	"rewrite":         "a rewrite of a route looks for the new path from the site's first route on: see docs/config.md",
 }
 
 func (u *unitReader) route(site *Block, pattern string, s unitStep) {
 	action := s.action
-	if rewrite := action.get("rewrite"); rewrite != nil {
-		site.Leave(s.from, "%s", unitActions["rewrite"])
+	methods, ok := unitMethods(s.match.get("method"))
+	switch {
+	case !ok:
+		site.Leave(s.from, "methods are named one by one")
+		return
+	case action.get("rewrite") != nil:
+		site.Leave(s.from, "a rewrite of a route looks for the new path from the site's first route on: see docs/config.md")
 		return
 	}
 	route := NewBlock(s.from, "route", pattern)
@@ -296,8 +302,8 @@ func (u *unitReader) route(site *Block, pattern string, s unitStep) {
 		u.run(site, route, target)
 	}
 	u.leaveRest(route, action, unitActions, read...)
-	if methods := s.match.get("method"); methods != nil {
-		u.methods(route, methods)
+	if methods != nil {
+		route.Set(s.match.get("method").from, "methods", methods)
 	}
 	u.fields(route, action.get("response_headers"))
 	site.Append(route)
@@ -310,17 +316,14 @@ func (v *jsonValue) originOr(from Origin) Origin {
 	return v.from
 }
 
-func (u *unitReader) methods(route *Block, methods *jsonValue) {
-	list, ok := methods.texts()
+// unitMethods are the methods that a step takes; without any it takes all.
+func unitMethods(methods *jsonValue) (list []string, ok bool) {
+	list, ok = methods.texts()
 	for i, m := range list {
 		ok = ok && !strings.ContainsAny(m, "!*~")
 		list[i] = strings.ToUpper(m)
 	}
-	if !ok {
-		route.Leave(methods.from, "methods are named one by one")
-		return
-	}
-	route.Set(methods.from, "methods", list)
+	return list, ok
 }
 
 // run has an application answer. A script that runs for every path is a path to try, and has a route of its own.

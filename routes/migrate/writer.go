@@ -76,7 +76,7 @@ func (w *writer) short(e *Block, indent string) {
 	body := "{}"
 	for _, a := range e.inner {
 		body = "{ " + name(a.word) + " = " + a.text + " }"
-		a.lines = span{w.line + 1, w.line + 1}
+		a.lines = span{} // what is wrong with the line is the block's
 	}
 	w.print(indent + e.head() + " " + body)
 }
