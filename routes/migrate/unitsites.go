@@ -83,10 +83,10 @@ func (u *unitReader) trust(forwarded *jsonValue) {
 	u.Need(forwarded.from, "gateway").Set(forwarded.get("source").from, "trusted_proxies", sources)
 }
 
-// sites writes a site for each host that the steps name, and before them one for all other hosts.
+// sites writes a site for each host that the steps name, and before them one for all other hosts, which an address's first site has.
 func (u *unitReader) sites(l *unitListener) {
 	steps := u.resolve(l.pass, 0)
-	hosts := []string{"localhost"}
+	var hosts []string
 	for _, s := range steps {
 		for _, host := range s.hosts {
 			if host = strings.ToLower(host); !slices.Contains(hosts, host) {
@@ -94,22 +94,30 @@ func (u *unitReader) sites(l *unitListener) {
 			}
 		}
 	}
-	for i, host := range hosts {
+	others := "localhost"
+	if slices.Contains(hosts, others) {
+		others = "others.localhost"
+	}
+	for _, host := range append([]string{others}, hosts...) {
 		site := u.Add(l.from, "site", host)
+		if host == others && len(hosts) > 0 {
+			site.Comment("For all hosts that no other site has.")
+		}
 		site.Set(l.from, "listen", l.listen)
 		u.tls(site, l)
-		takes := func(s unitStep) bool {
-			return len(s.hosts) == 0 || slices.ContainsFunc(s.hosts, func(h string) bool { return strings.EqualFold(h, host) })
-		}
-		applying := slices.DeleteFunc(slices.Clone(steps), func(s unitStep) bool { return !takes(s) })
-		if i == 0 && host == "localhost" && len(hosts) > 1 {
-			site.Comment("The first site of an address is the one for hosts that no other has.")
-		}
-		u.steps(site, applying)
+		u.steps(site, slices.DeleteFunc(slices.Clone(steps), func(s unitStep) bool { return !s.takes(host, others) }))
 		if len(site.Blocks("route")) == 0 {
 			u.respond(site, "/*", 404)
 		}
 	}
+}
+
+// takes reports whether the step is for requests of a site; those for hosts are not for the site of the others.
+func (s unitStep) takes(host, others string) bool {
+	return len(s.hosts) == 0 || host != others && slices.ContainsFunc(s.hosts, func(h string) bool {
+		h = strings.ToLower(h)
+		return h == host || strings.HasPrefix(h, "*.") && strings.HasSuffix(host, h[1:])
+	})
 }
 
 func (u *unitReader) tls(site *Block, l *unitListener) {
