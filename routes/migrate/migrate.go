@@ -57,9 +57,9 @@ type source struct {
 // importer is what the readers of all kinds write to.
 type importer struct {
 	Document
-	root  string // empty: not given
-	fpms  []*fpmPool
-	event string // the name of the event pool; empty: there is none yet
+	root  string     // empty: not given
+	fpms  []*fpmPool // the pools that were php-fpm's
+	event string     // the name of the event pool; empty: there is none yet
 
 	load func(name string) (source, error)
 	glob func(pattern string) ([]string, error)
