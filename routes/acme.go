@@ -213,7 +213,7 @@ func (r *siteReader) withoutEffect(block *section, mode string) {
 // settleChallenges reports the sites whose only challenge is one that the addresses of the configuration can't answer, and has the
 // others do without it.
 func (r *siteReader) settleChallenges(sections []*section, sites []Site) {
-	if slices.ContainsFunc(r.listens.seen, func(l placedListen) bool { return !l.TLS }) {
+	if slices.ContainsFunc(r.listens.seen, func(l placedListen) bool { return !l.TLS && !l.metrics }) {
 		return
 	}
 	for i := range sites {

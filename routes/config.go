@@ -32,6 +32,7 @@ type Gateway struct {
 	GracePeriod time.Duration // how long a graceful stop waits for requests in progress
 	Log         Log
 	AccessLog   *AccessLog // nil: no access log
+	Metrics     *Listen    // where whoever asks is told the metrics; nil: nowhere
 }
 
 // Storage is where automatic certificates are, with the accounts at the CAs, the challenges that are on, and the locks of who is at

@@ -42,6 +42,9 @@ func (r *reader) gateway(s *section) Gateway {
 	if log := s.one("access_log"); log != nil {
 		g.AccessLog = r.accessLog(log)
 	}
+	if metrics := s.one("metrics"); metrics != nil {
+		g.Metrics = r.metrics(metrics)
+	}
 	if storage := s.one("storage"); storage != nil {
 		g.Storage = r.storage(storage)
 	}
@@ -69,6 +72,27 @@ func (r *reader) accessLog(s *section) *AccessLog {
 			alternatives(known), log.Format, didYouMean(log.Format, known))
 	}
 	return log
+}
+
+// metrics reads where the metrics are told; nil: that is wrong.
+func (r *reader) metrics(s *section) *Listen {
+	if !s.has("listen") {
+		return nil
+	}
+	at := s.at("listen")
+	l, reason := r.listenAt(get(s, "listen", ""), at)
+	switch {
+	case reason != "":
+		r.errorf(at, "Wrong listen address", "%s", reason)
+		return nil
+	case l.TLS || l.H2C || l.Proxied:
+		r.errorf(at, "Wrong listen address", "Metrics are told without TLS, and no word may follow their address, nor its port be 443. Write \"127.0.0.1:9180\"; for TLS or a password let a site's route proxy to it.")
+		return nil
+	case !l.isLocal():
+		r.warnf(at, "Metrics for everybody", "Whoever reaches %s reads the metrics, which name pools, sites and servers, without a password. Write \"127.0.0.1:9180\" or \"unix:/path\", or see to it that only your Prometheus reaches the port.", l.Address)
+	}
+	r.listens.add(r, placedListen{l, at, true})
+	return &l
 }
 
 // account reads the name or the number of a user or a group, which CheckSystem looks up.

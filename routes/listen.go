@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -99,13 +100,24 @@ func addressHint(host, port string) string {
 	return ""
 }
 
+// listenAt is parseListen for an address that was written there.
+func (r *reader) listenAt(text string, at hcl.Range) (l Listen, reason string) {
+	l, reason = parseListen(text)
+	if l.Network == "unix" {
+		l.Address = r.path(l.Address, at)
+		reason = cmp.Or(socketFault(l.Address), reason)
+	}
+	return l, reason
+}
+
 // placedListen is a listening address and where it was written.
 type placedListen struct {
 	Listen
-	at hcl.Range
+	at      hcl.Range
+	metrics bool // else it is a site's
 }
 
-// listenSet holds the addresses of all sites, which must fit together: each is bound once.
+// listenSet holds the addresses of all sites and of the metrics, which must fit together: each is bound once.
 type listenSet struct {
 	seen []placedListen
 }
@@ -114,6 +126,9 @@ type listenSet struct {
 func (s *listenSet) add(r *reader, l placedListen) {
 	for _, other := range s.seen {
 		switch {
+		case other.Key() == l.Key() && other.metrics:
+			r.errorf(l.at, "Address of the metrics", "%s is where the metrics are told (%s line %d). Give them, or the site, another one.", l.Address, other.at.Filename, other.at.Start.Line)
+			return
 		case other.Key() == l.Key() && other.TLS != l.TLS:
 			r.errorf(l.at, "TLS and plain on one address", "%s is listened on with TLS and without (%s line %d). Write the same in both, or use two ports.", l.Address, other.at.Filename, other.at.Start.Line)
 			return

@@ -86,6 +86,7 @@ var gatewaySchema = &block{
 			{name: "max_size", kind: size},
 			{name: "keep", kind: number, min: 1, max: maxLogsKept},
 		}},
+		{name: "metrics", attrs: []attr{{name: "listen", kind: text, required: true}}},
 		storageSchema,
 	},
 }

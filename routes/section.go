@@ -18,6 +18,7 @@ type reader struct {
 	ranges  map[string]hcl.Range
 
 	trusting bool // the gateway block names trusted proxies
+	listens  listenSet
 }
 
 // section is one block whose words and types have been checked against the schema. Values that failed are not in it.

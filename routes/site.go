@@ -1,7 +1,6 @@
 package routes
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -21,10 +20,9 @@ const (
 // siteReader reads the sites. It holds what they must agree on.
 type siteReader struct {
 	*reader
-	tls     TLSDefaults
-	pools   *poolSet
-	listens listenSet
-	names   map[string]hcl.Range // listener and host name: the label that has it
+	tls   TLSDefaults
+	pools *poolSet
+	names map[string]hcl.Range // listener and host name: the label that has it
 }
 
 func (r *reader) sites(sections []*section, defaults TLSDefaults, pools *poolSet) []Site {
@@ -142,11 +140,7 @@ func (r *siteReader) listen(s *section) []Listen {
 	seen := map[string]bool{}
 	for i, text := range get[[]string](s, "listen", nil) {
 		at := s.elementAt("listen", i)
-		l, reason := parseListen(text)
-		if l.Network == "unix" {
-			l.Address = r.path(l.Address, at)
-			reason = cmp.Or(socketFault(l.Address), reason)
-		}
+		l, reason := r.listenAt(text, at)
 		switch {
 		case reason != "":
 			r.errorf(at, "Wrong listen address", "%s", reason)
@@ -159,7 +153,7 @@ func (r *siteReader) listen(s *section) []Listen {
 			continue
 		}
 		seen[l.Key()] = true
-		r.listens.add(r.reader, placedListen{l, at})
+		r.listens.add(r.reader, placedListen{Listen: l, at: at})
 		list = append(list, l)
 	}
 	return list
