@@ -52,6 +52,7 @@ var owned = []struct {
 	{"github.com/caddyserver/certmagic/", "gateway/tls"},
 	{"github.com/gomodule/redigo/", "gateway/tls"},
 	{"github.com/hashicorp/hcl/v2/", "gateway/routes"},
+	{"github.com/prometheus/", "gateway/cmd/gateway"},
 	{"github.com/zclconf/go-cty/", "gateway/routes"},
 }
 

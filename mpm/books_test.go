@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,11 +66,14 @@ func chaos(t *testing.T, cfg routes.Pool, seed uint64) {
 func checkCounters(t *testing.T, before, after *PoolStatus) {
 	t.Helper()
 	counters := func(st *PoolStatus) []uint64 {
-		all := []uint64{st.Requests.Total, st.Requests.Failed, st.Queue.Rejected, st.Queue.TimedOut, st.Queue.Abandoned}
+		all := []uint64{st.Requests.Total, st.Requests.Failed, st.Queue.Rejected, st.Queue.TimedOut, st.Queue.Abandoned, st.Queue.Waits.Count}
 		for _, why := range exitReasons {
 			all = append(all, st.Exits[why])
 		}
 		return all
+	}
+	if !slices.Contains(PoolStates(), after.State) {
+		t.Fatalf("the state %q is not among PoolStates", after.State)
 	}
 	now := counters(after)
 	for i, n := range counters(before) {

@@ -4,21 +4,28 @@ import "sync/atomic"
 
 // counter counts what several goroutines do often and somebody asks for rarely. Each event loop has a cell, alone on its cache line.
 type counter [16]struct {
-	n atomic.Uint64
-	_ [56]byte
+	changed, unchanged atomic.Uint64
+	_                  [48]byte
 }
 
-func (c *counter) add(loop int) { c[loop%len(c)].n.Add(1) }
-
-func (c *counter) sum() (n uint64) {
+func (c *counter) sum() (all, unchanged uint64) {
 	for i := range c {
-		n += c[i].n.Load()
+		n := c[i].unchanged.Load()
+		all, unchanged = all+n+c[i].changed.Load(), unchanged+n
 	}
-	return n
+	return all, unchanged
 }
 
-// CountAnswered counts a request of the pool that an event loop has answered from memory, without a slot.
-func (p *Pool) CountAnswered(loop int) { p.answered.add(loop) }
+// CountAnswered counts a request of the pool that an event loop has answered from memory, without a slot. unchanged says that the
+// answer had no content, for the client has it.
+func (p *Pool) CountAnswered(loop int, unchanged bool) {
+	cell := &p.answered[loop%len(p.answered)]
+	if unchanged {
+		cell.unchanged.Add(1)
+	} else {
+		cell.changed.Add(1)
+	}
+}
 
-// Answered is how many requests [Pool.CountAnswered] has counted.
-func (p *Pool) Answered() uint64 { return p.answered.sum() }
+// Answered is how many requests [Pool.CountAnswered] has counted, and how many of them were unchanged.
+func (p *Pool) Answered() (all, unchanged uint64) { return p.answered.sum() }

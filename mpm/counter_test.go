@@ -20,7 +20,7 @@ func TestRequestsAnsweredWithoutASlotAreInTheBooks(t *testing.T) {
 	for loop := range loops {
 		wg.Go(func() {
 			for range each {
-				p.CountAnswered(loop)
+				p.CountAnswered(loop, loop == 0)
 			}
 		})
 	}
@@ -29,12 +29,15 @@ func TestRequestsAnsweredWithoutASlotAreInTheBooks(t *testing.T) {
 	if got := p.Status().Requests; got != want {
 		t.Errorf("Requests = %+v, want %+v", got, want)
 	}
+	if all, unchanged := p.Answered(); all != loops*each || unchanged != each {
+		t.Errorf("Answered() = %d, %d; want %d, %d", all, unchanged, loops*each, each)
+	}
 }
 
 func BenchmarkCountAnswered(b *testing.B) {
 	p := NewPool(routes.Pool{Name: "edge", MPM: routes.Event, MaxRequestWorkers: 4}, nil)
 	b.Cleanup(p.Close)
 	for b.Loop() {
-		p.CountAnswered(1)
+		p.CountAnswered(1, false)
 	}
 }

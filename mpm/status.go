@@ -11,7 +11,7 @@ import (
 type PoolStatus struct {
 	Name           string                `json:"name"`
 	MPM            string                `json:"mpm"`
-	State          string                `json:"state"`                       // ready, starting, full, failing, quarantined or draining
+	State          string                `json:"state"`                       // one of PoolStates
 	Trouble        string                `json:"trouble,omitempty"`           // in quarantine, or while no child is ready: how the last child failed
 	Said           []string              `json:"said,omitempty"`              // with Trouble: the first and last lines of the child that failed last
 	NextTrySeconds float64               `json:"next_try_seconds,omitempty"`  // in quarantine: until a child is started again
@@ -53,6 +53,21 @@ type QueueStatus struct {
 	P50Seconds float64 `json:"wait_p50_seconds"`
 	P99Seconds float64 `json:"wait_p99_seconds"`
 	MaxSeconds float64 `json:"wait_max_seconds"`
+
+	Waits Histogram `json:"waits"` // of all, not only of the last minute
+}
+
+// Histogram is how long something took, each time since the beginning.
+type Histogram struct {
+	Count   uint64   `json:"count"`
+	Seconds float64  `json:"seconds"` // all together
+	Buckets []Bucket `json:"buckets"` // by UpTo
+}
+
+// Bucket counts what took UpTo seconds or less, that of the buckets before it included.
+type Bucket struct {
+	UpTo  float64 `json:"up_to"`
+	Count uint64  `json:"count"`
 }
 
 // RequestStatus counts requests that are over. Failed ones lost their child, its connection or their time, or got no proper response; hot ones were answered from
@@ -90,11 +105,20 @@ type ThreadStatus struct {
 	Request ActiveRequest `json:"request"`
 }
 
-// The states of a pool that has a problem.
+// The states of a pool.
 const (
+	stateReady       = "ready"
+	stateStarting    = "starting"    // no child is ready yet
+	stateFull        = "full"        // every slot is in use
 	stateFailing     = "failing"     // the last start failed, and no child is ready
 	stateQuarantined = "quarantined" // children keep failing
+	stateDraining    = "draining"
 )
+
+// PoolStates lists all values of [PoolStatus.State].
+func PoolStates() []string {
+	return []string{stateReady, stateStarting, stateFull, stateFailing, stateQuarantined, stateDraining}
+}
 
 // Failing reports whether the pool can't have the children that it should.
 func (st *PoolStatus) Failing() bool { return st.State == stateFailing || st.State == stateQuarantined }
@@ -109,7 +133,7 @@ func (p *Pool) Status() PoolStatus {
 }
 
 func (p *Pool) snapshot(now time.Time) PoolStatus {
-	hot := p.Answered()
+	hot, _ := p.Answered()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := PoolStatus{
@@ -154,7 +178,7 @@ func (p *Pool) queueStatus() QueueStatus {
 	p50, p99, longest := p.waits.summary()
 	return QueueStatus{
 		Waiting: p.waiting(), Held: p.held, Length: p.cfg.Queue.Length, Rejected: p.rejected, TimedOut: p.timedOut, Abandoned: p.abandoned,
-		P50Seconds: p50.Seconds(), P99Seconds: p99.Seconds(), MaxSeconds: longest.Seconds(),
+		P50Seconds: p50.Seconds(), P99Seconds: p99.Seconds(), MaxSeconds: longest.Seconds(), Waits: p.waits.histogram(),
 	}
 }
 
@@ -163,17 +187,17 @@ func (p *Pool) stateText(now time.Time) string {
 	slots := p.slotStatus()
 	switch {
 	case p.draining:
-		return "draining"
+		return stateDraining
 	case p.memory.Score.Quarantined(now):
 		return stateQuarantined
 	case p.stillborn && slots.Total == 0:
 		return stateFailing
 	case slots.Busy >= slots.Limit:
-		return "full"
+		return stateFull
 	case p.tally[Starting] > 0 && slots.Total == 0:
-		return "starting"
+		return stateStarting
 	default:
-		return "ready"
+		return stateReady
 	}
 }
 

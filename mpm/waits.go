@@ -14,10 +14,12 @@ const (
 	waitUnit    = time.Microsecond
 )
 
-// waits records how long requests waited for a slot during the last minute, without allocating. Guarded by Pool.mu.
+// waits records how long requests waited for a slot, of the last minute in detail, without allocating. Guarded by Pool.mu.
 type waits struct {
 	slices  [waitSlices]waitSlice
 	current int
+	older   [waitBuckets]uint64 // of the slices that were given up
+	seconds float64             // of all waits together
 }
 
 // waitSlice is a histogram. Bucket 0 is of requests that did not wait; the others grow by a quarter of a power of two.
@@ -30,11 +32,15 @@ func (w *waits) add(d time.Duration) {
 	s := &w.slices[w.current]
 	s.count[waitBucket(d)]++
 	s.max = max(s.max, d)
+	w.seconds += d.Seconds()
 }
 
 // next begins a new slice in place of the oldest.
 func (w *waits) next() {
 	w.current = (w.current + 1) % waitSlices
+	for b, n := range w.slices[w.current].count {
+		w.older[b] += uint64(n)
+	}
 	w.slices[w.current] = waitSlice{}
 }
 
@@ -79,4 +85,31 @@ func (w *waits) summary() (p50, p99, longest time.Duration) {
 		return longest
 	}
 	return quantile(50), quantile(99), longest
+}
+
+// The times that [waits.histogram] tells apart: 2^10 us (a millisecond) to 2^26 us (67 s), each four times the one before.
+const (
+	firstWaitPower = 10
+	lastWaitPower  = 26
+	waitPowerStep  = 2
+)
+
+// histogram tells of all waits since the pool was made.
+func (w *waits) histogram() Histogram {
+	count := w.older
+	for i := range w.slices {
+		for b, n := range w.slices[i].count {
+			count[b] += uint64(n)
+		}
+	}
+	h := Histogram{Seconds: w.seconds}
+	power := firstWaitPower
+	for b, n := range count {
+		if power <= lastWaitPower && b == waitBucket(waitUnit<<power) {
+			h.Buckets = append(h.Buckets, Bucket{(waitUnit << power).Seconds(), h.Count})
+			power += waitPowerStep
+		}
+		h.Count += n
+	}
+	return h
 }

@@ -1,6 +1,7 @@
 package mpm
 
 import (
+	"reflect"
 	"testing"
 	"time"
 )
@@ -55,6 +56,21 @@ func TestWaits(t *testing.T) {
 				t.Errorf("summary() = %v, %v, %v; want %v, %v, %v", p50, p99, longest, c.p50, c.p99, c.max)
 			}
 		})
+	}
+}
+
+func TestHistogramOfAllWaits(t *testing.T) {
+	w := new(waits)
+	for _, d := range []time.Duration{0, time.Millisecond, 1024 * time.Microsecond, 2 * time.Second, 2 * time.Minute} {
+		w.add(d)
+		advance(w, 7) // the first ones are older than a minute
+	}
+	got := w.histogram()
+	want := Histogram{Count: 5, Seconds: 122.002024, Buckets: []Bucket{
+		{0.001024, 2}, {0.004096, 3}, {0.016384, 3}, {0.065536, 3}, {0.262144, 3}, {1.048576, 3}, {4.194304, 4}, {16.777216, 4}, {67.108864, 4},
+	}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("histogram() = %+v, want %+v", got, want)
 	}
 }
 

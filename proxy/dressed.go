@@ -114,7 +114,9 @@ func (s *Server) serveErrorPage(w http.ResponseWriter, r *http.Request, x *excha
 	x.restart, x.rewritten, x.varies = true, true, true
 	r = redirected(r, x, path, f.query(page.Query), page.HasQuery)
 	r.Header = unconditional(r.Header)
+	pool := x.pool
 	s.route(w, r, x, path)
+	x.pool = pool // the error's, not its page's
 }
 
 // unconditional is a header that asks for all of a page.

@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,6 +31,8 @@ type Handshakes struct {
 	limit   int        // of waiting
 	shed    uint64     // given up because of the limit
 	warned  time.Time  // of that
+
+	done, failed atomic.Uint64
 }
 
 // NewHandshakes returns the bounds for a front.
@@ -37,11 +40,18 @@ func NewHandshakes(log Logger) *Handshakes {
 	return &Handshakes{log: log, computing: make(chan struct{}, computingFactor*runtime.GOMAXPROCS(0)), limit: maxHalfOpen}
 }
 
-// Shed counts the handshakes that were given up because too many clients kept theirs waiting.
-func (h *Handshakes) Shed() uint64 {
+// HandshakeStatus is `handshakes` in `gateway status -json`: TLS handshakes that are over. A client that says nothing begins none.
+type HandshakeStatus struct {
+	Done   uint64 `json:"done"`
+	Failed uint64 `json:"failed"`
+	Shed   uint64 `json:"shed"` // of the failed, those given up because too many clients kept theirs waiting
+}
+
+// Status counts the handshakes that are over.
+func (h *Handshakes) Status() HandshakeStatus {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.shed
+	return HandshakeStatus{Done: h.done.Load(), Failed: h.failed.Load(), Shed: h.shed}
 }
 
 // handshake is a TLS handshake on its goroutine. It implements [event.Watcher].
@@ -58,7 +68,13 @@ func (h *Handshakes) run(c *under, f func() error) error {
 	c.computing = h.computing
 	c.Watch(&handshake{all: h, conn: c})
 	defer c.Watch(nil)
-	return f()
+	err := f()
+	if err != nil {
+		h.failed.Add(1)
+	} else {
+		h.done.Add(1)
+	}
+	return err
 }
 
 // Waits sends what the client waits for, gives the place to compute to another one, and makes room among those that wait.

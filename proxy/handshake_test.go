@@ -321,7 +321,7 @@ func TestHalfOpenHandshakesDelayNobody(t *testing.T) {
 		}
 	}
 	eventually(t, "all hellos are answered", func() bool { return s.half() == each })
-	if n := s.handshakes.Shed(); n != 0 {
+	if n := s.handshakes.Status().Shed; n != 0 {
 		t.Errorf("%d handshakes were given up, want none below the limit", n)
 	}
 }
@@ -359,8 +359,8 @@ func TestTheOldestHalfOpenHandshakesAreGivenUp(t *testing.T) {
 			t.Errorf("connection %d of 6 stays open: %v", i+1, err)
 		}
 	}
-	if n := s.handshakes.Shed(); n != 3 {
-		t.Errorf("Shed() = %d, want 3", n)
+	if n := s.handshakes.Status().Shed; n != 3 {
+		t.Errorf("Status().Shed = %d, want 3", n)
 	}
 	if n := s.log.Len(); n != 1 {
 		t.Errorf("%d warnings, want 1: %v", n, s.log.All())

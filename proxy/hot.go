@@ -75,7 +75,8 @@ func (s *Server) Cache() CacheStatus {
 	c := s.hot
 	st := CacheStatus{Misses: c.misses.Load(), Entries: c.entries.Load(), Bytes: c.bytes.Load(), OpenFiles: c.open.Load(), Evictions: c.evictions.Load()}
 	for _, p := range s.pools {
-		st.Hits += p.Answered()
+		hits, _ := p.Answered()
+		st.Hits += hits
 	}
 	return st
 }

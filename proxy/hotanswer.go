@@ -25,6 +25,9 @@ type hotAnswer struct {
 	hsts   string // the value of Strict-Transport-Security; empty: none
 }
 
+// unchanged reports whether the client is told that it has the content.
+func (a *hotAnswer) unchanged() bool { return a.status == http.StatusNotModified }
+
 // answer says how a request is answered from f. Rare conditions, and ranges that call for an error, are left to the long way.
 func (f *hotFile) answer(h *http1.Head) (a hotAnswer, ok bool) {
 	if h.IfMatch != nil || h.IfUnmodifiedSince != nil || h.HasBody() || len(f.body) > hotFileBytes {

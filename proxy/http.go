@@ -163,7 +163,7 @@ func (h *HTTP) answer(t *event.Turn, s *scratch, n int, now time.Time) event.Ver
 	t.SetBuffer(a.append(t.Buffer(), last, &h.date, now))
 	t.Consume(n)
 	t.Keep(site.KeepAliveTimeout)
-	a.file.pool.CountAnswered(t.Loop())
+	a.file.pool.CountAnswered(t.Loop(), a.unchanged())
 	if a.fromDisk() {
 		if sent := t.SendFile(a.file.fd, a.start, a.length); sent < a.length {
 			h.sendRest(t, head, a, sent, last, now)
@@ -269,6 +269,7 @@ func (h *HTTP) refuse(w io.Writer, remote netip.AddrPort, err error) {
 	if status == 0 {
 		return
 	}
+	h.Server.count("", status)
 	body := []byte(reason + "\n")
 	if h.Access != nil {
 		h.Access.Log(&LogEntry{Remote: remote.Addr(), Time: time.Now(), Status: status, Bytes: int64(len(body))})
@@ -373,7 +374,7 @@ func (k *conn) serveHot(now time.Time) (served, more bool) {
 		k.secure.hold() // parking, closing, or waiting for more sends it
 	}
 	last := !k.head.KeepAlive || k.raw.Draining() || exhausted(a.file.site, k.raw.Requests())
-	a.file.pool.CountAnswered(k.raw.Loop())
+	a.file.pool.CountAnswered(k.raw.Loop(), a.unchanged())
 	k.sendHot(&a, last, now)
 	if k.http.Access != nil {
 		k.entry.setHot(k.remote, &k.head, &a, now)

@@ -138,7 +138,7 @@ func (s *session) answerHot(rw http.ResponseWriter, from *http.Request, t *trans
 		// A client that has gone does not miss it.
 		_, _ = rw.Write(a.file.body[:a.length])
 	}
-	a.file.pool.CountAnswered(s.conn.raw.Loop())
+	a.file.pool.CountAnswered(s.conn.raw.Loop(), a.unchanged())
 	if s.http.Access != nil {
 		t.entry.setHot(x.remote, &t.head, &a, x.began)
 		t.entry.Proto, t.entry.TLSProtocol = protocol2, s.tls.protocol

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gateway/routes"
@@ -22,6 +23,8 @@ type limiter struct {
 	config *routes.RateLimit
 	seed   maphash.Seed // secret, so that nobody makes up keys that collide
 	shards [limitShards]limitShard
+
+	refused atomic.Uint64
 }
 
 type limitShard struct {
@@ -75,6 +78,46 @@ func (s *limitShard) forget(now time.Time) {
 	delete(s.due, first)
 }
 
+// LimitStatus is one entry of `rate_limits` in `gateway status -json`: the limits that a site or a route has.
+type LimitStatus struct {
+	Site    string `json:"site"`            // the first of its names
+	Route   string `json:"route,omitempty"` // "site.hcl:12"; empty: they are the site's
+	Refused uint64 `json:"refused"`         // requests
+}
+
+// limitPlace is where limits were written.
+type limitPlace struct {
+	site, route string
+	limits      []*limiter
+}
+
+// addLimiters makes what the limits of a site, or of its route on a line, need at work.
+func (s *Server) addLimiters(site *routes.Site, line string, limits []routes.RateLimit) {
+	if len(limits) == 0 {
+		return
+	}
+	place := limitPlace{site: site.Names[0], route: line}
+	for i := range limits {
+		l := newLimiter(&limits[i])
+		s.limiters[&limits[i]] = l
+		place.limits = append(place.limits, l)
+	}
+	s.limited = append(s.limited, place)
+}
+
+// RateLimits tells what the limits of all sites and routes have done, in the order of the configuration.
+func (s *Server) RateLimits() []LimitStatus {
+	list := []LimitStatus{}
+	for _, place := range s.limited {
+		st := LimitStatus{Site: place.site, Route: place.route}
+		for _, l := range place.limits {
+			st.Refused += l.refused.Load()
+		}
+		list = append(list, st)
+	}
+	return list
+}
+
 // limit holds the request against limits. It reports false when the client has its answer.
 func (s *Server) limit(w http.ResponseWriter, r *http.Request, x *exchange, limits []routes.RateLimit) bool {
 	for i := range limits {
@@ -82,6 +125,7 @@ func (s *Server) limit(w http.ResponseWriter, r *http.Request, x *exchange, limi
 		early, ok := s.limiters[c].take(x.facts(r).keyOf(c.Key), time.Now())
 		switch {
 		case !ok:
+			s.limiters[c].refused.Add(1)
 			w.Header().Set("Retry-After", strconv.FormatInt(int64((early+time.Second-1)/time.Second), 10))
 			s.fail(w, x, http.StatusTooManyRequests, nil)
 			return false

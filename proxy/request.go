@@ -204,15 +204,19 @@ func method(b []byte) string {
 	return string(b)
 }
 
-// logRequest writes the access log. written and read are the bytes of the two bodies.
+// logRequest counts a response and writes the access log. written and read are the bytes of the two bodies.
 func (h *HTTP) logRequest(x *exchange, r *http.Request, status int, written, read int64) {
+	took := time.Since(x.began)
+	if c := h.Server.count(x.pool, status); c != nil {
+		c.time(took)
+	}
 	if h.Access == nil {
 		return
 	}
 	h.Access.Log(&LogEntry{
 		Remote: x.remote.Addr(), User: x.user, Time: x.began, Method: r.Method, URI: r.RequestURI, Proto: r.Proto,
 		Status: status, Bytes: written, Referer: r.Referer(), UserAgent: r.UserAgent(), Host: r.Host,
-		Duration: time.Since(x.began), QueueWait: x.queueWait, Pool: x.pool, PID: x.pid,
+		Duration: took, QueueWait: x.queueWait, Pool: x.pool, PID: x.pid,
 		TLSProtocol: x.tls.protocol, RequestBytes: read,
 	})
 }

@@ -38,6 +38,8 @@ type Server struct {
 	dresses   map[*routes.Site]bool // see [Server.dress]
 	passwords *passwords
 	limiters  map[*routes.RateLimit]*limiter
+	limited   []limitPlace          // the same in the order of the configuration
+	responses map[string]*responses // by pool; "": of requests that came to none
 	hot       *hotCache
 	encoders  map[*routes.Compress]*encoders
 	refusals  quiet.Limiter // of warnings about files
@@ -55,10 +57,11 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 	s := &Server{
 		table: routes.NewTable(c), trust: &c.Gateway.Trust, pools: map[string]pool{}, files: map[folderName]*Files{}, upstreams: map[*routes.Proxy]*upstreams{},
 		encoders: map[*routes.Compress]*encoders{}, dresses: map[*routes.Site]bool{}, limiters: map[*routes.RateLimit]*limiter{},
-		passwords: newPasswords(), log: log,
+		passwords: newPasswords(), responses: map[string]*responses{"": new(responses)}, log: log,
 	}
 	for i := range c.Pools {
 		s.pools[c.Pools[i].Name] = pool{pools[c.Pools[i].Name], &c.Pools[i]}
+		s.responses[c.Pools[i].Name] = new(responses)
 	}
 	s.hot = newHotCache(hotBytes, s.pools)
 	s.applications = newApplications(c, log)
@@ -66,20 +69,20 @@ func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server
 	for i := range c.Sites {
 		site := &c.Sites[i]
 		s.dresses[site] = dresses(site)
-		s.addLimiters(site.RateLimits)
+		s.addLimiters(site, "", site.RateLimits)
 		if len(site.Rewrites) > 0 {
 			s.open(site.Rewrites[0].Line, site.Root, site.Symlinks, false)
 		}
 		for j := range site.Routes {
-			s.addRoute(&site.Routes[j])
+			s.addRoute(site, &site.Routes[j])
 		}
 	}
 	return s
 }
 
 // addRoute makes what a route needs at work.
-func (s *Server) addRoute(r *routes.Route) {
-	s.addLimiters(r.RateLimits)
+func (s *Server) addRoute(site *routes.Site, r *routes.Route) {
+	s.addLimiters(site, r.Line, r.RateLimits)
 	if r.Access != nil && r.Access.Auth != nil {
 		s.passwords.files[r.Access.Auth.File] = new(atomic.Pointer[users])
 	}
@@ -100,12 +103,6 @@ func (s *Server) addRoute(r *routes.Route) {
 	if r.Proxy != nil {
 		u := newUpstreams(r, s.log)
 		s.upstreams[r.Proxy], s.proxies = u, append(s.proxies, u)
-	}
-}
-
-func (s *Server) addLimiters(limits []routes.RateLimit) {
-	for i := range limits {
-		s.limiters[&limits[i]] = newLimiter(&limits[i])
 	}
 }
 

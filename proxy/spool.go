@@ -48,6 +48,15 @@ func newSpool(dir string, limit int64, log Logger) *spool {
 	return &spool{dir: dir, limit: limit, log: log, buffers: sync.Pool{New: func() any { return new([spoolMemory]byte) }}}
 }
 
+// SpoolStatus is `spool` in `gateway status -json`.
+type SpoolStatus struct {
+	Bytes int64 `json:"bytes"` // in files
+	Limit int64 `json:"limit"` // of Bytes; 0: none
+}
+
+// Spool tells how much of the bodies of requests and responses is in files.
+func (s *Server) Spool() SpoolStatus { return SpoolStatus{s.spool.used.Load(), s.spool.limit} }
+
 func (s *spool) buffer() *[spoolMemory]byte {
 	b, _ := s.buffers.Get().(*[spoolMemory]byte)
 	return b

@@ -323,6 +323,9 @@ type UpstreamStatus struct {
 	Failed      uint64              `json:"failed"` // of them
 }
 
+// UpstreamStates lists all values of [UpstreamStatus.State].
+func UpstreamStates() []string { return []string{"well", "failing", "ill"} }
+
 // UpstreamConnections counts the connections with a request, and those that wait for one.
 type UpstreamConnections struct {
 	Active int64 `json:"active"`

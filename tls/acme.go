@@ -440,14 +440,16 @@ func (a *automatic) configFor(cert certmagic.Certificate) (*certmagic.Config, er
 }
 
 // certificateOf returns the certificate of a name that is renewed, or nil: the spare one is not.
-func (a *automatic) certificateOf(m *managed) *x509.Certificate {
+func (a *automatic) certificateOf(m *managed) *x509.Certificate { return a.newest(m).Leaf }
+
+// newest is certificateOf with its OCSP answer; without a Leaf there is none.
+func (a *automatic) newest(m *managed) (newest stdtls.Certificate) {
 	a.mu.Lock()
 	spare := m.spare
 	a.mu.Unlock()
-	var newest *x509.Certificate
 	for _, cert := range a.cache.AllMatchingCertificates(m.name) {
-		if cert.Hash() != spare && slices.Contains(cert.Names, m.name) && (newest == nil || cert.Leaf.NotAfter.After(newest.NotAfter)) {
-			newest = cert.Leaf
+		if cert.Hash() != spare && slices.Contains(cert.Names, m.name) && (newest.Leaf == nil || cert.Leaf.NotAfter.After(newest.Leaf.NotAfter)) {
+			newest = cert.Certificate
 		}
 	}
 	return newest

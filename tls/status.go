@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/certmagic"
+	"golang.org/x/crypto/ocsp"
 )
 
 // CertificateStatus is a certificate, or one that there should be.
@@ -17,6 +18,9 @@ type CertificateStatus struct {
 	Renews  time.Time `json:"renews,omitzero"`  // about then; a CA may ask for it earlier. Zero: never
 	Warning string    `json:"warning,omitempty"`
 	Error   string    `json:"error,omitempty"` // why the last try to get it, or to read it again, failed
+
+	OnDemand bool   `json:"on_demand,omitempty"` // its name is a client's choice
+	OCSP     string `json:"ocsp,omitempty"`      // what the CA says of it in the answer that clients get: good, revoked or unknown. Empty: there is no answer
 }
 
 // Status tells of all certificates, automatic ones after the others.
@@ -56,12 +60,29 @@ func (s *CertificateStatus) describe(leaf *x509.Certificate) {
 	}
 }
 
+// stapled is what an OCSP answer says of its certificate.
+func stapled(answer []byte) string {
+	if len(answer) == 0 {
+		return ""
+	}
+	r, err := ocsp.ParseResponse(answer, nil)
+	switch {
+	case err == nil && r.Status == ocsp.Good:
+		return "good"
+	case err == nil && r.Status == ocsp.Revoked:
+		return "revoked"
+	}
+	return "unknown"
+}
+
 func (a *automatic) status() []CertificateStatus {
 	var all []CertificateStatus
 	for _, m := range a.all() {
-		s := CertificateStatus{Names: []string{m.name}, Mode: Auto}
-		if leaf := a.certificateOf(m); leaf != nil {
+		s := CertificateStatus{Names: []string{m.name}, Mode: Auto, OnDemand: m.giveUp != nil}
+		if cert := a.newest(m); cert.Leaf != nil {
+			leaf := cert.Leaf
 			s.describe(leaf)
+			s.OCSP = stapled(cert.OCSPStaple)
 			life := leaf.NotAfter.Sub(leaf.NotBefore)
 			s.Renews = leaf.NotAfter.Add(-time.Duration(float64(life) * certmagic.DefaultRenewalWindowRatio))
 		}

@@ -149,6 +149,9 @@ func TestACMEStaples(t *testing.T) {
 	if answer, err := ocsp.ParseResponseForCert(w.staple(name), leaf, ca.cert); err != nil || answer.Status != ocsp.Good {
 		t.Errorf("stapled: %+v, %v", answer, err)
 	}
+	if st := w.front.Load().Status(); st[0].OCSP != "good" {
+		t.Errorf("Status() = %+v, want the answer told", st)
+	}
 	// It is stored: a start has it at once.
 	before := asked.Load()
 	w.begin(w.site(nil, name))

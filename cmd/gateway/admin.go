@@ -38,6 +38,12 @@ type statusReport struct {
 	AccessLog     accessLogCounts   `json:"access_log"`
 	Pools         []mpm.PoolStatus  `json:"pools"`
 
+	FrontSeconds float64                `json:"front_uptime_seconds"`
+	Handshakes   proxy.HandshakeStatus  `json:"handshakes"`
+	Spool        proxy.SpoolStatus      `json:"spool"`
+	Responses    []proxy.ResponseStatus `json:"responses"`
+	RateLimits   []proxy.LimitStatus    `json:"rate_limits"`
+
 	Upstreams    []proxy.UpstreamStatus  `json:"upstreams"`
 	Certificates []tls.CertificateStatus `json:"certificates"`
 	Storage      *tls.StorageStatus      `json:"storage,omitempty"`
@@ -49,11 +55,13 @@ type accessLogCounts struct {
 }
 
 type connectionCounts struct {
-	Open   int64  `json:"open"`
-	Parked int64  `json:"parked"`
-	Idle   int64  `json:"idle"` // without a request, and not parked: they speak HTTP/2
-	Active int64  `json:"active"`
-	Shed   uint64 `json:"handshakes_shed"` // TLS handshakes whose clients kept the front waiting when too many did
+	Open   int64 `json:"open"`
+	Parked int64 `json:"parked"`
+	Idle   int64 `json:"idle"` // without a request, and not parked: they speak HTTP/2
+	Active int64 `json:"active"`
+
+	Accepted uint64 `json:"accepted"` // since the front began
+	Pauses   uint64 `json:"pauses"`   // of accepting, for want of descriptors
 }
 
 // ask sends one word to a running gateway and returns its whole answer.

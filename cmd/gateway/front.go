@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -43,6 +44,9 @@ type front struct {
 
 	handshakes *proxy.Handshakes
 	http2      *proxy.HTTP2
+
+	began  time.Time
+	pauses *atomic.Uint64 // of accepting
 }
 
 func frontMain() int {
@@ -116,7 +120,7 @@ func receive(conn *ctl.Conn) (*handover, error) {
 
 func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	c := h.setup.Config
-	f := &front{setup: h.setup, log: newLogger(c.Gateway.Log, "front"), ctl: conn, pools: map[string]*mpm.Pool{}}
+	f := &front{setup: h.setup, log: newLogger(c.Gateway.Log, "front"), ctl: conn, pools: map[string]*mpm.Pool{}, began: time.Now(), pauses: new(atomic.Uint64)}
 	for i := range c.Pools {
 		f.pools[c.Pools[i].Name] = f.newPool(c.Pools[i])
 	}
@@ -143,6 +147,7 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	}
 	f.replaceCertificates(h.newer.Certificates)
 	paused := func(err error) {
+		f.pauses.Add(1)
 		f.log.Warnw("accepting pauses for a second: raise the limit of open files (ulimit -n, LimitNOFILE)", "error", err)
 	}
 	shed := func() { go f.http2.Shed() } // ends when they are closed: a client that takes nothing costs a second
@@ -250,6 +255,12 @@ func (f *front) logTLS(level, msg string, kv ...any) {
 func (f *front) listen(sockets []listener) error {
 	known := listeners(f.setup.Config)
 	for _, s := range sockets {
+		if m := f.setup.Config.Gateway.Metrics; m != nil && m.Address == s.address {
+			if err := f.serveMetrics(s.file); err != nil {
+				return err
+			}
+			continue
+		}
 		i := slices.IndexFunc(known, func(l routes.Listen) bool { return l.Address == s.address })
 		if i < 0 {
 			return fmt.Errorf("listener %s is not in the configuration", s.address)
@@ -415,16 +426,17 @@ func descriptors() int {
 	return len(entries) - 1 // the folder itself
 }
 
-func (f *front) answerStatus(conn *os.File) {
-	defer conn.Close()
-	s := statusReport{
+// status is what the front knows now. The supervisor answers in its place while there is none.
+func (f *front) status() *statusReport {
+	s := &statusReport{
 		Version: f.setup.Version, Generation: f.setup.Generation, UptimeSeconds: time.Since(f.setup.Started).Seconds(),
 		SupervisorPID: f.setup.SupervisorPID, FrontPID: os.Getpid(), Goroutines: runtime.NumGoroutine(), Descriptors: descriptors(),
-		Pools: []mpm.PoolStatus{}, Upstreams: f.server.Upstreams(), Certificates: f.certs.Status(), Storage: f.certs.StorageStatus(), InternalRoot: string(f.certs.RootPEM()),
+		FrontSeconds: time.Since(f.began).Seconds(), Pools: []mpm.PoolStatus{}, Handshakes: f.handshakes.Status(),
+		Spool: f.server.Spool(), Responses: f.server.Responses(), RateLimits: f.server.RateLimits(), Upstreams: f.server.Upstreams(), Certificates: f.certs.Status(), Storage: f.certs.StorageStatus(), InternalRoot: string(f.certs.RootPEM()),
 	}
 	e := f.engine.Stats()
 	idle := min(int64(f.http2.Idle()), e.Active)
-	s.Connections = connectionCounts{Open: e.Open, Parked: e.Parked, Idle: idle, Active: e.Active - idle, Shed: f.handshakes.Shed()}
+	s.Connections = connectionCounts{Open: e.Open, Parked: e.Parked, Idle: idle, Active: e.Active - idle, Accepted: e.Accepted, Pauses: f.pauses.Load()}
 	s.Cache = f.server.Cache()
 	if f.access != nil {
 		s.AccessLog.Dropped = f.access.Dropped()
@@ -432,6 +444,11 @@ func (f *front) answerStatus(conn *os.File) {
 	for i := range f.setup.Config.Pools {
 		s.Pools = append(s.Pools, f.pools[f.setup.Config.Pools[i].Name].Status())
 	}
+	return s
+}
+
+func (f *front) answerStatus(conn *os.File) {
+	defer conn.Close()
 	c, err := net.FileConn(conn)
 	if err != nil {
 		f.log.Warnw("status can't be sent", "error", err)
@@ -442,7 +459,7 @@ func (f *front) answerStatus(conn *os.File) {
 		return
 	}
 	// Whoever asked may have left.
-	_ = json.NewEncoder(c).Encode(s)
+	_ = json.NewEncoder(c).Encode(f.status())
 }
 
 // drain finishes the requests in progress and ends the process. The supervisor sees to it that this does not take for ever.

@@ -31,6 +31,7 @@ var verbs = []struct {
 	{"tune", "FILE", "measure the children of the pools and propose sizes that fit this machine", tune},
 	{"demo", "", "serve an example that needs no file, on 127.0.0.1", demo},
 	{"status", "[-json]", "show what a running gateway does; exit with 1 if none answers or a pool can't have children", status},
+	{"metrics", "", "print the metrics of a running gateway, as Prometheus reads them", printMetrics},
 	{"certs", "[-json]", "list the certificates of a running gateway; exit with 1 if one is missing, has expired or can't be renewed", certs},
 	{"trust", "[-install]", "print the root of a running gateway's internal authority, or have this machine trust it", trust},
 	{"stop", "", "stop a running gateway after its requests in progress", stop},
@@ -98,7 +99,7 @@ func usage(w io.Writer) {
 	for _, v := range verbs {
 		fmt.Fprintf(w, "  gateway %-18s %s\n", v.name+" "+v.args, v.text)
 	}
-	fmt.Fprint(w, "\nstatus, certs, trust, stop and reload talk to the gateway of -socket PATH (default: admin.sock in the default runtime_dir).\n")
+	fmt.Fprint(w, "\nstatus, metrics, certs, trust, stop and reload talk to the gateway of -socket PATH (default: admin.sock in the default runtime_dir).\n")
 }
 
 // parse reads the flags of a verb, which may stand before and behind its arguments, and returns those. Of the last one there may be

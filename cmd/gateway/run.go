@@ -159,6 +159,9 @@ func newPlan(c *routes.Config, adminSocket string, passwords []passwordFile) (*s
 	for _, l := range listeners(c) {
 		p.Listeners = append(p.Listeners, supervise.Listener{Network: l.Network, Address: l.Address})
 	}
+	if m := c.Gateway.Metrics; m != nil {
+		p.Listeners = append(p.Listeners, supervise.Listener{Network: m.Network, Address: m.Address})
+	}
 	for i := range c.Pools {
 		if c.Pools[i].MPM == routes.Event {
 			continue

@@ -80,7 +80,7 @@ func setup(env *testscript.Env, binary string) error {
 	if err := os.Link(binary, linked); err != nil {
 		return err
 	}
-	for _, name := range []string{"ADDR", "ADDR2"} {
+	for _, name := range []string{"ADDR", "ADDR2", "METRICS"} {
 		address, err := gatewaytest.FreeAddress()
 		if err != nil {
 			return err
@@ -144,6 +144,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"gateway-wait":  ended,
 		"acme":          positive(acme),
 		"log":           log,
+		"metrics":       positive(metrics),
 		"http":          positive(request),
 		"http-wait":     positive(requestWait),
 		"raw":           positive(raw),
@@ -184,7 +185,7 @@ func start(ts *testscript.TestScript, args []string) {
 		Config: ts.MkAbs(args[0]),
 		Socket: ts.Getenv("SOCKET"),
 		Dir:    ts.MkAbs("."),
-		Env:    environment(ts, "ACME", "ACME_ROOTS", "ACME_SET_TXT", "ACME_CLEAR_TXT", "ADDR", "ADDR2", "PATH", "RUNTIME", "STATE", "WORK"),
+		Env:    environment(ts, "ACME", "ACME_ROOTS", "ACME_SET_TXT", "ACME_CLEAR_TXT", "ADDR", "ADDR2", "METRICS", "PATH", "RUNTIME", "STATE", "WORK"),
 		Log:    ts.MkAbs("gateway.log"),
 	})
 	ts.Check(err)
@@ -236,6 +237,23 @@ func log(ts *testscript.TestScript, neg bool, args []string) {
 	err = gatewaytest.Wait(func() (bool, error) { return pattern.MatchString(g.Log()), nil })
 	if err != nil {
 		ts.Fatalf("no %q in the log: %v\n%s", args[0], err, g.Log())
+	}
+}
+
+// metrics waits for lines of what $METRICS tells: a request is counted when it is over, which its client may see first.
+func metrics(ts *testscript.TestScript, args []string) {
+	want(ts, args, 1, "metrics REGEXP...")
+	for _, text := range args {
+		pattern, err := regexp.Compile("(?m)" + text)
+		ts.Check(err)
+		var last answer
+		err = gatewaytest.Wait(func() (bool, error) {
+			last = send(http.MethodGet, "http://"+ts.Getenv("METRICS")+"/metrics", "", nil)
+			return pattern.MatchString(last.text), nil
+		})
+		if err != nil {
+			ts.Fatalf("no %q in the metrics: %v\n%s%v", text, err, last.text, last.err)
+		}
 	}
 }
 
