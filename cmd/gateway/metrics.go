@@ -68,7 +68,7 @@ func newMetricsServer(status func() *statusReport, log *zap.Logger) *http.Server
 	errorLog := zap.NewStdLog(log)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metricsOf(status), promhttp.HandlerOpts{
-		ErrorLog: errorLog, ErrorHandling: promhttp.ContinueOnError, CoalesceGather: true,
+		ErrorLog: errorLog, ErrorHandling: promhttp.ContinueOnError, CoalesceGather: true, DisableCompression: true,
 	}))
 	s := &http.Server{
 		Handler: mux, ReadTimeout: metricsReadTimeout, WriteTimeout: metricsTimeout, MaxHeaderBytes: metricsHeadBytes,
