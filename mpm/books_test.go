@@ -66,7 +66,7 @@ func chaos(t *testing.T, cfg routes.Pool, seed uint64) {
 func checkCounters(t *testing.T, before, after *PoolStatus) {
 	t.Helper()
 	counters := func(st *PoolStatus) []uint64 {
-		all := []uint64{st.Requests.Total, st.Requests.Failed, st.Queue.Rejected, st.Queue.TimedOut, st.Queue.Abandoned, st.Queue.Waits.Count}
+		all := []uint64{st.Requests.Total, st.Requests.Failed, st.Queue.Rejected, st.Queue.TimedOut, st.Queue.Abandoned, st.Waits.Count}
 		for _, why := range exitReasons {
 			all = append(all, st.Exits[why])
 		}

@@ -20,6 +20,7 @@ type PoolStatus struct {
 	Processes      ProcessStatus         `json:"processes"`
 	Slots          SlotStatus            `json:"slots"`
 	Queue          QueueStatus           `json:"queue"`
+	Waits          Histogram             `json:"waits"` // in the queue, since the pool was made
 	Requests       RequestStatus         `json:"requests"`
 	Exits          map[ExitReason]uint64 `json:"exits"` // every reason
 	Children       []ChildStatus         `json:"children"`
@@ -53,8 +54,6 @@ type QueueStatus struct {
 	P50Seconds float64 `json:"wait_p50_seconds"`
 	P99Seconds float64 `json:"wait_p99_seconds"`
 	MaxSeconds float64 `json:"wait_max_seconds"`
-
-	Waits Histogram `json:"waits"` // of all, not only of the last minute
 }
 
 // Histogram is how long something took, each time since the beginning.
@@ -146,6 +145,7 @@ func (p *Pool) snapshot(now time.Time) PoolStatus {
 		},
 		Slots:    p.slotStatus(),
 		Queue:    p.queueStatus(),
+		Waits:    p.waits.histogram(),
 		Requests: RequestStatus{Total: p.served + hot, Failed: p.failed, Hot: hot},
 		Exits:    make(map[ExitReason]uint64, len(exitReasons)),
 		Children: make([]ChildStatus, 0, p.tally.total()),
@@ -178,7 +178,7 @@ func (p *Pool) queueStatus() QueueStatus {
 	p50, p99, longest := p.waits.summary()
 	return QueueStatus{
 		Waiting: p.waiting(), Held: p.held, Length: p.cfg.Queue.Length, Rejected: p.rejected, TimedOut: p.timedOut, Abandoned: p.abandoned,
-		P50Seconds: p50.Seconds(), P99Seconds: p99.Seconds(), MaxSeconds: longest.Seconds(), Waits: p.waits.histogram(),
+		P50Seconds: p50.Seconds(), P99Seconds: p99.Seconds(), MaxSeconds: longest.Seconds(),
 	}
 }
 

@@ -23,10 +23,10 @@ func TestStatusAsJSON(t *testing.T) {
 		}
 		want := `{"name":"php","mpm":"prefork","state":"ready","board":"_W...",` +
 			`"processes":{"total":2,"starting":0,"idle":1,"busy":1,"draining":0},"slots":{"total":2,"busy":1,"limit":5},` +
-			`"queue":{"waiting":0,"length":10,"rejected":0,"timed_out":0,"abandoned":0,"wait_p50_seconds":0,"wait_p99_seconds":0,"wait_max_seconds":0,` +
+			`"queue":{"waiting":0,"length":10,"rejected":0,"timed_out":0,"abandoned":0,"wait_p50_seconds":0,"wait_p99_seconds":0,"wait_max_seconds":0},` +
 			`"waits":{"count":2,"seconds":0,"buckets":[{"up_to":0.001024,"count":2},{"up_to":0.004096,"count":2},{"up_to":0.016384,"count":2},` +
 			`{"up_to":0.065536,"count":2},{"up_to":0.262144,"count":2},{"up_to":1.048576,"count":2},{"up_to":4.194304,"count":2},` +
-			`{"up_to":16.777216,"count":2},{"up_to":67.108864,"count":2}]}},"requests":{"total":1,"failed":0,"hot":0},` +
+			`{"up_to":16.777216,"count":2},{"up_to":67.108864,"count":2}]},"requests":{"total":1,"failed":0,"hot":0},` +
 			`"exits":{"age":0,"crash":0,"deadline":0,"idle":0,"max_requests":0,"memory":0,"oom":0,"reload":0,"shutdown":0},` +
 			`"children":[{"slot":0,"pid":101,"generation":3,"state":"idle","requests":1,"rss_bytes":0,"age_seconds":0.25},` +
 			`{"slot":1,"pid":102,"generation":3,"state":"busy","requests":0,"rss_bytes":0,"age_seconds":0.25,` +

@@ -149,7 +149,7 @@ var poolMetrics = []metric{
 	{"gateway_pool_queue_timed_out_total", counter, ofPool, "Requests that waited for the queue's timeout and got 503.", each(func(p *mpm.PoolStatus) float64 { return float64(p.Queue.TimedOut) })},
 	{"gateway_pool_queue_abandoned_total", counter, ofPool, "Requests whose client left while they waited.", each(func(p *mpm.PoolStatus) float64 { return float64(p.Queue.Abandoned) })},
 	{"gateway_pool_queue_wait_seconds", histogram, ofPool, "How long requests waited for a slot, those that got one at once and those that timed out included.", pools(func(p *mpm.PoolStatus, f figures) {
-		f.at([]string{p.Name}).times = p.Queue.Waits
+		f.at([]string{p.Name}).times = p.Waits
 	})},
 	{"gateway_pool_processes", gauge, []string{"pool", "state"}, "Children by state: starting, idle, busy, draining.", pools(func(p *mpm.PoolStatus, f figures) {
 		f.add(float64(p.Processes.Starting), p.Name, "starting")

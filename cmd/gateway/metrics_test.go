@@ -33,7 +33,7 @@ func fullStatus() *statusReport {
 		Pools: []mpm.PoolStatus{{
 			Name: "php", MPM: "prefork", State: "quarantined", NextTrySeconds: 4,
 			Exits: map[mpm.ExitReason]uint64{mpm.ExitCrash: 5},
-			Queue: mpm.QueueStatus{Waits: mpm.Histogram{Count: 2, Seconds: 0.5, Buckets: []mpm.Bucket{{UpTo: 0.25, Count: 1}}}},
+			Waits: mpm.Histogram{Count: 2, Seconds: 0.5, Buckets: []mpm.Bucket{{UpTo: 0.25, Count: 1}}},
 			Children: []mpm.ChildStatus{
 				{PID: 7, RSSBytes: 1000, Request: &mpm.ActiveRequest{URI: "/secret", Seconds: 3}}, {PID: 8, RSSBytes: 24, Request: &mpm.ActiveRequest{Seconds: 2}},
 			},
