@@ -32,7 +32,7 @@ func (s *Server) count(pool string, status int) *responses {
 		return nil
 	}
 	c := s.responses[pool]
-	if class := status / 100; class < len(c.classes) {
+	if class := status / 100; c != nil && class < len(c.classes) {
 		c.classes[class].Add(1)
 	}
 	return c
