@@ -19,7 +19,7 @@ var rooms = []struct {
 	may  []string
 }{
 	{"gateway", nil},
-	{"gateway/bench", nil},
+	{"gateway/bench", []string{"gateway/internal/gatewaytest"}},
 	{"gateway/cmd/gateway", []string{
 		"gateway/internal/ctl", "gateway/mpm", "gateway/mpm/event", "gateway/mpm/supervise", "gateway/proxy", "gateway/proxy/fcgi",
 		"gateway/proxy/wsgi", "gateway/routes", "gateway/routes/migrate", "gateway/tls",
