@@ -8,7 +8,7 @@ import (
 	"gateway/routes"
 )
 
-// dressed is a response of a site that changes header fields, or has pages for errors. It is an http.ResponseWriter, Flusher and
+// dressed is a response that has more to its header than its handler says, or an error page in its place. It is an http.ResponseWriter, Flusher and
 // io.ReaderFrom as far as the one below it is.
 type dressed struct {
 	http.ResponseWriter
@@ -17,9 +17,9 @@ type dressed struct {
 	begun bool
 }
 
-// dress returns the writer for a response, which is w itself where the site has nothing to say of it.
+// dress returns the writer for a response, which is w itself where neither the site nor an application before has anything to say of it.
 func (s *Server) dress(w http.ResponseWriter, r *http.Request, x *exchange) http.ResponseWriter {
-	if !s.dresses[x.site] {
+	if _, is := w.(*dressed); is || !s.dresses[x.site] && x.kept == nil {
 		return w
 	}
 	return &dressed{ResponseWriter: w, r: r, x: x}
@@ -49,6 +49,7 @@ func (d *dressed) WriteHeader(status int) {
 		if d.x.failed != 0 {
 			status = d.x.failed
 		}
+		d.x.lend(d.Header(), status)
 		d.x.changeResponse(d.r, d.Header(), status)
 	}
 	d.ResponseWriter.WriteHeader(status)
@@ -87,6 +88,24 @@ func (d *dressed) postpone(status int) bool {
 	return true
 }
 
+// intercept reports whether a page will answer in place of an application that has answered with an error. Of the application's header it
+// keeps what clients need to go on.
+func (c *call) intercept(rp *reply) bool {
+	d, ok := c.w.(*dressed)
+	if !ok || rp.status < http.StatusBadRequest {
+		return false
+	}
+	if page := c.x.errorPage(rp.status); page == nil || !page.Intercept || !d.postpone(rp.status) {
+		return false
+	}
+	for _, name := range [...]string{"Allow", "Retry-After", "Set-Cookie", "Www-Authenticate"} {
+		if values := rp.header[name]; len(values) > 0 {
+			d.Header()[name] = values
+		}
+	}
+	return true
+}
+
 // errorPage is the page for an error; nil: there is none.
 func (x *exchange) errorPage(status int) (page *routes.ErrorPage) {
 	pages := x.site.ErrorPages
@@ -111,9 +130,10 @@ func (s *Server) serveErrorPage(w http.ResponseWriter, r *http.Request, x *excha
 		return
 	}
 	x.note("error page for %d: %s", x.failed, path)
-	x.restart, x.rewritten, x.varies = true, true, true
+	x.restart, x.rewritten, x.varies, x.internal = true, true, true, true
 	r = redirected(r, x, path, f.query(page.Query), page.HasQuery)
 	r.Header = unconditional(r.Header)
+	delete(w.Header(), "Content-Type") // of the file that an application had in mind
 	pool := x.pool
 	s.route(w, r, x, path)
 	x.pool = pool // the error's, not its page's

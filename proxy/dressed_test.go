@@ -62,6 +62,78 @@ site "a.example" {
 	}
 }
 
+// TestInterceptedErrors: a page may stand in place of what an application says of an error.
+func TestInterceptedErrors(t *testing.T) {
+	s := routed(t, strings.ReplaceAll(`
+site "a.example" {
+  listen = [":80"]
+  root   = "{root}"
+  error_page "4xx" "5xx" {
+    path      = "/page.html"
+    intercept = true
+  }
+  error_page "409" {
+    path = "/page.html"
+  }
+  error_page "502" {
+    path      = "/app?h=Status:+{status}"
+    intercept = true
+  }
+  error_page "504" {
+    path      = "/down/"
+    intercept = true
+  }
+  route "/app" {
+    pool = "edge"
+    proxy { to = ["{server}"] }
+  }
+  route "/down/*" {
+    pool = "edge"
+    error_page "502" {
+      path      = "/down/again"
+      intercept = true
+    }
+    proxy { to = ["http://127.0.0.1:1"] }
+  }
+  route "/*" {
+    pool = "edge"
+    static {}
+  }
+}
+`, "{server}", naming(t)), map[string]string{"page.html": "page"})
+	rows := []struct {
+		name   string
+		asked  askedFor
+		status int
+		want   string            // the body's beginning
+		has    map[string]string // "": it is not there
+	}{
+		{"success is the application's", askedFor{target: "/app?h=Status:+201"}, 201, "GET /app", nil},
+		{"an error has the page, with its status", askedFor{target: "/app?h=Status:+404&h=Content-Type:+a/b&h=X-Other:+1&h=Set-Cookie:+a=1"}, 404, "page", map[string]string{"Content-Type": "text/html; charset=utf-8", "X-Other": "", "Set-Cookie": "a=1"}},
+		{"how to go on is kept", askedFor{target: "/app?h=Status:+401&h=Www-Authenticate:+Basic"}, 401, "page", map[string]string{"Www-Authenticate": "Basic"}},
+		{"a POST, too", askedFor{method: "POST", body: "x", target: "/app?h=Status:+500"}, 500, "page", nil},
+		{"HEAD has the page's head", askedFor{method: "HEAD", target: "/app?h=Status:+500"}, 500, "", map[string]string{"Content-Length": "4"}},
+		{"a page without the word leaves the application's", askedFor{target: "/app?h=Status:+409"}, 409, "GET /app", nil},
+		{"a page that is an error itself is the last one", askedFor{target: "/app?h=Status:+502"}, 502, "GET /app?h=Status:+502", nil},
+		{"a page of servers that are down leaves a text", askedFor{target: "/down/x"}, 502, "502 Bad Gateway", nil},
+		{"so does one for an application's error", askedFor{target: "/app?h=Status:+504"}, 504, "504 Gateway Timeout", nil},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			resp := visitAs(s, row.asked)
+			resp.Request = &http.Request{Method: row.asked.method}
+			if got := bodyOf(t, resp); resp.StatusCode != row.status || !strings.HasPrefix(got, row.want) {
+				t.Errorf("%s %s = %d %q, want %d %q", row.asked.method, row.asked.target, resp.StatusCode, got, row.status, row.want)
+			}
+			for name, want := range row.has {
+				if got := resp.Header.Get(name); got != want {
+					t.Errorf("%s %s: %s is %q, want %q", row.asked.method, row.asked.target, name, got, want)
+				}
+			}
+		})
+	}
+}
+
 // seen is an HTTP server that tells what it was asked.
 func seen(t *testing.T) string {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

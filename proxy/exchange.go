@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 	"io/fs"
+	"net/http"
 	"net/netip"
 	"sync/atomic"
 	"time"
@@ -34,11 +35,13 @@ type exchange struct {
 	hidesAuthorization bool              // from the application: the gateway has looked at it
 	notes              func(text string) // takes each step of who explains a request; nil: nobody does
 	failed             int               // the status that an error page is made for; 0: none
+	internal           bool              // it has come to another path than the client's, so internal routes are open to it
 	slot               *mpm.Slot         // of a handler that runs in the front; nil: none
 	deputy             *deputy           // nil: the step has needed none yet
 	restart            bool              // the last redirect came from a script
 
 	handover *handover   // what the application wants to have sent in place of its response; nil: nothing
+	kept     http.Header // of the response of an application that has left the answer to another route; nil: none has
 	endless  atomic.Bool // the response ends with its client, who therefore would not half-close
 
 	// For the access log and the error log.

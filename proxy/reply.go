@@ -74,8 +74,11 @@ type source interface {
 
 // pass sends a response whose head is known to the client. What is left of resp is to be read from rest.
 func (c *call) pass(h *hold, rp *reply, resp source, rest io.WriterTo) error {
-	if name := c.namesFile(rp); name != "" {
+	if name := c.handsOver(rp); name != "" {
 		return c.handOver(h, rp, name, resp, rest)
+	}
+	if c.intercept(rp) {
+		return h.skip(resp, rest)
 	}
 	var out outlet
 	if w, ok := c.w.(*response); ok && !rp.stream && c.x.route.Compress == nil && isShort(resp) {

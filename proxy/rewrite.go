@@ -99,6 +99,7 @@ func (w *rewriter) substitute(rule *routes.Rewrite, g groups) error {
 			query = strings.TrimPrefix(query+"&"+old, "&")
 		}
 	}
+	w.x.internal = w.x.internal || path != w.path
 	w.path, w.r = path, redirected(w.r, w.x, path, query, true)
 	if w.x.notes != nil {
 		w.x.note("rewrite %s: %s", rule.Line, w.target())

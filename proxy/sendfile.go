@@ -7,15 +7,18 @@ import (
 	"io/fs"
 	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 
 	"gateway/routes"
 )
 
-// handover is a file that an application wants to have sent in place of its response.
+// handover is what an application wants to have sent in place of its response: a file, or what another route answers.
 type handover struct {
-	route  *routes.Route // of the folder that it is in
+	route  *routes.Route // of the folder that the file is in
 	path   string        // below that, clean
+	next   string        // a path of the site, escaped, with an optional query; empty: it is a file
 	header http.Header   // of the application's response
 }
 
@@ -32,9 +35,9 @@ func fileRoute(r *routes.Route, folder string) *routes.Route {
 	return &routes.Route{Pool: r.SendFile.Pool, Root: folder, Symlinks: r.Symlinks, Static: &routes.Static{}, Line: r.Line}
 }
 
-// namesFile returns the field of a response that names a file, if its route allows that; empty: none does. What goes with another status
-// than success is a page of its own.
-func (c *call) namesFile(rp *reply) string {
+// handsOver returns the field of a response that names what is to be sent in its place, if its route allows that; empty: none does. What
+// goes with another status than success is a page of its own.
+func (c *call) handsOver(rp *reply) string {
 	if c.x.route.SendFile == nil || rp.status < 200 || rp.status > 299 {
 		return ""
 	}
@@ -46,14 +49,14 @@ func (c *call) namesFile(rp *reply) string {
 	return ""
 }
 
-// handOver gives back the slot of a response that names a file, which is sent when the application is out of the way.
+// handOver gives back the slot of a response that names another one, which is sent when the application is out of the way.
 func (c *call) handOver(h *hold, rp *reply, name string, resp source, rest io.WriterTo) error {
-	f, err := findFile(c.x.route, name, first(rp.header, name))
+	f, err := findHandover(c.x.route, name, first(rp.header, name))
 	h.slot.Failed = err != nil
 	if lost := h.skip(resp, rest); lost != nil || err != nil {
 		return errors.Join(err, lost)
 	}
-	f.header = ofFile(rp.header)
+	f.header = withoutBody(rp.header)
 	if rp.untyped {
 		delete(f.header, "Content-Type")
 	}
@@ -61,8 +64,8 @@ func (c *call) handOver(h *hold, rp *reply, name string, resp source, rest io.Wr
 	return nil
 }
 
-// findFile looks in which of a route's folders a file is that its application names. Whether it is there shows when it is opened.
-func findFile(r *routes.Route, field, value string) (*handover, error) {
+// findHandover looks in which of a route's folders a file is that its application names. Whether it is there shows when it is opened.
+func findHandover(r *routes.Route, field, value string) (*handover, error) {
 	folder, rest := "", ""
 	if field == fieldAccel {
 		target, _, _ := strings.Cut(value, "?")
@@ -70,11 +73,17 @@ func findFile(r *routes.Route, field, value string) (*handover, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %q: %w", field, value, err)
 		}
+		if raw, _ := url.PathUnescape(target); hasDotSegment(raw) { // of a name that a client has chosen, perhaps
+			return nil, fmt.Errorf("%s: %q climbs", field, value)
+		}
 		longest := 0
 		for _, i := range r.SendFile.Internal {
 			if below, ok := strings.CutPrefix(path, i.Prefix); ok && len(i.Prefix) > longest {
 				folder, rest, longest = i.Folder, below, len(i.Prefix)
 			}
+		}
+		if folder == "" && r.SendFile.Routes {
+			return &handover{next: value}, nil
 		}
 	} else {
 		for _, root := range r.SendFile.Roots {
@@ -89,8 +98,8 @@ func findFile(r *routes.Route, field, value string) (*handover, error) {
 	return &handover{route: fileRoute(r, folder), path: rest}, nil
 }
 
-// ofFile takes out of an application's header what describes its own response, and not the file.
-func ofFile(header http.Header) http.Header {
+// withoutBody takes out of an application's header what describes its own body, and not what is sent in its place.
+func withoutBody(header http.Header) http.Header {
 	maps.DeleteFunc(header, func(name string, _ []string) bool {
 		switch name {
 		case fieldSendfile, fieldLighttpd, "Content-Length", "Content-Encoding", "Content-Range", "Content-Md5", "Accept-Ranges", "Etag", "Last-Modified",
@@ -102,10 +111,21 @@ func ofFile(header http.Header) http.Header {
 	return header
 }
 
-// serveHandover sends the file that an application has named, as a route of its own would.
-func (s *Server) serveHandover(w http.ResponseWriter, r *http.Request, x *exchange) {
+// serveHandover sends what an application has named, or returns where to go on for that.
+func (s *Server) serveHandover(w http.ResponseWriter, r *http.Request, x *exchange) (next string) {
 	f := x.handover
-	x.handover, x.asked = nil, "" // what is sent is the application's choice, and not what every request for this path gets
+	x.handover = nil
+	if f.next != "" {
+		x.keep(w.Header(), f.header)
+		return f.next
+	}
+	x.asked = "" // what is sent is the application's choice, and not what every request for this path gets
+	s.sendFile(w, r, x, f)
+	return ""
+}
+
+// sendFile sends the file that an application has named, as a route of its own would.
+func (s *Server) sendFile(w http.ResponseWriter, r *http.Request, x *exchange, f *handover) {
 	files := s.filesOf(w, r, x, f.route, f.route.Root)
 	if p := s.pools[f.route.Pool]; !p.hasDeputies() && !s.occupy(w, r, x, p) {
 		return
@@ -126,7 +146,40 @@ func (s *Server) serveHandover(w http.ResponseWriter, r *http.Request, x *exchan
 	sent.serveFile(w, asGet(r), x, f.path, file, info)
 }
 
-// asGet is the request as one for the file. The conditions of another method concern what the application did.
+// keptFields are those of an application's header that hold for what another route answers in its place, as in nginx. Others may describe
+// the page that the application has not sent.
+var keptFields = [...]string{"Cache-Control", "Content-Disposition", "Content-Type", "Expires", "Set-Cookie"}
+
+// keep notes what an application says of the answer that it leaves to another route. The first application that says something is right.
+// A type is for files: another application knows its own, so the type is already in the header of the answer, h, where that overwrites it.
+func (x *exchange) keep(h, said http.Header) {
+	kept := http.Header{}
+	for _, name := range keptFields {
+		if values := said[name]; len(values) > 0 {
+			kept[name] = values
+		}
+	}
+	x.lend(kept, http.StatusOK)
+	if kind := kept["Content-Type"]; kind != nil {
+		h["Content-Type"] = kind
+		delete(kept, "Content-Type")
+	}
+	x.kept = kept
+}
+
+// lend puts what was kept into the header of an answer. An error is nobody's file: it only has the cookies.
+func (x *exchange) lend(h http.Header, status int) {
+	for name, values := range x.kept {
+		switch {
+		case name == "Set-Cookie":
+			h[name] = slices.Concat(values, h[name])
+		case status < http.StatusBadRequest:
+			h[name] = values
+		}
+	}
+}
+
+// asGet is the request as one for what the application has named. The conditions of another method concern what the application did.
 func asGet(r *http.Request) *http.Request {
 	if r.Method == http.MethodGet || r.Method == http.MethodHead {
 		return r

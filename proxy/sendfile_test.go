@@ -77,6 +77,7 @@ func TestSendFile(t *testing.T) {
 		{name: "a folder whose name begins the same", headers: []string{"X-Sendfile: " + files + "-of-others.txt"}, status: 502, want: "502 Bad Gateway\n"},
 		{name: "no absolute path", headers: []string{"X-Sendfile: a.txt"}, status: 502, want: "502 Bad Gateway\n"},
 		{name: "dots that are escaped", headers: []string{"X-Accel-Redirect: /protected/%2e%2e/secret.txt"}, status: 502, want: "502 Bad Gateway\n"},
+		{name: "dots that lead below another prefix", headers: []string{"X-Accel-Redirect: /protected/a/../deep/a.txt"}, status: 502, want: "502 Bad Gateway\n", log: "climbs"},
 		{name: "another internal path", headers: []string{"X-Accel-Redirect: /hello.php"}, status: 502, want: "502 Bad Gateway\n"},
 	}
 	for _, row := range rows {
@@ -197,13 +198,13 @@ func FuzzFindFile(f *testing.F) {
 	r := &routes.Route{SendFile: &routes.SendFile{Roots: []string{"/srv/files"}, Internal: []routes.Internal{{Prefix: "/p/", Folder: "/srv/p"}}}}
 	f.Fuzz(func(t *testing.T, value string) {
 		for _, field := range []string{fieldAccel, fieldSendfile} {
-			found, err := findFile(r, field, value)
+			found, err := findHandover(r, field, value)
 			if err != nil {
 				continue
 			}
 			place := filepath.Join(found.route.Root, found.path)
 			if !strings.HasPrefix(place+"/", found.route.Root+"/") || found.path[0] != '/' {
-				t.Errorf("%s", fmt.Sprintf("findFile(%s, %q) = %q below %q", field, value, found.path, found.route.Root))
+				t.Errorf("%s", fmt.Sprintf("findHandover(%s, %q) = %q below %q", field, value, found.path, found.route.Root))
 			}
 		}
 	})
@@ -262,3 +263,151 @@ type hintedWriter struct {
 }
 
 func (w *hintedWriter) WriteHeader(int) { *w.hinted = append(*w.hinted, w.Header().Clone()) }
+
+// naming is an HTTP server whose answers have the fields that the query tells.
+func naming(t *testing.T) string {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		status := http.StatusOK
+		if r.URL.Path == "/circle" {
+			w.Header().Set("X-Accel-Redirect", r.URL.Path)
+		}
+		for _, field := range r.URL.Query()["h"] {
+			name, value, _ := strings.Cut(field, ": ")
+			if name == "Status" {
+				fmt.Sscan(value, &status)
+				continue
+			}
+			w.Header().Add(name, value)
+		}
+		w.WriteHeader(status)
+		fmt.Fprintf(w, "%s %s %d", r.Method, r.RequestURI, max(r.ContentLength, 0))
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
+}
+
+// TestSendFileByRoutes: an application leaves its answer to another route, which clients can't have themselves.
+func TestSendFileByRoutes(t *testing.T) {
+	s := routed(t, strings.ReplaceAll(`
+site "a.example" {
+  listen = [":80"]
+  root   = "{root}"
+  error_page "410" {
+    path = "/protected/gone.html"
+  }
+  rewrite "^/old/(.*)" {
+    to = "/protected/{1}"
+  }
+  rewrite "^/protected/same" {
+    to = "{path}?"
+  }
+  route "/app" {
+    pool = "edge"
+    send_file { routes = true }
+    proxy { to = ["{server}"] }
+  }
+  route "/circle" {
+    pool = "edge"
+    send_file { routes = true }
+    proxy { to = ["{server}"] }
+  }
+  route "/distrusted" {
+    pool = "edge"
+    proxy { to = ["{server}"] }
+  }
+  route "/protected/*" {
+    pool     = "edge"
+    internal = true
+    static { cache_control = "public" }
+  }
+  route "/storage/*" {
+    pool     = "edge"
+    internal = true
+    proxy { to = ["{server}/base"] }
+  }
+  route "/told" {
+    pool     = "edge"
+    internal = true
+    respond { body = "told" }
+  }
+  route "/locked" {
+    pool     = "edge"
+    internal = true
+    deny     = "all"
+    respond {}
+  }
+  route "/tried" {
+    pool      = "edge"
+    try_files = ["/protected/a.txt"]
+    static {}
+  }
+  route "/*" {
+    pool = "edge"
+    static {}
+  }
+}
+`, "{server}", naming(t)), map[string]string{"protected/a.txt": digits, "protected/index.html": "index", "protected/gone.html": "gone", "b.css": "b"})
+	app := func(fields ...string) string { return "/app?" + url.Values{"h": fields}.Encode() }
+	rows := []struct {
+		name   string
+		asked  askedFor
+		status int
+		want   string            // the body's beginning
+		has    map[string]string // "": it is not there
+	}{
+		{"clients do not reach an internal route", askedFor{target: "/protected/a.txt"}, 404, "404", nil},
+		{"nor in another spelling", askedFor{target: "/x/../%70rotected/./a.txt"}, 404, "404", nil},
+		{"nor its folder", askedFor{target: "/protected/"}, 404, "404", nil},
+		{"nor by a rewrite that leaves the path as it is", askedFor{target: "/protected/same"}, 404, "404", nil},
+		{"a rewrite leads there", askedFor{target: "/old/a.txt"}, 200, digits, nil},
+		{"try_files leads there", askedFor{target: "/tried"}, 200, digits, nil},
+		{"an application leads to a file", askedFor{target: app("X-Accel-Redirect: /protected/a.txt", "Content-Type: application/pdf")}, 200, digits, map[string]string{"Content-Type": "application/pdf"}},
+		{"of which a part may be wanted", askedFor{target: app("X-Accel-Redirect: /protected/a.txt"), header: http.Header{"Range": {"bytes=2-4"}}}, 206, "234", nil},
+		{"of which HEAD gets the head", askedFor{method: "HEAD", target: app("X-Accel-Redirect: /protected/a.txt")}, 200, "", map[string]string{"Content-Length": "10"}},
+		{"and of which a POST gets all", askedFor{method: "POST", body: "x", target: app("X-Accel-Redirect: /protected/a.txt"), header: http.Header{"Range": {"bytes=2-4"}}}, 200, digits, nil},
+		{"it leads to a server, with a query and by GET", askedFor{method: "POST", body: "x", target: app("X-Accel-Redirect: /storage/a%20b?c=d")}, 200, "GET /base/storage/a%20b?c=d 0", nil},
+		{"it leads to a fixed answer", askedFor{target: app("X-Accel-Redirect: /told")}, 200, "told", nil},
+		{"it leads to a route that clients have, too", askedFor{target: app("X-Accel-Redirect: /b.css")}, 200, "b", nil},
+		{"its rewrites count", askedFor{target: app("X-Accel-Redirect: /old/a.txt")}, 200, digits, nil},
+		{"a folder shows its index file", askedFor{target: app("X-Accel-Redirect: /protected/")}, 200, "index", nil},
+		{
+			"what the application says of the answer stays", askedFor{target: app("X-Accel-Redirect: /protected/a.txt", "Cache-Control: private", "Content-Disposition: attachment", "Expires: 0", "Set-Cookie: a=1", "Etag: x", "X-Other: x")}, 200, digits,
+			map[string]string{"Cache-Control": "private", "Content-Disposition": "attachment", "Expires": "0", "Set-Cookie": "a=1", "X-Other": "", "X-Accel-Redirect": ""},
+		},
+		{
+			"a server knows its type, and adds its cookies", askedFor{target: app("X-Accel-Redirect: /storage/?h=Content-Type:+a/b&h=Set-Cookie:+b=2&h=Cache-Control:+public", "Content-Type: text/html", "Set-Cookie: a=1", "Cache-Control: private")}, 200, "GET",
+			map[string]string{"Content-Type": "a/b", "Cache-Control": "private", "Set-Cookie": "a=1, b=2"},
+		},
+		{
+			"an application may lead to another one", askedFor{target: app("X-Accel-Redirect: /app?h=X-Accel-Redirect:+/protected/a.txt&h=Expires:+1&h=Content-Disposition:+inline", "Content-Disposition: attachment")}, 200, digits,
+			map[string]string{"Content-Disposition": "attachment", "Expires": "1"},
+		},
+		{
+			"an error is no file", askedFor{target: app("X-Accel-Redirect: /protected/none", "Content-Type: application/pdf", "Content-Disposition: attachment", "Set-Cookie: a=1")}, 404, "404 Not Found",
+			map[string]string{"Content-Type": "text/plain; charset=utf-8", "Content-Disposition": "", "Set-Cookie": "a=1"},
+		},
+		{"access is asked for", askedFor{target: app("X-Accel-Redirect: /locked")}, 403, "403", nil},
+		{"a circle ends", askedFor{target: "/circle"}, 500, "500", nil},
+		{"no path", askedFor{target: app("X-Accel-Redirect: @storage")}, 502, "502", nil},
+		{"dots", askedFor{target: app("X-Accel-Redirect: /storage/../protected/a.txt")}, 502, "502", nil},
+		{"an error of the application is its own answer", askedFor{target: app("X-Accel-Redirect: /protected/a.txt", "Status: 403")}, 403, "GET /app", nil},
+		{"without send_file it means nothing", askedFor{target: "/distrusted?h=X-Accel-Redirect:+/protected/a.txt"}, 200, "GET /distrusted", nil},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			resp := visitAs(s, row.asked)
+			resp.Request = &http.Request{Method: row.asked.method}
+			if got := bodyOf(t, resp); resp.StatusCode != row.status || !strings.HasPrefix(got, row.want) {
+				t.Errorf("%s %s = %d %q, want %d %q", row.asked.method, row.asked.target, resp.StatusCode, got, row.status, row.want)
+			}
+			for name, want := range row.has {
+				if got := strings.Join(resp.Header[name], ", "); got != want {
+					t.Errorf("%s %s: %s is %q, want %q", row.asked.method, row.asked.target, name, got, want)
+				}
+			}
+		})
+	}
+	if n := s.Cache().Entries; n != 0 {
+		t.Errorf("%d files are hot, want none: what an application or a rewrite leads to is not what all get", n)
+	}
+}

@@ -207,23 +207,22 @@ func (s *Server) route(w http.ResponseWriter, r *http.Request, x *exchange, path
 			s.failPath(w, x, err)
 			return
 		}
-		r = redirected(r, x, path, query, hasQuery)
+		r, x.internal = redirected(r, x, path, query, hasQuery), true
+		w = s.dress(w, r, x)
 		trace = append(trace, path)
 	}
 	s.failCircle(w, x, trace)
 }
 
-// redirected is r for another path, as [routes.CleanPath] made it. What a script redirects to is another request: a GET.
+// redirected is r for another path, as [routes.CleanPath] made it. What an application leads to is another request: a GET.
 func redirected(r *http.Request, x *exchange, path, query string, hasQuery bool) *http.Request {
 	c := *r
 	c.URL = &url.URL{Path: path, RawQuery: r.URL.RawQuery}
 	if x.restart {
+		c = *asGet(r)
+		c.URL = &url.URL{Path: path}
 		c.Body, c.ContentLength, c.TransferEncoding = http.NoBody, 0, nil
-		c.Header = withoutBodyFields(r.Header)
-		if c.Method != http.MethodHead {
-			c.Method = http.MethodGet
-		}
-		c.URL.RawQuery = ""
+		c.Header = withoutBodyFields(c.Header)
 	}
 	if hasQuery {
 		c.URL.RawQuery = query
@@ -280,6 +279,11 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 		s.fail(w, x, http.StatusMethodNotAllowed, nil)
 		return ""
 	case !ok:
+		s.fail(w, x, http.StatusNotFound, nil)
+		return ""
+	}
+	if m.Route.Internal && !x.internal {
+		x.note("route %s %s is internal: clients do not come to it", m.Route.Line, m.Route.Pattern)
 		s.fail(w, x, http.StatusNotFound, nil)
 		return ""
 	}
@@ -342,11 +346,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 	if route.CGI != nil || route.Proxy != nil || route.FastCGI != nil || pool.config.HasApplication() {
 		next = s.serveApplication(w, r, x, pool)
 		if x.handover != nil {
-			s.serveHandover(w, r, x)
-			return ""
+			next = s.serveHandover(w, r, x)
 		}
 		if x.restart = next != ""; x.restart {
-			x.asked = "" // the script's choice, and not what every request for this path gets
+			x.asked = "" // the application's choice, and not what every request for this path gets
 		}
 		return next
 	}

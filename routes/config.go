@@ -363,6 +363,7 @@ type Route struct {
 	FastCGI        *FastCGIServer
 	Redirect       *Redirect
 	Respond        *Respond
+	Internal       bool   // clients have no part in it; only other routes lead here
 	Line           string // "site.hcl:12", for messages
 }
 
@@ -397,11 +398,12 @@ type Static struct {
 	DotFiles      bool              // serve names that begin with a dot
 }
 
-// SendFile lets an application name a file that is sent in place of its response.
+// SendFile lets an application name what is sent in place of its response.
 type SendFile struct {
 	Pool     string     // without application; it opens the files
 	Roots    []string   // folders; X-Sendfile and X-LIGHTTPD-send-file name a file below one of them
 	Internal []Internal // X-Accel-Redirect names a path below one of them
+	Routes   bool       // or any other path of the site, for its route to answer
 }
 
 // Internal is a folder under a name that only an application knows.

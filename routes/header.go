@@ -22,12 +22,13 @@ type Field struct {
 	Value Template
 }
 
-// ErrorPage is what clients get in place of an error of the gateway's own.
+// ErrorPage is what clients get in place of an error.
 type ErrorPage struct {
-	Statuses []int
-	Path     Template // of this site
-	Query    Template // behind "?"
-	HasQuery bool
+	Statuses  []int
+	Path      Template // of this site
+	Query     Template // behind "?"
+	HasQuery  bool
+	Intercept bool // also in place of what an application or a server answers with such a status
 }
 
 var headerAttrs = []attr{
@@ -42,7 +43,7 @@ var (
 	errorPageSchema     = &block{
 		name: "error_page", many: true,
 		label: &labels{meaning: "statuses", example: "404", several: true},
-		attrs: []attr{{name: "path", kind: text, required: true}},
+		attrs: []attr{{name: "path", kind: text, required: true}, {name: "intercept", kind: boolean}},
 	}
 )
 
@@ -105,7 +106,7 @@ func fieldFault(s *section, field string) string {
 // errorPages reads the pages; of two for a status the later one counts.
 func (r *siteReader) errorPages(s *section) (pages []ErrorPage) {
 	for _, block := range s.blocks["error_page"] {
-		var p ErrorPage
+		p := ErrorPage{Intercept: get(block, "intercept", false)}
 		for _, l := range block.labels {
 			statuses := parseStatuses(l.text)
 			if statuses == nil {

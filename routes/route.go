@@ -26,6 +26,7 @@ func (r *siteReader) route(s *section, site *Site, access *Access, key string) R
 		MaxRequestBody: get(s, "max_request_body", site.MaxRequestBody),
 		RequestTimeout: get(s, "request_timeout", time.Duration(0)),
 		Unbuffered:     !get(s, "buffer", true),
+		Internal:       get(s, "internal", false),
 		Line:           lineOf(l.at),
 		Compress:       r.compress(s, site.Compress),
 	}

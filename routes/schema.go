@@ -338,6 +338,7 @@ var routeSchema = &block{
 		{name: "max_request_body", kind: size, min: 1},
 		{name: "request_timeout", kind: duration, min: 1},
 		{name: "buffer", kind: boolean},
+		{name: "internal", kind: boolean},
 	}, accessAttrs...),
 	blocks: []*block{
 		rewriteSchema,
@@ -358,9 +359,10 @@ var routeSchema = &block{
 		}},
 		compressSchema,
 		{name: "send_file", attrs: []attr{
-			{name: "pool", kind: text, required: true},
+			{name: "pool", kind: text},
 			{name: "roots", kind: texts, single: true},
 			{name: "internal", kind: table},
+			{name: "routes", kind: boolean},
 		}},
 		{name: "cgi", attrs: []attr{
 			{name: "root", kind: text},

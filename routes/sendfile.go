@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// sendFile reads which files an application may have sent in place of its response.
+// sendFile reads what an application may have sent in place of its response.
 func (r *siteReader) sendFile(s *section) *SendFile {
-	send := &SendFile{Pool: get(s, "pool", "")}
+	send := &SendFile{Pool: get(s, "pool", ""), Routes: get(s, "routes", false)}
 	for i, root := range get[[]string](s, "roots", nil) {
 		at := s.elementAt("roots", i)
 		if root = filepath.Clean(r.path(root, at)); !filepath.IsAbs(root) || root == "/" {
@@ -30,8 +30,13 @@ func (r *siteReader) sendFile(s *section) *SendFile {
 		}
 		send.Internal = append(send.Internal, Internal{Prefix: p.Text, Folder: folder})
 	}
-	if !s.mentions("roots") && !s.mentions("internal") {
-		r.errorf(s.head, "Missing attribute", "\"send_file\" needs \"roots\", the folders for X-Sendfile, or \"internal\", the prefixes for X-Accel-Redirect with their folders.")
+	switch files := s.mentions("roots") || s.mentions("internal"); {
+	case !files && !s.mentions("routes"):
+		r.errorf(s.head, "Missing attribute", "\"send_file\" needs \"roots\", the folders for X-Sendfile; or \"internal\", the prefixes for X-Accel-Redirect with their folders; or \"routes\", for X-Accel-Redirect to any path of the site.")
+	case files && !s.mentions("pool"):
+		r.errorf(s.head, "Missing attribute", "\"send_file\" needs \"pool\", the pool that opens the files: one without application, best one with mpm = \"event\".")
+	case !files:
+		r.without(s, "pool", "the routes have pools of their own")
 	}
 	if pool := r.namedPool(s); pool != nil && pool.application != "" {
 		r.errorf(s.at("pool"), "Unsuitable pool", "Pool %q runs %q. The files are sent by the gateway itself: name a pool without application, best one with mpm = \"event\".", pool.Name, pool.application)

@@ -27,6 +27,17 @@ site "localhost" {
       roots = "/srv/files"
     }
   }
+  route "/d.php" {
+    pool = "php"
+    send_file { roots = "/srv/files" }
+  }
+  route "/e.php" {
+    pool = "php"
+    send_file {
+      pool   = "edge"
+      routes = true
+    }
+  }
   route "/*" {
     pool = "edge"
     static {}
