@@ -1,20 +1,23 @@
 package proxy
 
 import (
+	"cmp"
 	"io"
 	"net/http"
+	"net/url"
 	"slices"
 
 	"gateway/routes"
 )
 
-// dressed is a response that has more to its header than its handler says, or an error page in its place. It is an http.ResponseWriter, Flusher and
-// io.ReaderFrom as far as the one below it is.
+// dressed is a response that has more in its header than its handler says, or an error page in its place. It is an
+// http.ResponseWriter, Flusher and io.ReaderFrom as far as the one below it is.
 type dressed struct {
 	http.ResponseWriter
 	r     *http.Request
 	x     *exchange
 	begun bool
+	plain bool // an error of the gateway's own, without a page
 }
 
 // dress returns the writer for a response, which is w itself where neither the site nor an application before has anything to say of it.
@@ -50,7 +53,7 @@ func (d *dressed) WriteHeader(status int) {
 			status = d.x.failed
 		}
 		d.x.lend(d.Header(), status)
-		d.x.changeResponse(d.r, d.Header(), status)
+		d.x.changeResponse(d.r, d.Header(), d.plain)
 	}
 	d.ResponseWriter.WriteHeader(status)
 }
@@ -124,6 +127,7 @@ func (x *exchange) errorPage(status int) (page *routes.ErrorPage) {
 func (s *Server) serveErrorPage(w http.ResponseWriter, r *http.Request, x *exchange) {
 	page := x.errorPage(x.failed)
 	f := x.facts(r)
+	x.failure = &http.Request{Method: r.Method, URL: &url.URL{Path: cmp.Or(x.path, r.URL.Path), RawQuery: r.URL.RawQuery}}
 	path, err := f.internalPath(page.Path)
 	if err != nil {
 		writeStatus(w, x.failed)
@@ -148,14 +152,15 @@ func unconditional(h http.Header) http.Header {
 	return h
 }
 
-// changeResponse changes the header of a response as its route says, or the site for one that has come to no route.
-func (x *exchange) changeResponse(r *http.Request, h http.Header, status int) {
+// changeResponse changes the header of a response as its route says, or the site for one that has come to no route. plain is an error of
+// the gateway's own.
+func (x *exchange) changeResponse(r *http.Request, h http.Header, plain bool) {
 	changes := x.site.Headers
 	if x.route != nil {
 		changes = x.route.Headers
 	}
 	for i := range changes {
-		if c := &changes[i]; c.Always || status < http.StatusBadRequest {
+		if c := &changes[i]; c.Always || !plain {
 			x.facts(r).change(h, c)
 		}
 	}

@@ -34,6 +34,10 @@ site "a.example" {
     pool = "edge"
     static { cache_control = "no-store" }
   }
+  route "/app" {
+    pool = "edge"
+    proxy { to = ["`+naming(t)+`"] }
+  }
 }
 `, map[string]string{"f/a.txt": "file"})
 	rows := []struct {
@@ -44,6 +48,7 @@ site "a.example" {
 		{"a site's fields are on a response", "/f/a.txt", 200, map[string]string{"X-Frame-Options": "DENY", "X-Always": "1", "Server": "", "X-Path": "/f/a.txt", "Cache-Control": "no-store"}},
 		{"a route's come behind", "/r/a", 200, map[string]string{"X-Frame-Options": "SAMEORIGIN", "Set-Cookie": "b=2", "Content-Type": ""}},
 		{"an error has what is set always", "/f/none", 404, map[string]string{"X-Frame-Options": "", "X-Always": "1"}},
+		{"what an application answers is changed, errors, too", "/app?h=Status:+404", 404, map[string]string{"X-Frame-Options": "DENY", "X-Always": "1"}},
 		{"so has a request for which there is no route", "/none", 404, map[string]string{"X-Always": "1"}},
 		{"a path's quote stays within", "/r/a%22b", 200, map[string]string{"X-Path": "/r/a%22b"}},
 	}

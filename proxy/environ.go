@@ -22,6 +22,7 @@ type environment []fcgi.Param
 func (e *environment) fill(r *http.Request, x *exchange, p program, bodyLen int64) {
 	*e = slices.Grow(*e, fixedVariables+len(r.Header)+len(p.env))
 	e.addProgram(x, p)
+	e.addRedirect(r, x, p)
 	e.addRequest(r, bodyLen)
 	e.addConnection(r, x)
 	if x.user != "" {
@@ -58,12 +59,6 @@ func (e *environment) add(name, value string) {
 func (e *environment) addProgram(x *exchange, p program) {
 	e.add("GATEWAY_INTERFACE", "CGI/1.1")
 	e.add("SERVER_SOFTWARE", serverName)
-	if x.failed == 0 {
-		e.add("REDIRECT_STATUS", "200") // without it php-cgi takes a request for an attempt to get around the server
-	} else {
-		e.add("REDIRECT_STATUS", strconv.Itoa(x.failed))
-		e.add("REDIRECT_URL", x.asked)
-	}
 	e.add("SCRIPT_NAME", p.name)
 	e.add("SCRIPT_FILENAME", p.file)
 	e.addNonempty("DOCUMENT_ROOT", cmp.Or(p.root, x.route.Root))
@@ -73,6 +68,22 @@ func (e *environment) addProgram(x *exchange, p program) {
 	if p.translated != "" {
 		e.add("PATH_TRANSLATED", p.translated)
 	}
+}
+
+// addRedirect tells what led to the program, if it was not the client alone, as Apache does.
+func (e *environment) addRedirect(r *http.Request, x *exchange, p program) {
+	switch {
+	case x.failed != 0:
+		e.add("REDIRECT_STATUS", strconv.Itoa(x.failed))
+		e.add("REDIRECT_URL", x.failure.URL.Path)
+		e.addNonempty("REDIRECT_QUERY_STRING", x.failure.URL.RawQuery)
+		e.add("REDIRECT_REQUEST_METHOD", x.failure.Method)
+		return
+	case x.internal && p.info == "": // beside it PHP takes PATH_INFO for wrong, and PATH_TRANSLATED for the script
+		e.add("REDIRECT_URL", x.came)
+		e.addNonempty("REDIRECT_QUERY_STRING", r.URL.RawQuery)
+	}
+	e.add("REDIRECT_STATUS", "200") // without it php-cgi takes a request for an attempt to get around the server
 }
 
 func (e *environment) addRequest(r *http.Request, bodyLen int64) {

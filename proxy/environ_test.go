@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -50,9 +51,17 @@ func TestEnviron(t *testing.T) {
 			"SCRIPT_NAME": "/a.php", "SCRIPT_FILENAME": "/srv/www/a.php", "DOCUMENT_ROOT": "/srv/www", "PATH_INFO": absent, "PATH_TRANSLATED": absent,
 			"QUERY_STRING": "", "CONTENT_LENGTH": absent, "CONTENT_TYPE": absent, "HTTPS": absent, "SSL_PROTOCOL": absent, "SERVER_PORT": "8080",
 			"SERVER_ADDR": "192.0.2.1", "REMOTE_ADDR": "2001:db8::1", "REMOTE_PORT": "5000", "SERVER_NAME": "h.example", "HTTP_HOST": "h.example",
+			"REDIRECT_STATUS": "200", "REDIRECT_URL": absent,
 		}},
 		{"PATH_INFO of a CGI script", func(*http.Request) {}, same, program{info: "/i", translated: "/srv/www/i"}, 0,
 			map[string]string{"PATH_INFO": "/i", "PATH_TRANSLATED": "/srv/www/i"}},
+		{"a request that was rewritten", func(r *http.Request) { r.URL.RawQuery = "page=1" }, func(x *exchange) { x.internal, x.came = true, "/a b" }, program{}, 0,
+			map[string]string{"REDIRECT_STATUS": "200", "REDIRECT_URL": "/a b", "REDIRECT_QUERY_STRING": "page=1", "REDIRECT_REQUEST_METHOD": absent}},
+		{"likewise with a PATH_INFO, which PHP would give up", func(*http.Request) {}, func(x *exchange) { x.internal, x.came = true, "/a" }, program{info: "/a"}, 0,
+			map[string]string{"REDIRECT_STATUS": "200", "REDIRECT_URL": absent, "PATH_INFO": "/a"}},
+		{"the page for an error", func(*http.Request) {}, func(x *exchange) {
+			x.internal, x.failed, x.failure = true, 404, &http.Request{Method: "POST", URL: &url.URL{Path: "/a b", RawQuery: "x=1"}}
+		}, program{}, 0, map[string]string{"REDIRECT_STATUS": "404", "REDIRECT_URL": "/a b", "REDIRECT_QUERY_STRING": "x=1", "REDIRECT_REQUEST_METHOD": "POST"}},
 		{"variables of the route win", func(*http.Request) {}, same, program{env: map[string]string{"SERVER_SOFTWARE": "x", "A": "b"}}, 0,
 			map[string]string{"SERVER_SOFTWARE": "x", "A": "b"}},
 		{"TLS", func(*http.Request) {}, func(x *exchange) {

@@ -35,6 +35,7 @@ type exchange struct {
 	hidesAuthorization bool              // from the application: the gateway has looked at it
 	notes              func(text string) // takes each step of who explains a request; nil: nobody does
 	failed             int               // the status that an error page is made for; 0: none
+	failure            *http.Request     // its method, and the path and query that failed; nil: as failed
 	internal           bool              // it has come to another path than the client's, so internal routes are open to it
 	slot               *mpm.Slot         // of a handler that runs in the front; nil: none
 	deputy             *deputy           // nil: the step has needed none yet
@@ -47,6 +48,7 @@ type exchange struct {
 	// For the access log and the error log.
 	asked     string // the path, as the client sent it
 	uri       string // as the client sent it
+	came      string // the path that the client asked for, decoded and clean
 	pool      string
 	pid       int           // of the child that served it; 0: none
 	queueWait time.Duration // in the pool's queue

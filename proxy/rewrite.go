@@ -70,14 +70,17 @@ func (w *rewriter) run(rules []routes.Rewrite) verdict {
 func (w *rewriter) facts(g groups) *facts { return &facts{r: w.r, x: w.x, path: w.path, groups: g} }
 
 func (w *rewriter) redirect(rule *routes.Rewrite, g groups) {
-	to := w.facts(g).location(rule.To, rule.Query, rule.HasQuery)
+	to, fragment, hasFragment := strings.Cut(w.facts(g).location(rule.To, rule.Query), "#")
 	old := w.r.URL.RawQuery
 	switch {
-	case old == "" || rule.To.Uses("uri"):
-	case !rule.HasQuery:
-		to += "?" + old
-	case rule.AppendQuery:
+	case old == "" || rule.To.Uses("uri") || rule.HasQuery && !rule.AppendQuery:
+	case strings.Contains(to, "?"):
 		to += "&" + old
+	default:
+		to += "?" + old
+	}
+	if hasFragment {
+		to += "#" + fragment
 	}
 	w.w.Header().Set("Location", to)
 	writeStatus(w.w, rule.Status)

@@ -182,7 +182,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, x *exchange) {
 		writeStatus(w, status)
 		return
 	}
-	x.path = path
+	x.path, x.came = path, path
 	if s.limit(w, r, x, x.site.RateLimits) {
 		s.route(w, r, x, path)
 	}
@@ -270,6 +270,7 @@ func withoutBodyFields(h http.Header) http.Header {
 // step matches one path and serves it, or returns the escaped path, with an optional query, to go on with.
 func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path string) (next string) {
 	defer x.dismiss()
+	x.path = path
 	m, ok := x.site.Match(r.Method, path, s.isFile(w, r, x))
 	switch {
 	case x.deputy.excuse():
@@ -373,7 +374,7 @@ func (s *Server) serveHere(w http.ResponseWriter, r *http.Request, x *exchange, 
 		return s.serveStatic(w, r, x, hot)
 	case route.Redirect != nil:
 		d := route.Redirect
-		w.Header().Set("Location", x.facts(r).location(d.To, d.Query, d.HasQuery))
+		w.Header().Set("Location", x.facts(r).location(d.To, d.Query))
 		writeStatus(w, d.Status)
 	case route.Respond != nil:
 		w.Header().Set("Content-Type", route.Respond.ContentType)

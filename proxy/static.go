@@ -309,8 +309,11 @@ func writeStatus(w http.ResponseWriter, status int) {
 
 // writePlain answers with a status and its name.
 func writePlain(w http.ResponseWriter, status int) {
-	if d, ok := w.(*dressed); ok && d.x.failed != 0 {
-		status = d.x.failed
+	if d, ok := w.(*dressed); ok {
+		if d.x.failed != 0 {
+			status = d.x.failed
+		}
+		d.plain = status >= http.StatusBadRequest
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)

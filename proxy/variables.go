@@ -87,7 +87,7 @@ func cookieOf(r *http.Request, name string) string {
 }
 
 func (x *exchange) scheme() string {
-	if x.secure {
+	if x.https {
 		return "https"
 	}
 	return "http"
@@ -191,7 +191,7 @@ func escapeQuery(value string) string {
 }
 
 // location is where a redirect leads.
-func (v *facts) location(path, query routes.Template, hasQuery bool) string {
+func (v *facts) location(path, query routes.Template) string {
 	to := v.fill(path, func(_, value string, s origin) string {
 		switch s {
 		case unescaped:
@@ -204,8 +204,8 @@ func (v *facts) location(path, query routes.Template, hasQuery bool) string {
 	if strings.HasPrefix(to, "/") {
 		to = "/" + strings.TrimLeft(to, "/") // "//host/" would be another site
 	}
-	if hasQuery {
-		to += "?" + v.query(query)
+	if q := v.query(query); q != "" {
+		to += "?" + q
 	}
 	return to
 }

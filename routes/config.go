@@ -494,10 +494,9 @@ type Upstream struct {
 
 // Redirect answers with a Location.
 type Redirect struct {
-	To       Template
-	Query    Template // behind "?"
-	HasQuery bool
-	Status   int
+	To     Template
+	Query  Template // behind "?"
+	Status int
 }
 
 // Respond answers with a fixed text.

@@ -211,7 +211,7 @@ func (r *siteReader) cgi(s *section, key string) *CGI {
 func (r *siteReader) redirect(s *section) *Redirect {
 	d := &Redirect{Status: get(s, "status", 302)}
 	if s.has("to") {
-		d.To, d.Query, d.HasQuery = r.target(s.at("to"), get(s, "to", ""), Variables())
+		d.To, d.Query, _ = r.target(s.at("to"), get(s, "to", ""), Variables())
 	}
 	if !isRedirect(d.Status) {
 		r.errorf(s.at("status"), "Wrong status", "%d is not a redirect: 301 or 308 is for ever, 302, 303 or 307 for now.", d.Status)

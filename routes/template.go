@@ -1,6 +1,7 @@
 package routes
 
 import (
+	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
@@ -156,7 +157,8 @@ func within(at hcl.Range, text string, offset, length int) hcl.Range {
 	return hcl.Range{Filename: at.Filename, Start: forward(offset), End: forward(offset + length)}
 }
 
-// target reads where a redirect leads to, which must be a path, or a URL whose scheme no client chooses.
+// target reads where a redirect leads to, which must be a path, or a URL whose scheme no client chooses. Its texts may be written as
+// people read them.
 func (r *reader) target(at hcl.Range, text string, known []string) (path, query Template, hasQuery bool) {
 	path, query, hasQuery = r.pathTemplate(at, text, known)
 	switch {
@@ -165,7 +167,24 @@ func (r *reader) target(at hcl.Range, text string, known []string) (path, query 
 	case len(path) == 0 || path[0].Name == "" && !isTarget(path[0].Text) || path[0].Name != "" && !slices.Contains([]string{"path", "uri", "scheme"}, path[0].Name):
 		r.errorf(at, "Wrong target", "%q: a target begins with \"/\", \"http://\" or \"https://\", or with {path}, {uri} or {scheme}, so that no client chooses where it leads.", text)
 	}
-	return path, query, hasQuery
+	return path.escapeTexts(), query.escapeTexts(), hasQuery
+}
+
+// escapeTexts escapes in its texts what no URL holds (RFC 3986 §2), and leaves what is escaped already.
+func (t Template) escapeTexts() Template {
+	t = slices.Clone(t)
+	for i := range t {
+		var b strings.Builder
+		for _, c := range []byte(t[i].Text) {
+			if c <= ' ' || c >= 0x7f || strings.IndexByte("\"<>\\^`{|}", c) >= 0 {
+				fmt.Fprintf(&b, "%%%02X", c)
+			} else {
+				b.WriteByte(c)
+			}
+		}
+		t[i].Text = b.String()
+	}
+	return t
 }
 
 func isTarget(text string) bool {
