@@ -64,6 +64,9 @@ var elsewhere = map[string]string{
 	"rewrite_base":              "nothing: a rewrite sees the whole path",
 	"redirect_match":            "rewrite with a status in the site or route",
 	"error_document":            "error_page in the site or route",
+	"proxy_error_override":      "error_page { intercept } in the site or route",
+	"proxy_intercept_errors":    "error_page { intercept } in the site or route",
+	"fastcgi_intercept_errors":  "error_page { intercept } in the site or route",
 	"auth_type":                 "auth_basic in the site or route",
 	"auth_name":                 "auth_basic { realm } in the site or route",
 	"auth_user_file":            "auth_basic { file } in the site or route",
@@ -125,8 +128,15 @@ func instead(given string, spec *block) string {
 	if homes := homesOf(schema, name); homes != nil {
 		return fmt.Sprintf(" %q stands in %s.", name, alternatives(homes))
 	}
-	return didYouMean(name, spec.words())
+	words := spec.words()
+	if guess := didYouMean(name, words); guess != "" || len(words) > maxListed {
+		return guess
+	}
+	return " It takes " + alternatives(words) + "."
 }
+
+// maxListed is how many words are still quickly read.
+const maxListed = 12
 
 // homesOf lists the blocks in which a word may stand.
 func homesOf(b *block, name string) (homes []string) {

@@ -2,6 +2,7 @@ package routes
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -123,11 +124,36 @@ func (r *reader) locals(body *hclsyntax.Body) {
 // unevaluated reports why an expression has no value.
 func (r *reader) unevaluated(diags hcl.Diagnostics) {
 	for _, d := range diags {
-		if d.Summary == "Unsupported attribute" {
+		switch d.Summary {
+		case "Unsupported attribute":
 			d.Summary, d.Detail = "Unknown value", "No "+localsWord+" block has a value of this name."
+			if d.Expression != nil {
+				d.Detail += didYouMean(lastName(d.Expression), r.localNames())
+			}
+		case "Unknown variable":
+			d.Detail += " Values of the configuration are written ${local.NAME} or ${env(\"NAME\")}, and what each request brings {path}, without a dollar sign."
 		}
 	}
 	r.diags = append(r.diags, diags...)
+}
+
+// localNames are the names of the values that are known.
+func (r *reader) localNames() []string {
+	values, ok := r.context.Variables[localWord]
+	if !ok || !values.Type().IsObjectType() {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(values.Type().AttributeTypes()))
+}
+
+// lastName is the name at the end of an expression such as local.name; empty: it is another one.
+func lastName(expr hcl.Expression) string {
+	t, _ := hcl.AbsTraversalForExpr(expr)
+	if len(t) == 0 {
+		return ""
+	}
+	name, _ := t[len(t)-1].(hcl.TraverseAttr)
+	return name.Name
 }
 
 func (r *reader) collectLocals(b *hclsyntax.Block, all hclsyntax.Attributes) {

@@ -3,6 +3,7 @@ locals {
   b = local.a
   c = nothing("x")
   d = file("missing.txt")
+  public = "/srv/www"
 }
 locals "x" {
   a = 1
@@ -14,6 +15,11 @@ pool "edge" {
 site "example.com" {
   listen = [local.gone]
   root   = lokal.www
+  route "/a/*" {
+    pool = "edge"
+    root = local.publik
+    redirect { to = "${path}" }
+  }
   route "/*" {
     pool = "edge"
     respond { body = local.a.b }
