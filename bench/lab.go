@@ -3,18 +3,21 @@ package main
 import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/rand"
+	crand "crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"embed"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math"
 	"math/big"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"text/template"
 	"time"
@@ -75,6 +78,9 @@ func (l *lab) fill() error {
 		{"www/10k.css", filler(10 << 10), 0o644},
 		{"www/100k.jpg", filler(100 << 10), 0o644},
 		{"www/hello.php", "<?php header('Content-Type: text/plain'); echo \"hello world\\n\";\n", 0o644},
+		{"www/100k.txt", prose(100 << 10), 0o644},
+		{"www/100k.php", "<?php readfile(__DIR__ . '/100k.txt');\n", 0o644},
+		{"www/page.php", "<?php readfile(__DIR__ . '/100k.txt');\n", 0o644},
 		{"cgi/hello", "#!/bin/sh\nprintf 'Content-Type: text/plain\\r\\n\\r\\nhello world\\n'\n", 0o755},
 		{"app/hello.py", wsgiScript, 0o644},
 		{"mime.types", "text/html html\ntext/css css\nimage/jpeg jpg\n", 0o644},
@@ -93,9 +99,30 @@ func filler(n int) string {
 	return string(b)
 }
 
+// prose is n bytes that compress about as a page of text does, to a quarter.
+func prose(n int) string {
+	r := rand.New(rand.NewPCG(1, 2))
+	words := make([]string, 2000)
+	for i := range words {
+		word := make([]byte, 2+r.IntN(8))
+		for j := range word {
+			word[j] = "eeeetttaaooiinnsshhrrdlucmfwypvbgk"[r.IntN(34)]
+		}
+		words[i] = string(word)
+	}
+	var b strings.Builder
+	for b.Len() < n {
+		b.WriteString(words[int(float64(len(words))*math.Pow(r.Float64(), 3))]) // few words are most of a text
+		if b.WriteByte(' '); r.IntN(20) == 0 {
+			b.WriteString("</p>\n<p class=\"text\">")
+		}
+	}
+	return b.String()[:n]
+}
+
 // certify writes tls.crt and tls.key.
 func (l *lab) certify() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
 	if err != nil {
 		return err
 	}
@@ -103,7 +130,7 @@ func (l *lab) certify() error {
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
 	}
-	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	certificate, err := x509.CreateCertificate(crand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		return err
 	}

@@ -25,6 +25,7 @@ const loadVerb = "load"
 type load struct {
 	url         string
 	close       bool // a new connection for each request
+	gzip        bool // asks for it
 	connections int
 	duration    time.Duration
 }
@@ -37,11 +38,14 @@ func (l load) command() ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		return []string{self, loadVerb, "-c", strconv.Itoa(l.connections), "-d", l.duration.String(), "-close=" + strconv.FormatBool(l.close), l.url}, nil
+		return []string{self, loadVerb, "-c", strconv.Itoa(l.connections), "-d", l.duration.String(), "-close=" + strconv.FormatBool(l.close), "-gzip=" + strconv.FormatBool(l.gzip), l.url}, nil
 	}
 	args := []string{wrk, "-t1", "-c" + strconv.Itoa(l.connections), fmt.Sprintf("-d%ds", l.duration/time.Second)}
 	if l.close {
 		args = append(args, "-H", "Connection: close")
+	}
+	if l.gzip {
+		args = append(args, "-H", "Accept-Encoding: gzip")
 	}
 	return append(args, l.url), nil
 }
@@ -77,6 +81,7 @@ func loadMain(ctx context.Context, args []string) error {
 	flags.IntVar(&l.connections, "c", 1, "connections")
 	flags.DurationVar(&l.duration, "d", time.Second, "duration")
 	flags.BoolVar(&l.close, "close", false, "a new connection for each request")
+	flags.BoolVar(&l.gzip, "gzip", false, "ask for gzip")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -97,6 +102,9 @@ func (l load) run(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	r.Close = l.close
+	if l.gzip {
+		r.Header.Set("Accept-Encoding", "gzip")
+	}
 	var request bytes.Buffer
 	if err := r.Write(&request); err != nil {
 		return 0, err

@@ -33,6 +33,8 @@ func works() []work {
 		{"tls-1k", overTLS, "/1k.html", false, 64},
 		{"tls-new", overTLS, "/1k.html", true, 16},
 		{"php-hello", php, "/hello.php", false, 16},
+		{"php-100k", php, "/100k.php", false, 16},
+		{"gzip-100k", gzipped, "/page.php", false, 16},
 		{"cgi-hello", cgi, "/cgi-bin/hello", false, 16},
 		{"wsgi-hello", wsgi, "/wsgi/", false, 16},
 	}
@@ -40,10 +42,18 @@ func works() []work {
 
 // want is the body of a right answer.
 func (w work) want(l *lab) (string, error) {
-	if w.needs != static && w.needs != overTLS {
+	name := w.path
+	switch w.needs {
+	case cgi, wsgi:
 		return hello, nil
+	case php, gzipped:
+		if w.path == "/hello.php" {
+			return hello, nil
+		}
+		name = "/100k.txt"
+	case static, overTLS:
 	}
-	b, err := os.ReadFile(l.path("www" + w.path))
+	b, err := os.ReadFile(l.path("www" + name))
 	return string(b), err
 }
 
@@ -202,7 +212,7 @@ func answers(ctx context.Context, url, want string) bool {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	for ctx.Err() == nil {
-		got, err := exec.CommandContext(ctx, "curl", "--silent", "--fail", "--insecure", "--noproxy", "*", "--max-time", "5", url).Output()
+		got, err := exec.CommandContext(ctx, "curl", "--silent", "--compressed", "--fail", "--insecure", "--noproxy", "*", "--max-time", "5", url).Output()
 		if err == nil && string(got) == want {
 			return true
 		}
@@ -216,7 +226,7 @@ func answers(ctx context.Context, url, want string) bool {
 
 // sample measures once.
 func (c *campaign) sample(ctx context.Context, w work, s *server) (figure, error) {
-	argv, err := load{url: w.url(s), close: w.close, connections: w.connections, duration: c.length}.command()
+	argv, err := load{url: w.url(s), close: w.close, gzip: w.needs == gzipped, connections: w.connections, duration: c.length}.command()
 	if err != nil {
 		return figure{}, err
 	}

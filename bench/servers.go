@@ -20,6 +20,7 @@ const (
 	php
 	cgi
 	wsgi
+	gzipped // answers of PHP, at level 5
 )
 
 // server is one that runs.
@@ -123,7 +124,7 @@ func (s *server) launch(l *lab, argv ...string) error {
 
 func startGateway(l *lab, s *server, f facts, program string) error {
 	f.PHP, f.WSGI = find("php-cgi"), findPython()
-	s.able[overTLS], s.able[cgi], s.able[php], s.able[wsgi] = true, true, f.PHP != "", f.WSGI != ""
+	s.able[overTLS], s.able[cgi], s.able[php], s.able[gzipped], s.able[wsgi] = true, true, f.PHP != "", f.PHP != "", f.WSGI != ""
 	conf, err := l.configure("gateway.hcl", "gateway.hcl", f)
 	if err != nil {
 		return err
@@ -144,7 +145,7 @@ func startNginx(l *lab, s *server, f facts) error {
 			return err
 		}
 	}
-	s.able[overTLS], s.able[php], s.able[wsgi] = true, f.PHP != "", f.WSGI != ""
+	s.able[overTLS], s.able[php], s.able[gzipped], s.able[wsgi] = true, f.PHP != "", f.PHP != "", f.WSGI != ""
 	conf, err := l.configure(f.Name+".conf", "nginx.conf", f)
 	if err != nil {
 		return err

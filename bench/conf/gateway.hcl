@@ -59,6 +59,13 @@ site "localhost" "127.0.0.1" {
     }
   }
 {{- if .PHP}}
+  route "/page.php" {
+    pool = "php"
+    compress {
+      codings = ["gzip"]
+      level   = 5
+    }
+  }
   route "*.php" {
     pool = "php"
   }
