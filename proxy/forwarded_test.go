@@ -53,7 +53,7 @@ func TestBelieve(t *testing.T) {
 			x.remote = netip.MustParseAddrPort(row.peer)
 		}
 		(&Server{trust: row.trust}).believe(x, row.fields)
-		if got := fmt.Sprint(x.remote, " ", x.https); got != row.want {
+		if got := fmt.Sprint(x.remote, " ", x.scheme() == "https"); got != row.want {
 			t.Errorf("%s: the client is %s, want %s", row.name, got, row.want)
 		}
 	}

@@ -134,7 +134,9 @@ func (s *Site) Match(method, path string, isFile func(r *Route, path string) boo
 		if len(r.Methods) == 0 || slices.Contains(r.Methods, method) {
 			return Match{Route: r, Script: path[:script], PathInfo: path[script:]}, true
 		}
-		allow = union(allow, r.Methods)
+		if !r.Internal { // else a client would be told of it
+			allow = union(allow, r.Methods)
+		}
 	}
 	return Match{Allow: allow}, false
 }

@@ -121,6 +121,15 @@ func TestSiteMatch(t *testing.T) {
 	}
 }
 
+// A client does not learn from a 405 that there is a route that it can't have.
+func TestMatchKeepsInternalRoutes(t *testing.T) {
+	s := matchSite(t, []string{"/files/*", "GET"})
+	s.Routes[0].Internal = true
+	if m, ok := s.Match("POST", "/files/a", nil); ok || m.Allow != nil {
+		t.Errorf("Match(POST, /files/a) = %+v, %t; want nothing", m, ok)
+	}
+}
+
 func TestMatchBoundsFileLookups(t *testing.T) {
 	s := matchSite(t, []string{"*.php"})
 	path := ""
