@@ -78,7 +78,8 @@ func (c *call) pass(h *hold, rp *reply, resp source, rest io.WriterTo) error {
 		return c.handOver(h, rp, name, resp, rest)
 	}
 	if c.intercept(rp) {
-		return h.skip(resp, rest)
+		_ = h.skip(resp, rest) // the page comes whatever becomes of the rest
+		return nil
 	}
 	var out outlet
 	if w, ok := c.w.(*response); ok && !rp.stream && c.x.route.Compress == nil && isShort(resp) {

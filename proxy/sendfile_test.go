@@ -191,15 +191,23 @@ func TestEarlyHintsOfScripts(t *testing.T) {
 	}
 }
 
-func FuzzFindFile(f *testing.F) {
+func FuzzFindHandover(f *testing.F) {
 	for _, s := range []string{"/srv/files/a", "/srv/files/../x", "/srv/files//etc", "/p/%2e%2e/x", "/p/a?b", "/p/", "/srv/filesx"} {
 		f.Add(s)
 	}
-	r := &routes.Route{SendFile: &routes.SendFile{Roots: []string{"/srv/files"}, Internal: []routes.Internal{{Prefix: "/p/", Folder: "/srv/p"}}}}
+	r := &routes.Route{SendFile: &routes.SendFile{Roots: []string{"/srv/files"}, Internal: []routes.Internal{{Prefix: "/p/", Folder: "/srv/p"}}, Routes: true}}
 	f.Fuzz(func(t *testing.T, value string) {
 		for _, field := range []string{fieldAccel, fieldSendfile} {
 			found, err := findHandover(r, field, value)
 			if err != nil {
+				continue
+			}
+			if found.next != "" {
+				target, _, _ := strings.Cut(found.next, "?")
+				path, err := routes.CleanPath(target)
+				if err != nil || field != fieldAccel || strings.HasPrefix(path, "/p/") || strings.Contains(target, "/../") {
+					t.Errorf("%s", fmt.Sprintf("findHandover(%s, %q) leads to %q", field, value, path))
+				}
 				continue
 			}
 			place := filepath.Join(found.route.Root, found.path)
