@@ -32,7 +32,7 @@ func TestPasswordFiles(t *testing.T) {
 		{"SHA-512 of crypt", "u:$6$salt$hash", "only bcrypt"},
 		{"a bcrypt hash that was cut", "u:" + bcryptSecret[:20], "damaged"},
 		{"a bcrypt hash that takes minutes", "u:" + strings.Replace(bcryptSecret, "$04$", "$20$", 1), "cost 20"},
-		{"a name alone", "u", "stands there itself"},
+		{"a name alone", "u", "no colon"},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

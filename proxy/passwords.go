@@ -53,9 +53,13 @@ func parseUsers(text string) (*users, error) {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		name, hash, _ := strings.Cut(line, ":")
+		name, hash, ok := strings.Cut(line, ":")
 		hash, _, _ = strings.Cut(hash, ":") // what follows is a comment
-		if reason := hashFault(hash); reason != "" {
+		reason := hashFault(hash)
+		if !ok {
+			reason = "no colon and no hash stand behind the name"
+		}
+		if reason != "" {
 			errs = append(errs, fmt.Errorf("line %d: user %q: %s: run htpasswd -B FILE %s", number, name, reason, name))
 			continue
 		}

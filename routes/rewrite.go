@@ -103,6 +103,9 @@ func (r *siteReader) rewrite(s *section, root string) Rewrite {
 		Match: r.regexp(l.at, l.text), Status: get(s, "status", 0), AppendQuery: get(s, "append_query", false),
 		Then: Then(get(s, "then", string(ThenNext))), Line: lineOf(l.at),
 	}
+	if neverMatches.MatchString(l.text) {
+		r.warnf(l.at, "Rewrite never matches", "Every path begins with a slash, also where Apache's .htaccess leaves it out: write \"^/%s\".", l.text[1:])
+	}
 	var groups []string
 	if w.Match != nil {
 		for i, name := range w.Match.SubexpNames() {
@@ -128,9 +131,18 @@ func (r *siteReader) rewrite(s *section, root string) Rewrite {
 	return w
 }
 
+// neverMatches knows those expressions that for certain match no path, because they begin as in an .htaccess file.
+var neverMatches = regexp.MustCompile(`^\^[A-Za-z0-9_-]+(?:$|[^A-Za-z0-9_?*{|-][^|]*$)`)
+
+// dollarGroup is a group as Apache and nginx write it.
+var dollarGroup = regexp.MustCompile(`\$[0-9]`)
+
 // outcome reads what becomes of the request.
 func (r *siteReader) outcome(s *section, w *Rewrite, groups []string) {
 	to, known := get(s, "to", ""), slices.Concat(groups, Variables())
+	if i := dollarGroup.FindStringIndex(to); i != nil {
+		r.warnf(within(s.at("to"), to, i[0], i[1]-i[0]), "No group", "%q stands for itself. What a group has matched is {%s}.", to[i[0]:i[1]], to[i[0]+1:i[1]])
+	}
 	switch {
 	case w.Status == 0 && !s.mentions("status"):
 		if s.has("to") {

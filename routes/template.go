@@ -117,7 +117,7 @@ func (r *reader) internalPath(at hcl.Range, text string, known []string) (path, 
 	}
 	switch {
 	case strings.HasPrefix(text, "http://"), strings.HasPrefix(text, "https://"):
-		r.errorf(at, "Wrong path", "%q is another server's. To redirect there write the status, too: status = 302.", text)
+		r.errorf(at, "Wrong path", "%q is another server's: only a redirect leads there, which a rewrite is with status = 302.", text)
 	case len(path) == 0 || path[0].Name == "" && path[0].Text[0] != '/':
 		r.errorf(at, "Wrong path", "%q: a path begins with \"/\" or with a variable.", text)
 	case strings.Contains(text, "#"):

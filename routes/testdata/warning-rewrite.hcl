@@ -6,7 +6,16 @@ site "example.com" {
 
   route "/*" {
     pool = "edge"
-    rewrite "^/a" {
+    rewrite "^old/(.*)$" {
+    to = "/new/$1"
+  }
+  rewrite "^a?/b" {
+    to = "/c"
+  }
+  rewrite "^a|^/b" {
+    to = "/c"
+  }
+  rewrite "^/a" {
       to     = "/x"
       status = 403
       then   = "last"
