@@ -228,7 +228,7 @@ site "a.example" {
   }
   route "/*" {
     pool = "edge"
-    static {}
+    static { cache_control = "immutable" }
   }
 }
 `, map[string]string{"errors/404.html": "not there", "errors/403.html/x": "a folder", "errors/413.html": "too much"})
@@ -258,6 +258,9 @@ site "a.example" {
 				}
 			}
 		})
+	}
+	if h := visitAs(s, askedFor{target: "/none"}).Header; h.Get("Cache-Control")+h.Get("Etag")+h.Get("Last-Modified") != "" {
+		t.Errorf("a page can be kept: %v", h)
 	}
 	if resp := visitAs(s, askedFor{method: "POST", target: "/errors/404.html"}); resp.Header.Get("Allow") != staticMethods {
 		t.Errorf("with a page 405 allows %q, want %q", resp.Header.Get("Allow"), staticMethods)

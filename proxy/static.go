@@ -151,12 +151,16 @@ func (s *shelf) serveFile(w http.ResponseWriter, r *http.Request, x *exchange, p
 	if first(h, "Content-Type") == "" { // or an application has said it
 		h.Set("Content-Type", s.mimeType(path))
 	}
-	if v := s.cacheControl(path); v != "" {
+	page := x != nil && x.failed != 0 // for an error, which nobody is to keep for as long as the file
+	if v := s.cacheControl(path); v != "" && !page {
 		h.Set("Cache-Control", v)
 	}
 	s.choose(r, h, path, f)
 	content := s.content(r, h, x, f)
 	tag, modified := f.validators(time.Now())
+	if page {
+		tag, modified = "", time.Time{}
+	}
 	if tag != "" {
 		h.Set("ETag", tag)
 	}
