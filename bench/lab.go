@@ -99,7 +99,7 @@ func filler(n int) string {
 	return string(b)
 }
 
-// prose is n bytes that compress about as a page of text does, to a quarter.
+// prose is n bytes that compress about as a page of text does, to a third.
 func prose(n int) string {
 	r := rand.New(rand.NewPCG(1, 2))
 	words := make([]string, 2000)

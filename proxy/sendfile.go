@@ -74,7 +74,7 @@ func findHandover(r *routes.Route, field, value string) (*handover, error) {
 			return nil, fmt.Errorf("%s: %q: %w", field, value, err)
 		}
 		if raw, _ := url.PathUnescape(target); hasDotSegment(raw) { // of a name that a client has chosen, perhaps
-			return nil, fmt.Errorf("%s: %q climbs", field, value)
+			return nil, fmt.Errorf("%s: %q has a part that is \".\" or \"..\"", field, value)
 		}
 		longest := 0
 		for _, i := range r.SendFile.Internal {

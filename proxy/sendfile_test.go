@@ -77,7 +77,7 @@ func TestSendFile(t *testing.T) {
 		{name: "a folder whose name begins the same", headers: []string{"X-Sendfile: " + files + "-of-others.txt"}, status: 502, want: "502 Bad Gateway\n"},
 		{name: "no absolute path", headers: []string{"X-Sendfile: a.txt"}, status: 502, want: "502 Bad Gateway\n"},
 		{name: "dots that are escaped", headers: []string{"X-Accel-Redirect: /protected/%2e%2e/secret.txt"}, status: 502, want: "502 Bad Gateway\n"},
-		{name: "dots that lead below another prefix", headers: []string{"X-Accel-Redirect: /protected/a/../deep/a.txt"}, status: 502, want: "502 Bad Gateway\n", log: "climbs"},
+		{name: "dots that lead below another prefix", headers: []string{"X-Accel-Redirect: /protected/a/../deep/a.txt"}, status: 502, want: "502 Bad Gateway\n", log: "has a part that is"},
 		{name: "another internal path", headers: []string{"X-Accel-Redirect: /hello.php"}, status: 502, want: "502 Bad Gateway\n"},
 	}
 	for _, row := range rows {

@@ -104,7 +104,7 @@ func (r *siteReader) rewrite(s *section, root string) Rewrite {
 		Then: Then(get(s, "then", string(ThenNext))), Line: lineOf(l.at),
 	}
 	if neverMatches.MatchString(l.text) {
-		r.warnf(l.at, "Rewrite never matches", "Every path begins with a slash, also where Apache's .htaccess leaves it out: write \"^/%s\".", l.text[1:])
+		r.warnf(l.at, "Rewrite never matches", "Every path begins with a slash, also where Apache's .htaccess leaves it out: write %q.", "^/"+l.text[1:])
 	}
 	var groups []string
 	if w.Match != nil {
