@@ -190,17 +190,26 @@ func escapeQuery(value string) string {
 	return strings.ReplaceAll(url.QueryEscape(value), "%2F", "/")
 }
 
-// location is where a redirect leads.
+// location is where a redirect leads. The literal text alone says to which host.
 func (v *facts) location(path, query routes.Template) string {
-	to := v.fill(path, func(_, value string, s origin) string {
-		switch s {
-		case unescaped:
-			return escapePath(value)
-		case foreign:
-			return url.PathEscape(value)
+	to := ""
+	for i, p := range path {
+		value, from := p.Text, trusted
+		if p.Name != "" {
+			value, from = v.look(p)
 		}
-		return value
-	})
+		switch atHost := endsInHost(to); {
+		case from == trusted:
+		case atHost && isOfHost(path, i):
+			value = url.QueryEscape(value)
+		default:
+			value = escapeAs(from, value)
+			if atHost && !strings.HasPrefix(value, "/") { // ".evil.example" and "@evil.example" would be another host
+				value = "/" + value
+			}
+		}
+		to += value
+	}
 	if strings.HasPrefix(to, "/") {
 		to = "/" + strings.TrimLeft(to, "/") // "//host/" would be another site
 	}
@@ -208,6 +217,30 @@ func (v *facts) location(path, query routes.Template) string {
 		to += "?" + q
 	}
 	return to
+}
+
+// endsInHost reports whether what follows the beginning of a URL belongs to its host, unless a slash comes first.
+func endsInHost(to string) bool {
+	_, host, found := strings.Cut(to, "://")
+	return found && !strings.ContainsAny(host, "/#")
+}
+
+// isOfHost reports whether a variable is a part of a host because the text around it is: "https://{1}.example.com/".
+func isOfHost(t routes.Template, i int) bool {
+	before := t[i-1].Text
+	goesOn := before != "" && strings.IndexByte("/.-_:@", before[len(before)-1]) >= 0
+	return goesOn || i+1 < len(t) && t[i+1].Text != "" && strings.IndexByte("/#", t[i+1].Text[0]) < 0
+}
+
+// escapeAs escapes a value for the path of a URL.
+func escapeAs(from origin, value string) string {
+	switch from {
+	case unescaped:
+		return escapePath(value)
+	case foreign:
+		return url.PathEscape(value)
+	}
+	return value
 }
 
 // body is the template as text of a content type: no value becomes markup.

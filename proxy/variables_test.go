@@ -22,9 +22,10 @@ func hostile() *facts {
 	r.URL = &url.URL{Path: "/a%3fb&c%22", RawQuery: "q=1&r=//x"}
 	r.Header.Set("X-Up", "../../etc")
 	r.Header.Set("X-Markup", `<b a="1">&`)
+	r.Header.Set("X-User", "@evil.example")
 	r.Header.Set("Cookie", "name=..; id=7")
 	x := &exchange{remote: netip.MustParseAddrPort("[::ffff:192.0.2.7]:1234")}
-	return &facts{r: r, x: x, path: `/a?b&c"`, groups: groups{"1": {`x/y?z&"`, true}, "name": {"h/../i", false}, "slash": {"/evil.example", true}}}
+	return &facts{r: r, x: x, path: `/a?b&c"`, groups: groups{"1": {`x/y?z&"`, true}, "name": {"h/../i", false}, "slash": {"/evil.example", true}, "tail": {".evil.example", true}, "login": {"@evil.example/x", true}}}
 }
 
 func written(parts ...string) (t routes.Template) {
@@ -60,6 +61,12 @@ func TestVariablesKeepTheirPlace(t *testing.T) {
 		{"a group in a URL is escaped", location(written("/", "$1"), nil), "/x/y%3Fz&%22"},
 		{"a header in a URL is one segment", location(written("/", "$header.X-Up"), nil), "/..%2F..%2Fetc"},
 		{"a group makes no other host", location(written("/", "$slash"), nil), "/evil.example"},
+		{"a group behind a host begins its path, and no other host", location(written("https://new.example", "$tail", "/x"), nil), "https://new.example/.evil.example/x"},
+		{"a group behind a host makes no user of it", location(written("https://new.example:80", "$login"), nil), "https://new.example:80/@evil.example/x"},
+		{"nor does a header", location(written("https://", "$host", "$header.X-User"), nil), "https://Shop.example:8080/@evil.example"},
+		{"a group that begins with a slash needs no other", location(written("https://new.example", "$slash"), nil), "https://new.example/evil.example"},
+		{"a group within a host does not end it", location(written("https://a-", "$login", ".example/", "$tail"), nil), "https://a-%40evil.example%2Fx.example/.evil.example"},
+		{"nor does one that begins it", location(written("https://", "$slash", ".example/"), nil), "https://%2Fevil.example.example/"},
 		{"the host keeps its port in a URL", location(written("https://", "$host", "/"), nil), "https://Shop.example:8080/"},
 		{"the target of a request stays as it was", location(written("https://x", "$uri"), nil), "https://x/a%3fb&c%22?q=1&r=//x"},
 		{"a path in a query is one value", location(literal("/"), written("p=", "$path", "&x")), "/?p=/a%3Fb%26c%22&x"},
@@ -111,6 +118,12 @@ func FuzzVariables(f *testing.F) {
 		to := v.location(written("/", "$1", "$header.X-A"), written("a=", "$1", "$header.X-A", "$cookie.c"))
 		if u, err := url.Parse(to); err != nil || u.Host != "" || strings.ContainsAny(to, "\x00\r\n \"<>\\") || strings.ContainsAny(u.RawQuery, "&#?") {
 			t.Errorf("location %q: %v", to, err)
+		}
+		for _, host := range []routes.Template{written("https://a.example", "$1"), written("https://a.example", "$header.X-A", "$1"), written("https://a.example:80", "$n")} {
+			to := v.location(host, nil)
+			if rest := strings.TrimPrefix(strings.TrimPrefix(to, "https://a.example"), ":80"); !strings.HasPrefix(rest, "/") {
+				t.Errorf("location %q leads to another host", to)
+			}
 		}
 	})
 }
