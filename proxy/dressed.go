@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 
 	"gateway/routes"
 )
@@ -166,13 +167,15 @@ func (x *exchange) changeResponse(r *http.Request, h http.Header, plain bool) {
 	}
 }
 
-// changeRequest is the request with the header that the application is to get.
+// changeRequest is the request with the header that the application is to get. What the client has declared to be of its connection
+// is gone before, or a client could have the gateway's own fields removed with it (CVE-2022-31813).
 func (x *exchange) changeRequest(r *http.Request) *http.Request {
 	if len(x.route.RequestHeaders) == 0 && !x.hidesAuthorization {
 		return r
 	}
 	c := *r
 	c.Header = r.Header.Clone()
+	endConnection(c.Header)
 	if x.hidesAuthorization {
 		delete(c.Header, "Authorization")
 	}
@@ -180,6 +183,23 @@ func (x *exchange) changeRequest(r *http.Request) *http.Request {
 		x.facts(r).change(c.Header, &x.route.RequestHeaders[i])
 	}
 	return &c
+}
+
+// endConnection removes the fields that Connection names (RFC 9110 §7.6.1), and their names there. What upgrades and trailers need stays.
+func endConnection(header http.Header) {
+	values := header["Connection"]
+	delete(header, "Connection")
+	for _, value := range values {
+		for option := range strings.SplitSeq(value, ",") {
+			option = trimSpace(option)
+			switch name := http.CanonicalHeaderKey(option); name {
+			case "Close", "Keep-Alive", "Te", "Upgrade":
+				header["Connection"] = append(header["Connection"], option)
+			default:
+				delete(header, name)
+			}
+		}
+	}
 }
 
 // change changes a header.
