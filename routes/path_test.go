@@ -29,7 +29,7 @@ func TestCleanPath(t *testing.T) {
 		{"escaped dots are dots", "/a/%2e%2E/b", "/b", 0},
 		{"three dots are a name", "/.../a", "/.../a", 0},
 		{"a hidden file is a name", "/.htaccess", "/.htaccess", 0},
-		{"dots with a semicolon are a name", "/a/..;/b", "/a/..;/b", 0},
+		{"three dots with a semicolon are a name", "/a/...;/b", "/a/...;/b", 0},
 		{"overlong bytes stay bytes", "/%c0%ae%c0%ae/x", "/\xc0\xae\xc0\xae/x", 0},
 
 		{"empty", "", "", 400},
@@ -44,6 +44,9 @@ func TestCleanPath(t *testing.T) {
 		{"DEL", "/a%7f", "", 400},
 		{"a backslash", `/a\b`, "", 400},
 		{"an escaped backslash", "/..%5c..%5Cetc", "", 400},
+		{"dots with a parameter, which some servers behind obey", "/a/..;/b", "", 400},
+		{"dots with a parameter of a value, escaped", "/a/%2e.%3bx=1", "", 400},
+		{"a dot with a parameter", "/.;/b", "", 400},
 		{"above the root", "/..", "", 400},
 		{"above the root by a detour", "/a/../../etc/passwd", "", 400},
 		{"above the root, escaped", "/cgi-bin/.%2e/.%2e/.%2e/etc/passwd", "", 400},
