@@ -52,7 +52,18 @@ func (s *shelf) serve(w http.ResponseWriter, r *http.Request, x *exchange, path 
 
 // hides reports a path that is not to be found, whatever is there.
 func (s *shelf) hides(path string) bool {
-	return isHidden(path) && !s.config.DotFiles || isSource(path) || len(s.config.Hide) > 0 && isListed(s.config.Hide, path)
+	return isHidden(path) && !s.config.DotFiles || isSource(path) ||
+		len(s.config.Hide) > 0 && (isListed(s.config.Hide, path) || isListed(s.config.Hide, withoutCoding(path)))
+}
+
+// withoutCoding is the path of the file of which a compressed one lies beside it.
+func withoutCoding(path string) string {
+	for _, suffix := range codingSuffixes {
+		if before, ok := strings.CutSuffix(path, suffix); ok && suffix != "" {
+			return before
+		}
+	}
+	return path
 }
 
 // isListed reports whether one of the names on a path is one of the patterns'.
@@ -280,7 +291,7 @@ func isHidden(path string) bool {
 	return strings.Contains(path, "/.")
 }
 
-// isSource reports whether path names the source of a PHP script, or a copy that an editor left: such a file is run or
+// isSource reports whether path names the source of a PHP script, or a copy that an editor or a compressor left: such a file is run or
 // refused, never shown, whichever route a request takes to it.
 func isSource(path string) bool {
 	name := lowerASCII(path[strings.LastIndexByte(path, '/')+1:])
@@ -295,7 +306,7 @@ func isSource(path string) bool {
 }
 
 func cutBackup(name string) (string, bool) {
-	for _, suffix := range [...]string{"~", ".bak", ".old", ".orig", ".save", ".swp", ".tmp"} {
+	for _, suffix := range [...]string{"~", ".bak", ".old", ".orig", ".save", ".swp", ".tmp", ".gz", ".br", ".zst"} {
 		if before, ok := strings.CutSuffix(name, suffix); ok {
 			return before, true
 		}

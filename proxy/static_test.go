@@ -570,8 +570,8 @@ func TestMimeType(t *testing.T) {
 func TestIsSource(t *testing.T) {
 	for path, want := range map[string]bool{
 		"/a.php": true, "/a.PHP": true, "/a.phtml": true, "/a.phar": true, "/a.php5": true, "/a.phps": true, "/a.php~": true, "/a.php.bak": true,
-		"/wp-config.php.save": true, "/a.php.bak~": true, "/.a.php.swp": true, "/php": false, "/a.php/": false, "/a.php/b.txt": false,
-		"/a.php.jpg": false, "/a.txt": false, "/a.bak": false, "/a.\uff50hp": false, "/a~": false, "/": false, "": false,
+		"/wp-config.php.save": true, "/a.php.bak~": true, "/.a.php.swp": true, "/a.php.gz": true, "/a.php.bak.br": true, "/a.phtml.zst": true, "/php": false, "/a.php/": false, "/a.php/b.txt": false,
+		"/a.php.jpg": false, "/a.php.tar.gz": false, "/a.txt": false, "/a.bak": false, "/a.\uff50hp": false, "/a~": false, "/": false, "": false,
 	} {
 		if got := isSource(path); got != want {
 			t.Errorf("isSource(%q) = %v, want %v", path, got, want)
