@@ -119,7 +119,7 @@ func cutPrefix(x *exchange) (prefix, rest string) {
 	case routes.Prefix:
 		n = len(p.Text) - 1
 	case routes.Exact:
-		n = strings.LastIndexByte(x.path, '/')
+		n = strings.LastIndexByte(x.script, '/')
 	case routes.Suffix:
 	}
 	return x.path[:n], x.path[n:]

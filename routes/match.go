@@ -110,7 +110,7 @@ func (p Pattern) String() string {
 type Match struct {
 	Route    *Route
 	Script   string   // the path up to PathInfo
-	PathInfo string   // what follows the script's name; only of suffix routes
+	PathInfo string   // what follows the script's name; only of suffix routes, and of exact ones for a script
 	Allow    []string // without a route: the methods that routes for this path take, for a 405
 }
 
@@ -119,8 +119,9 @@ const maxSplits = 16
 
 // Match returns the first route, in file order, that takes the method and the path. The path is one that [CleanPath] made.
 //
-// isFile reports whether a path names a regular file below the route's root; it decides where PATH_INFO begins ("/x.php/y") and is asked only for
-// paths that hold a suffix route's ending before a slash. A nil isFile means that there are no files.
+// isFile reports whether a path names a regular file below the route's root, or the folder of its CGI scripts; it decides where PATH_INFO
+// begins ("/x.php/y") and is asked only for paths that hold a suffix route's ending, or an exact route's path, before a slash. A nil
+// isFile means that there are no files.
 //
 // Without a route it returns false; Allow is then nil (404) or holds the methods to name in a 405.
 func (s *Site) Match(method, path string, isFile func(r *Route, path string) bool) (Match, bool) {
@@ -131,7 +132,10 @@ func (s *Site) Match(method, path string, isFile func(r *Route, path string) boo
 		if !ok {
 			continue
 		}
-		if len(r.Methods) == 0 || slices.Contains(r.Methods, method) {
+		if r.takes(method) {
+			if e := s.ofScript(i, method, path, script, isFile); e != nil {
+				r, script = e, len(e.Pattern.Text)
+			}
 			return Match{Route: r, Script: path[:script], PathInfo: path[script:]}, true
 		}
 		if !r.Internal { // else a client would be told of it
@@ -139,6 +143,33 @@ func (s *Site) Match(method, path string, isFile func(r *Route, path string) boo
 		}
 	}
 	return Match{Allow: allow}, false
+}
+
+func (r *Route) takes(method string) bool {
+	return len(r.Methods) == 0 || slices.Contains(r.Methods, method)
+}
+
+// ofScript returns the route that is for the script alone which the i-th one would run with PATH_INFO, and stands before it; nil: there
+// is none. So who refuses "/admin.php" has refused "/admin.php/x".
+func (s *Site) ofScript(i int, method, path string, script int, isFile func(*Route, string) bool) *Route {
+	r := &s.Routes[i]
+	for j := range i {
+		e := &s.Routes[j]
+		name := e.Pattern.Text
+		if e.Pattern.Kind != Exact || !e.takes(method) || len(name) >= len(path) || path[len(name)] != '/' || path[:len(name)] != name {
+			continue
+		}
+		if r.Pattern.Kind == Suffix && script == len(name) || r.isScript(name, isFile) {
+			return e
+		}
+	}
+	return nil
+}
+
+// isScript reports whether a path is that of a CGI script below the route's prefix.
+func (r *Route) isScript(path string, isFile func(*Route, string) bool) bool {
+	return r.CGI != nil && r.CGI.Root != "" && r.Pattern.Kind == Prefix && isFile != nil &&
+		len(path) >= len(r.Pattern.Text) && isFile(r, path[len(r.Pattern.Text)-1:])
 }
 
 // match reports whether the path fits, and how much of it is the script.

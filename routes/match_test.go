@@ -72,6 +72,7 @@ func matchSite(t *testing.T, routes ...[]string) *Site {
 
 func TestSiteMatch(t *testing.T) {
 	legacy := [][]string{{"/exact"}, {"/assets/*"}, {"*.php"}, {"/post", "POST"}, {"/post", "PUT", "POST"}, {"/read/*", "GET", "HEAD"}}
+	scripts := [][]string{{"/a.php", "GET"}, {"/d/a.php"}, {"/nothing.php"}, {"*.php"}, {"/info.php"}}
 	all := append(legacy[:len(legacy):len(legacy)], []string{"/*"})
 	files := map[string]bool{"/info.php": true, "/a.php": true, "/d/a.php": true}
 	rows := []struct {
@@ -104,6 +105,12 @@ func TestSiteMatch(t *testing.T) {
 		{"no route takes the method", legacy, "GET", "/post", -1, "", "", []string{"POST", "PUT"}},
 		{"HEAD goes with GET", legacy, "HEAD", "/read/x", 5, "/read/x", "", nil},
 		{"a later route without limits takes the rest", all, "DELETE", "/read/x", 6, "/read/x", "", nil},
+		{"PATH_INFO of a script that has a route of its own", scripts, "GET", "/a.php/x", 0, "/a.php", "/x", nil},
+		{"a slash behind such a script", scripts, "GET", "/d/a.php/", 1, "/d/a.php", "/", nil},
+		{"PATH_INFO that names another script", scripts, "GET", "/a.php/d/a.php", 0, "/a.php", "/d/a.php", nil},
+		{"such a route takes its methods", scripts, "POST", "/a.php/x", 3, "/a.php", "/x", nil},
+		{"such a route that comes later", scripts, "GET", "/info.php/x", 3, "/info.php", "/x", nil},
+		{"a folder that is named like such a route", scripts, "GET", "/nothing.php/x.php", 3, "/nothing.php/x.php", "", nil},
 		{"everything", all, "GET", "/", 6, "/", "", nil},
 	}
 	for _, row := range rows {

@@ -55,6 +55,9 @@ func attempts() []attempt {
 		{name: "CVE-2024-38472: a path never names another host", target: "/raw//192.0.2.1/share/x", status: "404"},
 		{name: "CVE-2024-38472: nor with backslashes", target: "/raw/%5c%5c192.0.2.1/share/x", status: "400"},
 		{name: "CVE-2024-38473: an escaped question mark opens no script that is refused", target: "/locked.php%3Fooo.php", status: "404", never: []string{"LOCKED"}},
+		{name: "PATH_INFO behind a script that is refused opens it neither", target: "/locked.php/x", status: "403", never: []string{"LOCKED"}},
+		{name: "nor does a slash", target: "/locked.php/", status: "403", never: []string{"LOCKED"}},
+		{name: "PATH_INFO behind a CGI script that is refused opens it neither", target: "/cgi-bin/locked.cgi/x", status: "403", never: []string{"LOCKED"}},
 		{name: "CVE-2024-38473: nor does PATH_INFO get round", target: "/locked/a.php%3F/x.php", status: "403", never: []string{"LOCKED"}},
 		{name: "CVE-2024-38474: an escaped question mark in a rewrite ends no path", target: "/doc/note.txt%3f", status: "404", never: []string{"SECRET-NOTE"}},
 		{name: "CVE-2024-38474: it stays one value in a query", target: "/page/x%3fa%26page=y", status: "200", want: []string{"QUERY_STRING=page=x%3Fa%26page%3Dy\n"}},
@@ -114,6 +117,7 @@ func attempts() []attempt {
 
 // attackOutputs are scripts that write what they should not.
 var attackOutputs = map[string]string{
+	"locked":      `printf 'Content-Type: text/plain\n\nLOCKED RAN'`,
 	"local":       `printf 'Location: /locked/a.txt\n\n'`,
 	"typed":       `printf 'Content-Type: application/x-httpd-php\nLocation: /upload/note.txt\n\n<?php echo "EVIL "."EXECUTED";'`,
 	"split":       `printf 'X-A: b\rSet-Cookie: e=1\n\n'`,

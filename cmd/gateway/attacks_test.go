@@ -42,6 +42,11 @@ pool "wsgi" {
 site "localhost" {
   listen = ["%[2]s h2c"]
   root   = "%[1]s/www"
+  route "/cgi-bin/locked.cgi" {
+    pool = "scripts"
+    deny = ["all"]
+    cgi { root = "%[1]s/cgi" }
+  }
   route "/cgi-bin/*" {
     pool = "scripts"
     cgi { root = "%[1]s/cgi" }
