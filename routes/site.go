@@ -74,6 +74,7 @@ func (r *siteReader) site(s *section, number int) Site {
 		site.Routes = append(site.Routes, r.route(route, &site, access, routeKey(number, i)))
 	}
 	r.warnShadowed(sections, site.Routes)
+	r.warnBypassed(sections, site.Routes)
 	return site
 }
 
