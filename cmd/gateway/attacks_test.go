@@ -98,6 +98,10 @@ site "localhost" {
     }
     proxy { to = ["http://%[3]s"] }
   }
+  route "/two/*" {
+    pool = "edge"
+    proxy { to = ["h2c://%[4]s"] }
+  }
   route "/wsgi/*" { pool = "wsgi" }
   route "*.php" { pool = "php" }
   route "/*" {
@@ -147,7 +151,7 @@ func TestAttacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	address := plant(t, dir, treacherous(t))
+	address := plant(t, dir, treacherous(t), treacherous2(t))
 	binary, err := gatewaytest.Build(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -177,8 +181,8 @@ func TestAttacks(t *testing.T) {
 	})
 }
 
-// plant makes the site in dir, with a server behind it, and returns its address.
-func plant(t *testing.T, dir, server string) string {
+// plant makes the site in dir, with two servers behind it, and returns its address.
+func plant(t *testing.T, dir, server, server2 string) string {
 	t.Helper()
 	address, err := gatewaytest.FreeAddress()
 	if err != nil {
@@ -200,7 +204,7 @@ func plant(t *testing.T, dir, server string) string {
 	steps = append(steps,
 		os.Symlink("../secret.txt", filepath.Join(www, "link-out.txt")), os.Symlink("loop", filepath.Join(www, "loop")),
 		syscall.Mkfifo(filepath.Join(www, "fifo"), 0o644), os.WriteFile(filepath.Join(www, "unreadable.txt"), []byte("x"), 0),
-		os.WriteFile(filepath.Join(dir, "site.hcl"), fmt.Appendf(nil, attackSite, dir, address, server), 0o644))
+		os.WriteFile(filepath.Join(dir, "site.hcl"), fmt.Appendf(nil, attackSite, dir, address, server, server2), 0o644))
 	for _, err := range steps {
 		if err != nil {
 			t.Fatal(err)

@@ -2,12 +2,17 @@ package main_test
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // treacherous runs a server that answers with whatever the path of a request asks for, and with the request itself for any other path.
@@ -28,6 +33,78 @@ func treacherous(t *testing.T) (address string) {
 		"/app/two":      "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\noneHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
 		"/app/long":     "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\noneevil",
 	}
+	return listening(t, func(c net.Conn) { converse(c, answers) })
+}
+
+// treacherous2 is a server that speaks HTTP/2, and answers with fields that the path of a request asks for.
+func treacherous2(t *testing.T) (address string) {
+	t.Helper()
+	ok := []string{":status", "200"}
+	answers := map[string][][]string{
+		"/two/000":      {{":status", "000"}},
+		"/two/099":      {{":status", "099"}},
+		"/two/600":      {{":status", "600"}},
+		"/two/abc":      {{":status", "abc"}},
+		"/two/none":     {{"x-a", "b"}},
+		"/two/switch":   {{":status", "101", "connection", "upgrade", "upgrade", "raw"}, ok},
+		"/two/split":    {append(ok, "x-a", "b\r\nset-cookie: e=1")},
+		"/two/linefeed": {append(ok, "x-a", "b\nset-cookie: e=1")},
+		"/two/name":     {append(ok, "x-a: b\r\nset-cookie", "e=1")},
+		"/two/hop":      {append(ok, "connection", "close, x-private", "x-private", "1", "transfer-encoding", "chunked")},
+		"/two/short":    {append(ok, "content-length", "200000")},
+		"/two/header":   {append(ok, "x-a", strings.Repeat("a", 2<<20))},
+		"/two/early":    append(slices.Repeat([][]string{{":status", "103", "link", strings.Repeat("a", 1000)}}, 1000), ok),
+		"/two/fine":     {ok},
+	}
+	return listening(t, func(c net.Conn) { converse2(c, answers) })
+}
+
+// converse2 answers the requests of a connection, each with several heads if it is asked to.
+func converse2(c net.Conn, answers map[string][][]string) {
+	if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err != nil {
+		return
+	}
+	f := http2.NewFramer(c, c)
+	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	f.WriteSettings()
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			return
+		}
+		request, ok := frame.(*http2.MetaHeadersFrame)
+		if !ok {
+			continue
+		}
+		heads := answers[request.PseudoValue("path")]
+		for i, fields := range heads {
+			writeHead(f, request.StreamID, fields, i+1 == len(heads))
+		}
+	}
+}
+
+// writeHead writes fields, of which name and value alternate, in as many frames as they need, and a short body behind the last head.
+func writeHead(f *http2.Framer, stream uint32, fields []string, last bool) {
+	const most = 16 << 10 // bytes of a frame
+	var block bytes.Buffer
+	encoder := hpack.NewEncoder(&block)
+	encoder.SetMaxDynamicTableSize(0)
+	for i := 0; i < len(fields); i += 2 {
+		encoder.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
+	}
+	f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Next(most), EndHeaders: block.Len() == 0})
+	for block.Len() > 0 {
+		piece := block.Next(most)
+		f.WriteContinuation(stream, block.Len() == 0, piece)
+	}
+	if last {
+		f.WriteData(stream, true, []byte("body"))
+	}
+}
+
+// listening serves connections, each by a goroutine that ends with it, and returns their address.
+func listening(t *testing.T, serve func(net.Conn)) (address string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +116,10 @@ func treacherous(t *testing.T) (address string) {
 			if err != nil {
 				return
 			}
-			go converse(c, answers) // ends with the gateway's connection
+			go func() {
+				defer c.Close()
+				serve(c)
+			}()
 		}
 	}()
 	return l.Addr().String()
@@ -47,7 +127,6 @@ func treacherous(t *testing.T) (address string) {
 
 // converse answers the requests of a connection, as long as it knows where the next one begins.
 func converse(c net.Conn, answers map[string]string) {
-	defer c.Close()
 	for br := bufio.NewReader(c); ; {
 		r, err := http.ReadRequest(br)
 		if err != nil {
