@@ -37,7 +37,7 @@ const (
 type hotCache struct {
 	seed  maphash.Seed
 	pools map[string]pool // immutable
-	limit int64           // bytes of content
+	limit int64           // bytes of what is held in memory
 	kept  int64           // files that are kept open at most
 	bytes atomic.Int64    // of these, in use
 	open  atomic.Int64    // files that are kept open
@@ -65,7 +65,7 @@ type CacheStatus struct {
 	Hits      uint64 `json:"hits"`       // requests that were
 	Misses    int64  `json:"misses"`     // requests that found no such file, or another version, and had it read
 	Entries   int64  `json:"entries"`    // files
-	Bytes     int64  `json:"bytes"`      // of their content
+	Bytes     int64  `json:"bytes"`      // of those in memory, with their paths and heads
 	OpenFiles int64  `json:"open_files"` // of the files, the large ones: they are kept open instead
 	Evictions int64  `json:"evictions"`  // files that had to make room
 }
@@ -199,7 +199,12 @@ func (c *hotCache) admit(f *hotFile) bool {
 	if f.file != nil {
 		return c.open.Add(1) <= c.kept
 	}
-	return c.bytes.Add(int64(len(f.body))) <= c.limit
+	return c.bytes.Add(f.weight()) <= c.limit
+}
+
+// weight is how many bytes f costs: a client can ask for the shortest file by thousands of long paths.
+func (f *hotFile) weight() int64 {
+	return int64(len(f.path) + len(f.head) + len(f.common) + len(f.fields) + len(f.body))
 }
 
 // leave counts f out, which is in no set any more.
@@ -210,7 +215,7 @@ func (c *hotCache) leave(f *hotFile) {
 		f.drop()
 		return
 	}
-	c.bytes.Add(-int64(len(f.body)))
+	c.bytes.Add(-f.weight())
 }
 
 func (c *hotCache) remove(place *atomic.Pointer[hotFile], f *hotFile) {
@@ -275,7 +280,8 @@ func (c *hotCache) load(x *exchange, as *form, header http.Header, e *encoders) 
 		return f
 	}
 	c.misses.Add(1)
-	f := &hotFile{site: x.site, pool: c.pools[x.pool], path: x.asked, identity: id, choice: as.choice, offer: as.offer, size: id.size}
+	// The path must not hold the head of the request that it is a part of.
+	f := &hotFile{site: x.site, pool: c.pools[x.pool], path: strings.Clone(x.asked), identity: id, choice: as.choice, offer: as.offer, size: id.size}
 	if filled := as.made && c.make(f, as.file, e) || !as.made && f.fill(as.file); !filled {
 		return nil
 	}

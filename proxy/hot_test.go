@@ -433,32 +433,45 @@ func TestLongHeadInManyPieces(t *testing.T) {
 }
 
 func TestHotCacheIsBounded(t *testing.T) {
-	c := newHotCache(100_000, nil)
-	site := new(routes.Site)
-	for i := range 5000 {
-		f := &hotFile{site: site, path: fmt.Sprint("/", i), body: bytes.Repeat([]byte("x"), 1000)}
-		f.checked.Store(int64(i))
-		c.put(f)
-		if got := c.bytes.Load(); got > 100_000 || got < 0 {
-			t.Fatalf("after %d files: %d bytes, want at most 100000", i+1, got)
-		}
+	rows := []struct {
+		name string
+		path func(i int) string
+		body int
+	}{
+		{"many files", func(i int) string { return fmt.Sprint("/", i) }, 1000},
+		{"one short file by many long paths", func(i int) string { return fmt.Sprintf("/%s%d/../a", strings.Repeat("./", 500), i) }, 1},
 	}
-	total := int64(0)
-	for i := range c.sets {
-		for j := range c.sets[i] {
-			if f := c.sets[i][j].Load(); f != nil {
-				total += int64(len(f.body))
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			c := newHotCache(100_000, nil)
+			site := new(routes.Site)
+			for i := range 5000 {
+				f := &hotFile{site: site, path: row.path(i), body: bytes.Repeat([]byte("x"), row.body)}
+				f.checked.Store(int64(i))
+				c.put(f)
+				if got := c.bytes.Load(); got > 100_000 || got < 0 {
+					t.Fatalf("after %d files: %d bytes, want at most 100000", i+1, got)
+				}
 			}
-		}
-	}
-	if c.entries.Load() != total/1000 || c.evictions.Load() == 0 || c.evictions.Load() > 5000-total/1000 {
-		t.Errorf("of 5000 files %d are there, %d are counted, and %d were evicted", total/1000, c.entries.Load(), c.evictions.Load())
-	}
-	if total != c.bytes.Load() {
-		t.Errorf("the cache holds %d bytes and counts %d", total, c.bytes.Load())
-	}
-	if total < 50_000 {
-		t.Errorf("the cache holds %d bytes of 100000: it gives up too much", total)
+			total, files := int64(0), int64(0)
+			for i := range c.sets {
+				for j := range c.sets[i] {
+					if f := c.sets[i][j].Load(); f != nil {
+						total += int64(len(f.path) + len(f.body))
+						files++
+					}
+				}
+			}
+			if c.entries.Load() != files || c.evictions.Load() == 0 || c.evictions.Load() > 5000-files {
+				t.Errorf("of 5000 files %d are there, %d are counted, and %d were evicted", files, c.entries.Load(), c.evictions.Load())
+			}
+			if total != c.bytes.Load() {
+				t.Errorf("the cache holds %d bytes and counts %d", total, c.bytes.Load())
+			}
+			if total < 50_000 {
+				t.Errorf("the cache holds %d bytes of 100000: it gives up too much", total)
+			}
+		})
 	}
 }
 
