@@ -14,9 +14,6 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, x *exchange) bool
 	if a == nil {
 		return true
 	}
-	if a.Auth != nil && !a.Auth.PassOn {
-		x.hidesAuthorization = true // also when it was not looked at, or an application would take it for right
-	}
 	near := a.Rules == nil || x.allowed(a.Rules)
 	if a.Rules != nil && x.notes != nil {
 		x.note("allow and deny: %s is %s", x.remoteIP(), map[bool]string{true: "allowed", false: "refused"}[near])

@@ -178,6 +178,8 @@ site "a.example" {
     auth_basic { file = "unread" }
     respond {}
   }
+  rewrite "^/gone" { status = 410 }
+  error_page "410" { path = "/secret" }
   route "/around" {
     pool      = "edge"
     root      = "{root}"
@@ -201,6 +203,10 @@ site "a.example" {
 	hidden := visitAs(s, askedFor{target: "/hidden", remote: "10.0.0.1", header: basic("admin", "guessed")})
 	if got := bodyOf(t, hidden); hidden.StatusCode != 200 || strings.Contains(got, "Authorization") {
 		t.Errorf("a password that nobody looked at: %d %q", hidden.StatusCode, got)
+	}
+	page := visitAs(s, askedFor{target: "/gone", remote: "192.0.2.1", header: basic("admin", "guessed")})
+	if got := bodyOf(t, page); page.StatusCode != 410 || !strings.Contains(got, "GET /secret") || strings.Contains(got, "Authorization") {
+		t.Errorf("a password that nobody looked at, for an error page: %d %q", page.StatusCode, got)
 	}
 	rows := []struct {
 		name   string

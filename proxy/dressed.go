@@ -135,7 +135,7 @@ func (s *Server) serveErrorPage(w http.ResponseWriter, r *http.Request, x *excha
 		return
 	}
 	x.note("error page for %d: %s", x.failed, path)
-	x.restart, x.rewritten, x.varies, x.internal = true, true, true, true
+	x.restart, x.rewritten, x.varies, x.internal, x.welcome = true, true, true, true, true
 	r = redirected(r, x, path, f.query(page.Query), page.HasQuery)
 	r.Header = unconditional(r.Header)
 	delete(w.Header(), "Content-Type") // of the file that an application had in mind

@@ -37,6 +37,7 @@ type exchange struct {
 	failed             int               // the status that an error page is made for; 0: none
 	failure            *http.Request     // its method, and the path and query that failed; nil: as failed
 	internal           bool              // it has come to another path than the client's, so internal routes are open to it
+	welcome            bool              // whoever the client is: what is served is the page for an error
 	slot               *mpm.Slot         // of a handler that runs in the front; nil: none
 	deputy             *deputy           // nil: the step has needed none yet
 	restart            bool              // the last redirect came from a script

@@ -299,7 +299,10 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 	if m.Route.CGI != nil {
 		x.scripts = s.filesOf(w, r, x, m.Route, m.Route.CGI.Root)
 	}
-	if x.failed == 0 && !s.welcome(w, r, x, previous != m.Route) {
+	if a := m.Route.Access; a != nil && a.Auth != nil && !a.Auth.PassOn {
+		x.hidesAuthorization = true // also when it is not looked at, or an application would take it for right
+	}
+	if !x.welcome && !s.welcome(w, r, x, previous != m.Route) {
 		return ""
 	}
 	if len(m.Route.Rewrites) > 0 && !x.rewritten {
@@ -322,8 +325,8 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 	return s.serve(w, x.changeRequest(r), x)
 }
 
-// welcome reports whether the client may have the request's route now. If not, it has its answer. The page for an error is
-// everybody's. first says that the request has not just come from this route.
+// welcome reports whether the client may have the request's route now. If not, it has its answer. first says that the request has not
+// just come from this route.
 func (s *Server) welcome(w http.ResponseWriter, r *http.Request, x *exchange, first bool) bool {
 	if x.route.Access == nil && len(x.route.RateLimits) == 0 {
 		return true
@@ -350,7 +353,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, x *exchange) (nex
 			next = s.serveHandover(w, r, x)
 		}
 		if x.restart = next != ""; x.restart {
-			x.asked = "" // the application's choice, and not what every request for this path gets
+			x.asked = ""      // the application's choice, and not what every request for this path gets
+			x.welcome = false // nor is it the page for an error any more
 		}
 		return next
 	}

@@ -64,6 +64,7 @@ func attempts() []attempt {
 		{name: "CVE-2024-38475: what a rewrite makes of a client's path lies below the root", target: "/raw/etc/passwd", status: "404"},
 		{name: "CVE-2024-38475: and passes the routes again", target: "/raw/locked/a.txt", status: "403", never: []string{"LOCKED"}},
 		{name: "CVE-2024-38476: where a script redirects to within the site passes the routes again", target: "/cgi-bin/local.cgi", status: "403", never: []string{"LOCKED"}},
+		{name: "a page for an error redirects to no other place that is refused", target: "/gone/", status: "410", never: []string{"LOCKED"}},
 		{name: "CVE-2024-38476 and CVE-2024-39884: the type of a response chooses no handler", target: "/cgi-bin/typed.cgi", status: "302", want: []string{"Location: /upload/note.txt"}, never: []string{"SECRET-NOTE", "RAN"}},
 		{name: "CVE-2024-39573 and CVE-2021-40438: a query chooses no server", target: "/app/echo?unix:" + strings.Repeat("A", 5000) + "|http://192.0.2.1/", status: "200", want: []string{"GET /app/echo?unix:AAA"}},
 		{name: "nor does a path", target: "/app/echo/http://192.0.2.1/", status: "200", want: []string{"GET /app/echo/http:/192.0.2.1/"}},

@@ -64,6 +64,12 @@ site "localhost" {
     pool = "php"
     deny = ["all"]
   }
+  route "/gone/*" {
+    pool = "edge"
+    rewrite "" { status = 410 }
+    error_page "410" { path = "/cgi-bin/local.cgi" }
+    static {}
+  }
   route "/page/*" {
     pool = "edge"
     rewrite "^/page/(.*)$" { to = "/env.php?page={1}" }
