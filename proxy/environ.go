@@ -23,7 +23,7 @@ func (e *environment) fill(r *http.Request, x *exchange, p program, bodyLen int6
 	*e = slices.Grow(*e, fixedVariables+len(r.Header)+len(p.env))
 	e.addProgram(x, p)
 	e.addRedirect(r, x, p)
-	e.addRequest(r, bodyLen)
+	e.addRequest(r, x, bodyLen)
 	e.addConnection(r, x)
 	if x.user != "" {
 		e.add("AUTH_TYPE", "Basic")
@@ -86,10 +86,10 @@ func (e *environment) addRedirect(r *http.Request, x *exchange, p program) {
 	e.add("REDIRECT_STATUS", "200") // without it php-cgi takes a request for an attempt to get around the server
 }
 
-func (e *environment) addRequest(r *http.Request, bodyLen int64) {
+func (e *environment) addRequest(r *http.Request, x *exchange, bodyLen int64) {
 	e.add("SERVER_PROTOCOL", r.Proto)
 	e.add("REQUEST_METHOD", r.Method)
-	e.add("REQUEST_URI", requestURI(r))
+	e.add("REQUEST_URI", x.requestURI(r))
 	e.add("QUERY_STRING", r.URL.RawQuery)
 	if kind := r.Header["Content-Type"]; len(kind) > 0 {
 		e.add("CONTENT_TYPE", kind[0])

@@ -84,6 +84,7 @@ func TestEnviron(t *testing.T) {
 		{"no Host", func(r *http.Request) { r.Host = "" }, same, program{}, 0, map[string]string{"SERVER_NAME": "example.com", "HTTP_HOST": absent}},
 		{"a Host with a port", func(r *http.Request) { r.Host = "h:81" }, same, program{}, 0, map[string]string{"SERVER_NAME": "h", "HTTP_HOST": "h:81", "SERVER_PORT": "8080"}},
 		{"an IPv6 Host", func(r *http.Request) { r.Host = "[::1]:81" }, same, program{}, 0, map[string]string{"SERVER_NAME": "[::1]"}},
+		{"a target with dots", func(r *http.Request) { r.RequestURI = "/x/../p" }, func(x *exchange) { x.resolved = "/p" }, program{}, 0, map[string]string{"REQUEST_URI": "/p"}},
 		{"an absolute target", func(r *http.Request) { r.RequestURI = "http://h.example/p?q" }, same, program{}, 0, map[string]string{"REQUEST_URI": "/p?q"}},
 		{"a body", func(r *http.Request) { r.Header.Set("Content-Type", "a/b") }, same, program{}, 7, map[string]string{
 			"CONTENT_LENGTH": "7", "CONTENT_TYPE": "a/b", "HTTP_CONTENT_TYPE": absent, "HTTP_CONTENT_LENGTH": absent}},

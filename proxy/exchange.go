@@ -48,6 +48,7 @@ type exchange struct {
 
 	// For the access log and the error log.
 	asked     string // the path, as the client sent it
+	resolved  string // the target without its dot segments and double slashes; empty: it has none
 	uri       string // as the client sent it
 	came      string // the path that the client asked for, decoded and clean
 	pool      string

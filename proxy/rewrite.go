@@ -188,7 +188,7 @@ func (c *comparison) parts(k *routes.Condition) (parts []part) {
 	add(k.Scheme != "", "scheme", func() bool { return c.x.scheme() == k.Scheme })
 	add(k.RemoteIP != nil, "remote_ip", func() bool { return contains(k.RemoteIP, c.x.remoteAddr()) })
 	add(k.Path != nil, "path", func() bool { return c.matches(k.Path, c.path, true) })
-	add(k.Host != nil, "host", func() bool { return c.matches(k.Host, strings.ToLower(hostname(c.r.Host)), false) })
+	add(k.Host != nil, "host", func() bool { return c.matches(k.Host, siteName(c.r.Host), false) })
 	add(k.Query != nil, "query", func() bool { return c.matches(k.Query, c.r.URL.RawQuery, false) })
 	for _, f := range k.Header {
 		add(true, "header "+f.Name, func() bool { return c.matches(f.Match, fieldOf(c.r, f.Name), false) })

@@ -118,6 +118,7 @@ func TestRewrite(t *testing.T) {
 		{"the query is compared", "rewrite \"^/p$\" {\n to = \"/page/{id}?\"\n when {\n query = \"(?:^|&)id=(?<id>[0-9]+)\"\n }\n}", askedFor{target: "/p?a=1&id=7"}, 200, "/page/7?"},
 		{"the method is compared", "rewrite \"\" {\n to = \"/w\"\n when {\n methods = \"POST\"\n }\n}", askedFor{method: "POST", target: "/x"}, 200, "/w?"},
 		{"whoever says GET says HEAD", "rewrite \"\" {\n status = 410\n when {\n methods = [\"GET\"]\n }\n}", askedFor{method: "HEAD", target: "/x"}, 410, "410 Gone"},
+		{"a host with a final dot is the same", "rewrite \"\" {\n status = 403\n when {\n host = \"^a.example$\"\n }\n}", askedFor{target: "/x", host: "A.example.:80"}, 403, "403 Forbidden"},
 		{"the scheme is compared", "rewrite \"\" {\n to = \"https://{host}{uri}\"\n status = 301\n not {\n scheme = \"https\"\n }\n}", askedFor{target: "/x"}, 301, "https://a.example/x"},
 		{"a scheme that is right stays", "rewrite \"\" {\n to = \"https://{host}{uri}\"\n status = 301\n not {\n scheme = \"https\"\n }\n}", askedFor{target: "/x", listener: "tcp :443"}, 200, "/x?"},
 		{"the address is compared", "rewrite \"\" {\n status = 403\n not {\n remote_ip = [\"10.0.0.0/8\", \"2001:db8::/32\"]\n }\n}", askedFor{target: "/x", remote: "2001:db8::7"}, 200, "/x?"},

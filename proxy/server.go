@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -172,6 +173,9 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, x *exchange) {
 	if err != nil {
 		s.failPath(w, x, err)
 		return
+	}
+	if path != r.URL.Path {
+		x.resolved = (&url.URL{Path: path, RawPath: r.URL.Path, RawQuery: r.URL.RawQuery, ForceQuery: r.URL.ForceQuery}).RequestURI()
 	}
 	if !x.https && slices.Contains(x.site.TLS.Redirect, x.listener) {
 		status := http.StatusPermanentRedirect
@@ -479,6 +483,10 @@ func (x *exchange) exists(path string) bool {
 	return false
 }
 
+// requestURI is what the client asked for, in its own spelling. Dots are resolved: who may have "/public/x" may not say that it lies at
+// "/admin/../public/x" to an application that looks at the beginning only.
+func (x *exchange) requestURI(r *http.Request) string { return cmp.Or(x.resolved, requestURI(r)) }
+
 // requestURI is the path and query that the client sent, of an absolute-form target too.
 func requestURI(r *http.Request) string {
 	if i := strings.Index(r.RequestURI, "://"); i > 0 {
@@ -499,6 +507,9 @@ func hostname(host string) string {
 	}
 	return host
 }
+
+// siteName is a host as sites are named: without its port and a final dot, in small letters.
+func siteName(host string) string { return strings.TrimSuffix(strings.ToLower(hostname(host)), ".") }
 
 // secureURL is where a site's plain listeners send their clients.
 func secureURL(site *routes.Site, r *http.Request) string {

@@ -54,7 +54,7 @@ func (v *facts) look(p routes.Part) (string, origin) {
 	case "query":
 		return v.r.URL.RawQuery, escaped
 	case "uri":
-		return requestURI(v.r), escaped
+		return v.x.requestURI(v.r), escaped
 	case "method":
 		return v.r.Method, trusted
 	case "scheme":
@@ -145,7 +145,7 @@ func (v *facts) internalPath(t routes.Template) (string, error) {
 	var err error
 	path := v.fill(t, func(name, value string, s origin) string {
 		if name == "host" {
-			value = strings.ToLower(hostname(value))
+			value = siteName(value)
 		}
 		if s != unescaped && (strings.ContainsAny(value, `/\`) || value == "." || value == "..") {
 			err = errPath

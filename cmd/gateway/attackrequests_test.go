@@ -55,6 +55,8 @@ func attempts() []attempt {
 		{name: "CVE-2024-38472: a path never names another host", target: "/raw//192.0.2.1/share/x", status: "404"},
 		{name: "CVE-2024-38472: nor with backslashes", target: "/raw/%5c%5c192.0.2.1/share/x", status: "400"},
 		{name: "CVE-2024-38473: an escaped question mark opens no script that is refused", target: "/locked.php%3Fooo.php", status: "404", never: []string{"LOCKED"}},
+		{name: "CVE-2024-38473: a script sees the path that the routes have seen", target: "/locked/..//%65nv.php/./a%20b?c=/../d", status: "200", want: []string{"REQUEST_URI=/env.php/a%20b?c=/../d\n"}},
+		{name: "and so does a server", target: "/locked/../app/%65cho?c=/../d", status: "200", want: []string{"GET /app/echo?c=/../d "}},
 		{name: "PATH_INFO behind a script that is refused opens it neither", target: "/locked.php/x", status: "403", never: []string{"LOCKED"}},
 		{name: "nor does a slash", target: "/locked.php/", status: "403", never: []string{"LOCKED"}},
 		{name: "PATH_INFO behind a CGI script that is refused opens it neither", target: "/cgi-bin/locked.cgi/x", status: "403", never: []string{"LOCKED"}},
