@@ -150,13 +150,13 @@ func (r *Route) takes(method string) bool {
 }
 
 // ofScript returns the route that is for the script alone which the i-th one would run with PATH_INFO, and stands before it; nil: there
-// is none. So who refuses "/admin.php" has refused "/admin.php/x".
+// is none. So who refuses "/admin.php" has refused "/admin.php/x". A redirect, from "/index.php" to "/", is for that path alone.
 func (s *Site) ofScript(i int, method, path string, script int, isFile func(*Route, string) bool) *Route {
 	r := &s.Routes[i]
 	for j := range i {
 		e := &s.Routes[j]
 		name := e.Pattern.Text
-		if e.Pattern.Kind != Exact || !e.takes(method) || len(name) >= len(path) || path[len(name)] != '/' || path[:len(name)] != name {
+		if e.Pattern.Kind != Exact || e.Redirect != nil || !e.takes(method) || len(name) >= len(path) || path[len(name)] != '/' || path[:len(name)] != name {
 			continue
 		}
 		if r.Pattern.Kind == Suffix && script == len(name) || r.isScript(name, isFile) {

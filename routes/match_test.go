@@ -170,6 +170,14 @@ func TestMatchDoesNotAllocate(t *testing.T) {
 	}
 }
 
+func TestARedirectIsForItsPathAlone(t *testing.T) {
+	s := matchSite(t, []string{"/index.php"}, []string{"*.php"})
+	s.Routes[0].Redirect = &Redirect{}
+	if m, _ := s.Match("GET", "/index.php/a", func(*Route, string) bool { return true }); m.Route != &s.Routes[1] {
+		t.Errorf("Match(/index.php/a) = %+v, want the second route", m)
+	}
+}
+
 // FuzzCovers holds the shadow warning to the matcher: what a covered pattern matches, the covering one matches too.
 func FuzzCovers(f *testing.F) {
 	f.Add("/*", "*.php", "/a.php/b", true)
