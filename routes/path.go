@@ -19,8 +19,8 @@ func (e *PathError) Error() string { return "path: " + e.Reason }
 // file, script and log see the same path. The result begins with "/", ends with one when raw named a folder ("/a/", "/a/."),
 // and is raw itself, not a copy, when there was nothing to do.
 //
-// An error is a *[PathError]: 400 for what is malformed, holds a control character, a backslash or dots with a parameter ("..;"), or leaves the root; 404 for
-// an encoded slash, which would be a separator in a file name and not in the URL.
+// An error is a *[PathError]: 400 for what is malformed, holds a control character, a backslash or dots with a parameter ("..;"), or
+// leaves the root; 404 for an encoded slash, which would be a separator in a file name and not in the URL.
 func CleanPath(raw string) (string, error) {
 	if raw == "" || raw[0] != '/' {
 		return "", badPath("does not begin with a slash")
