@@ -59,6 +59,7 @@ func attempts() []attempt {
 		{name: "and so does a server", target: "/locked/../app/%65cho?c=/../d", status: "200", want: []string{"GET /app/echo?c=/../d "}},
 		{name: "PATH_INFO behind a script that is refused opens it neither", target: "/locked.php/x", status: "403", never: []string{"LOCKED"}},
 		{name: "nor does a slash", target: "/locked.php/", status: "403", never: []string{"LOCKED"}},
+		{name: "nor does PATH_INFO open a script that is internal", target: "/inside.php/x", status: "404", never: []string{"LOCKED"}},
 		{name: "PATH_INFO behind a CGI script that is refused opens it neither", target: "/cgi-bin/locked.cgi/x", status: "403", never: []string{"LOCKED"}},
 		{name: "CVE-2024-38473: nor does PATH_INFO get round", target: "/locked/a.php%3F/x.php", status: "403", never: []string{"LOCKED"}},
 		{name: "CVE-2024-38474: an escaped question mark in a rewrite ends no path", target: "/doc/note.txt%3f", status: "404", never: []string{"SECRET-NOTE"}},

@@ -64,6 +64,10 @@ site "localhost" {
     pool = "php"
     deny = ["all"]
   }
+  route "/inside.php" {
+    pool     = "php"
+    internal = true
+  }
   route "/gone/*" {
     pool = "edge"
     rewrite "" { status = 410 }
@@ -137,6 +141,7 @@ var attackFiles = map[string]string{
 	"www/upload/ȺȺȺȺshell.php.txt": `<?php echo "EVIL "."EXECUTED";`,
 	"www/upload/note.txt":          "SECRET" + "-NOTE",
 	"www/locked.php":               "<?php echo 'LOCKED ', 'RAN';",
+	"www/inside.php":               "<?php echo 'LOCKED ', 'RAN';",
 	"www/locked/a.php":             "<?php echo 'LOCKED ', 'RAN';",
 	"www/locked/a.txt":             "LOCKED" + "-FILE",
 	"www/env.php":                  "<?php echo \"RAN\\n\"; foreach ($_SERVER + getenv() as $k => $v) echo \"$k=\", is_array($v) ? 'ARRAY' : $v, \"\\n\";",
