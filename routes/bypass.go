@@ -12,7 +12,7 @@ func (r *siteReader) warnBypassed(sections []*section, routes []Route) {
 			continue
 		}
 		for other := range routes {
-			if other == guard || guards(sections[other], &routes[other]) || reflect.DeepEqual(routes[other].Access, routes[guard].Access) {
+			if other == guard || guards(sections[other], &routes[other]) || !routes[guard].Internal && reflect.DeepEqual(routes[other].Access, routes[guard].Access) {
 				continue
 			}
 			if r.warnBypass(sections[guard].label(), sections[other].label(), &routes[guard], &routes[other], other < guard) {
@@ -37,8 +37,11 @@ func (r *siteReader) warnBypass(at, by label, guard, other *Route, earlier bool)
 	return true
 }
 
-// guards reports whether a route itself says who may come in, and it is not everybody.
+// guards reports whether a route itself says who may come in, and it is not everybody. Where it is internal, that is nobody.
 func guards(s *section, r *Route) bool {
+	if r.Internal {
+		return true
+	}
 	if a := r.Access; a == nil || len(a.Rules) == 1 && a.Rules[0].Allow && a.Rules[0].All && (a.Any || a.Auth == nil) {
 		return false
 	}

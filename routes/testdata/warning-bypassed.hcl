@@ -28,6 +28,11 @@ site "example.com" {
     auth_basic { file = "/srv/passwords" }
     static {}
   }
+  route "/inside/*" {
+    pool     = "edge"
+    internal = true
+    static {}
+  }
   route "/open/*" {
     pool  = "edge"
     allow = ["all"]
