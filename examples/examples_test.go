@@ -165,12 +165,7 @@ func needs(t *testing.T, programs ...string) {
 // packaged finds a folder of a Debian package: installed, or unpacked by .ci/packages.
 func packaged(t *testing.T, name, folder string) (root string) {
 	t.Helper()
-	cache := os.Getenv("GATEWAY_TEST_PACKAGES")
-	if cache == "" {
-		user, err := os.UserCacheDir()
-		check(t, err)
-		cache = filepath.Join(user, "gateway-test")
-	}
+	cache := packageFolder(t)
 	for _, root := range []string{"/", filepath.Join(cache, name)} {
 		if _, err := os.Stat(filepath.Join(root, folder)); err == nil {
 			return root
@@ -178,6 +173,20 @@ func packaged(t *testing.T, name, folder string) (root string) {
 	}
 	t.Skipf("Debian's package %s is neither installed nor unpacked in %s", name, cache)
 	return ""
+}
+
+// packageFolder is where .ci/packages unpacks.
+func packageFolder(t *testing.T) string {
+	t.Helper()
+	if folder := os.Getenv("GATEWAY_TEST_PACKAGES"); folder != "" {
+		return folder
+	}
+	if os.Geteuid() == 0 {
+		return "/var/cache/gateway-test"
+	}
+	user, err := os.UserCacheDir()
+	check(t, err)
+	return filepath.Join(user, "gateway-test")
 }
 
 // give lets the gateway's children write below a path: when the test is root, they run as www-data.
