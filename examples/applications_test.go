@@ -7,14 +7,17 @@ import (
 	"fmt"
 	"image"
 	"image/png"
+	"iter"
 	"math/rand/v2"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/html"
+	"golang.org/x/net/html/atom"
 )
 
 // md5Hex is what md5(1) prints: DokuWiki's package keeps the first password so.
@@ -129,31 +132,44 @@ func wikiUpload(t *testing.T, e *example, namespace, name string, content []byte
 	e.upload("/lib/exe/mediamanager.php", "upload", name, content, fields).want(t, 200, "successful")
 }
 
-var (
-	formOf      = regexp.MustCompile(`(?s)<form.*?</form>`)
-	hiddenField = regexp.MustCompile(`<input type="hidden"[^>]*>`)
-	attribute   = regexp.MustCompile(`(name|value)="([^"]*)"`)
-)
-
 // hidden reads the hidden fields of the form that has a field of that name, as a browser sends them back.
 func hidden(t *testing.T, p page, field string) url.Values {
 	t.Helper()
-	form := url.Values{}
-	for _, text := range formOf.FindAllString(p.body, -1) {
-		if !strings.Contains(text, fmt.Sprintf(`name="%s"`, field)) {
-			continue
-		}
-		for _, input := range hiddenField.FindAllString(text, -1) {
-			values := map[string]string{}
-			for _, a := range attribute.FindAllStringSubmatch(input, -1) {
-				values[a[1]] = a[2]
+	document, err := html.Parse(strings.NewReader(p.body))
+	check(t, err)
+	for form := range elements(document, atom.Form) {
+		values, found := url.Values{}, false
+		for n := range form.Descendants() {
+			found = found || attribute(n, "name") == field
+			if n.DataAtom == atom.Input && attribute(n, "type") == "hidden" {
+				values.Set(attribute(n, "name"), attribute(n, "value"))
 			}
-			form.Set(values["name"], values["value"])
 		}
-		return form
+		if found {
+			return values
+		}
 	}
 	t.Fatalf("%s: no form with %q in\n%s", p.url, field, p.body)
 	return nil
+}
+
+func elements(n *html.Node, tag atom.Atom) iter.Seq[*html.Node] {
+	return func(yield func(*html.Node) bool) {
+		for d := range n.Descendants() {
+			if d.DataAtom == tag && !yield(d) {
+				return
+			}
+		}
+	}
+}
+
+func attribute(n *html.Node, name string) string {
+	for _, a := range n.Attr {
+		if a.Key == name {
+			return a.Val
+		}
+	}
+	return ""
 }
 
 // noise is a picture that no compression makes small.

@@ -35,6 +35,7 @@ var examples = []struct {
 	{"front-controller", testFrontController},
 	{"gitweb", testGitweb},
 	{"legacy-php", testLegacyPHP},
+	{"mediawiki", testMediaWiki},
 	{"proxy", testProxy},
 	{"static-tls", testStaticTLS},
 }
@@ -89,14 +90,16 @@ func TestConfigurationOfReadme(t *testing.T) {
 
 // example is a copy of an example in a folder of its own, and the gateway that runs it.
 type example struct {
-	t       *testing.T
-	binary  string
-	folder  string // everybody may enter it
-	config  string // the copy
-	address string
-	env     []string
-	gateway *gatewaytest.Gateway
-	client  *http.Client
+	t          *testing.T
+	binary     string
+	folder     string // everybody may enter it
+	config     string // the copy
+	address    string
+	base       string // of URLs: scheme and address
+	tlsAddress string
+	env        []string
+	gateway    *gatewaytest.Gateway
+	client     *http.Client
 }
 
 // settings stand beside the example's own site.hcl, as the folder is the configuration.
@@ -118,6 +121,7 @@ func prepare(t *testing.T, binary, name string) *example {
 	check(t, os.WriteFile(filepath.Join(e.config, "gateway.hcl"), []byte(settings), 0o644))
 	e.address, err = gatewaytest.FreeAddress()
 	check(t, err)
+	e.base = "http://" + e.address
 	jar, err := cookiejar.New(nil)
 	check(t, err)
 	e.client = &http.Client{Jar: jar, Timeout: gatewaytest.Patience}
@@ -220,7 +224,7 @@ type page struct {
 	body   string
 }
 
-func (e *example) url(path string) string { return "http://" + e.address + path }
+func (e *example) url(path string) string { return e.base + path }
 
 func (e *example) do(r *http.Request) page {
 	e.t.Helper()
