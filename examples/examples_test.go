@@ -37,6 +37,7 @@ var examples = []struct {
 	{"legacy-php", testLegacyPHP},
 	{"mediawiki", testMediaWiki},
 	{"proxy", testProxy},
+	{"roundcube", testRoundcube},
 	{"static-tls", testStaticTLS},
 }
 
@@ -199,11 +200,7 @@ func (e *example) give(path string) {
 	if os.Geteuid() != 0 {
 		return
 	}
-	u, err := user.Lookup("www-data")
-	if err != nil {
-		u, err = user.Lookup("nobody")
-	}
-	check(e.t, err)
+	u := childUser(e.t)
 	uid, err := strconv.Atoi(u.Uid)
 	check(e.t, err)
 	gid, err := strconv.Atoi(u.Gid)
@@ -214,6 +211,22 @@ func (e *example) give(path string) {
 		}
 		return os.Lchown(path, uid, gid)
 	}))
+}
+
+// childUser is who the gateway's children run as.
+func childUser(t *testing.T) *user.User {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		u, err := user.Current()
+		check(t, err)
+		return u
+	}
+	u, err := user.Lookup("www-data")
+	if err != nil {
+		u, err = user.Lookup("nobody")
+	}
+	check(t, err)
+	return u
 }
 
 // page is an answer that was read to its end.
