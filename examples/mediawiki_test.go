@@ -139,9 +139,7 @@ func mediaWikiPages(t *testing.T, e *example, word string) {
 			t.Errorf("%q was saved, and then shown at %s, want %s", title, saved.url, short)
 		}
 		e.get(short+"?action=history").want(t, 200, "written by a test", html.EscapeString(title))
-		if !strings.Contains(title, "/") {
-			e.get("/mediawiki/rest.php/v1/page/"+url.PathEscape(title)+"/bare").want(t, 200, `"title":`)
-		}
+		e.get("/mediawiki/rest.php/v1/page/"+url.PathEscape(title)+"/bare").want(t, 200, `"title":"`+title)
 	}
 	e.get("/wiki/No_such_page").want(t, 404, "There is currently no text")
 

@@ -169,7 +169,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, x *exchange) {
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
-	path, err := routes.CleanPath(r.URL.Path)
+	path, err := x.site.CleanPath(r.URL.Path)
 	if err != nil {
 		s.failPath(w, x, err)
 		return

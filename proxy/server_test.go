@@ -127,6 +127,15 @@ site "post.example" {
     respond { body = "posted" }
   }
 }
+site "slashes.example" {
+  listen          = [":80"]
+  root            = "{root}"
+  encoded_slashes = true
+  route "/two/*" {
+    pool = "edge"
+    static {}
+  }
+}
 site "secure.example" {
   listen = [":80", ":443", "127.0.0.1:81"]
   root   = "{root}"
@@ -167,7 +176,9 @@ site "secure.example" {
 		{"try_files ends with a status", "GET", "/strict/none", "one.example", ":80", 404, "", ""},
 		{"try_files that goes in circles is 500", "GET", "/loop/a", "one.example", ":80", 500, "", ""},
 		{"a bad escape is 400", "GET", "/%zz", "one.example", ":80", 400, "", ""},
-		{"an encoded slash is 404", "GET", "/a%2fb", "one.example", ":80", 404, "", ""},
+		{"an encoded slash is 404", "GET", "/two%2findex.html", "one.example", ":80", 404, "", ""},
+		{"an encoded slash is one for routes and files where the site says so", "GET", "/two%2findex.html", "slashes.example", ":80", 200, "second site", ""},
+		{"it hides no file better than a slash does", "GET", "/two%2f..%2f.env", "slashes.example", ":80", 404, "", ""},
 		{"above the root is 400", "GET", "/../x", "one.example", ":80", 400, "", ""},
 		{"a dot file is not there", "GET", "/.env", "one.example", ":80", 404, "", ""},
 		{"a script's source is not there", "GET", "/info.php", "one.example", ":80", 404, "", ""},

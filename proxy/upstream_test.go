@@ -43,7 +43,7 @@ func newRouteGate(t testing.TB, cfg routes.Pool, route routes.Route) *proxyGate 
 	t.Helper()
 	cfg.Name, cfg.MPM, cfg.MaxRequestWorkers = "edge", routes.Event, max(cfg.MaxRequestWorkers, 10)
 	site := routes.Site{Names: []string{"legacy.example"}, Listen: []routes.Listen{{Network: "tcp", Address: ":0"}}, TLS: routes.TLS{Mode: "off"}}
-	site.KeepAliveTimeout = time.Minute
+	site.KeepAliveTimeout, site.EncodedSlashes = time.Minute, true
 	route.Pattern, route.Pool, route.MaxRequestBody = routes.Pattern{Kind: routes.Prefix, Text: "/"}, "edge", 8<<20
 	site.Routes = []routes.Route{route}
 	g := &proxyGate{log: newTestLog()}
@@ -148,6 +148,7 @@ func TestProxyRequests(t *testing.T) {
 	}{
 		{"host, query and the spelling of the path stay", plain, "GET /a%20b/%41?q=%20&r HTTP/1.1\r\nHost: legacy.example:81\r\n\r\n", "/a%20b/%41?q=%20&r", "",
 			map[string]string{"Host": "legacy.example:81", "X-Forwarded-Host": "legacy.example:81", "X-Forwarded-Proto": "http", "X-Forwarded-For": "127.0.0.1"}},
+		{"so does an encoded slash", below, "GET /a%2fb%2Fc HTTP/1.1\r\nHost: x\r\n\r\n", "/a%20b/a%2fb%2Fc", "", nil},
 		{"a path with dots is resolved", plain, "GET /a/../b/./c HTTP/1.1\r\nHost: x\r\n\r\n", "/b/c", "", nil},
 		{"a base goes before the path", below, "GET /c%20d?e HTTP/1.1\r\nHost: x\r\n\r\n", "/a%20b/c%20d?e", "", nil},
 		{"what a client says of itself is replaced", plain,

@@ -286,6 +286,7 @@ type Site struct {
 	KeepAliveTimeout time.Duration
 	MaxKeepAlive     int   // requests per connection; 0: unlimited
 	MaxRequestBody   int64 // bytes
+	EncodedSlashes   bool  // are slashes, and no fault
 	TLS              TLS
 	Rewrites         []Rewrite // before a route is looked for
 	Headers          []Headers // of responses

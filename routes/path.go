@@ -21,13 +21,22 @@ func (e *PathError) Error() string { return "path: " + e.Reason }
 //
 // An error is a *[PathError]: 400 for what is malformed, holds a control character, a backslash or dots with a parameter ("..;"), or
 // leaves the root; 404 for an encoded slash, which would be a separator in a file name and not in the URL.
-func CleanPath(raw string) (string, error) {
+func CleanPath(raw string) (string, error) { return cleanPath(raw, false) }
+
+// CleanPath is [CleanPath] for the path that a client has sent to the site. With EncodedSlashes an encoded slash is a slash, so that it leads past no route.
+// Nothing is resolved in such a path, because a server behind the gateway may take the slash for a part of a name, and so understand another path: that is 404.
+func (s *Site) CleanPath(raw string) (string, error) { return cleanPath(raw, s.EncodedSlashes) }
+
+func cleanPath(raw string, encodedSlashes bool) (string, error) {
 	if raw == "" || raw[0] != '/' {
 		return "", badPath("does not begin with a slash")
 	}
-	decoded, err := unescape(raw)
+	decoded, slash, err := unescape(raw)
 	if err != nil {
 		return "", err
+	}
+	if slash && !encodedSlashes {
+		return "", &PathError{http.StatusNotFound, "holds an encoded slash"}
 	}
 	if i := strings.IndexFunc(decoded, func(c rune) bool { return c < ' ' || c == 0x7f || c == '\\' }); i >= 0 {
 		if decoded[i] == '\\' {
@@ -38,16 +47,20 @@ func CleanPath(raw string) (string, error) {
 	if !strings.Contains(decoded, "//") && !strings.Contains(decoded, "/.") {
 		return decoded, nil
 	}
-	return resolve(decoded)
+	clean, err := resolve(decoded)
+	if err == nil && slash && clean != decoded {
+		return "", &PathError{http.StatusNotFound, "holds an encoded slash, and dots or slashes to resolve"}
+	}
+	return clean, err
 }
 
 func badPath(reason string) *PathError { return &PathError{http.StatusBadRequest, reason} }
 
-// unescape decodes percent escapes once (RFC 3986 §2.1).
-func unescape(raw string) (string, error) {
+// unescape decodes percent escapes once (RFC 3986 §2.1), and reports whether one of them was a slash.
+func unescape(raw string) (decoded string, slash bool, err error) {
 	first := strings.IndexByte(raw, '%')
 	if first < 0 {
-		return raw, nil
+		return raw, false, nil
 	}
 	b := make([]byte, first, len(raw))
 	copy(b, raw)
@@ -57,16 +70,14 @@ func unescape(raw string) (string, error) {
 			continue
 		}
 		if i+2 >= len(raw) || unhex(raw[i+1]) < 0 || unhex(raw[i+2]) < 0 {
-			return "", badPath("holds a malformed percent escape")
+			return "", false, badPath("holds a malformed percent escape")
 		}
 		c := byte(unhex(raw[i+1])<<4 | unhex(raw[i+2]))
-		if c == '/' {
-			return "", &PathError{http.StatusNotFound, "holds an encoded slash"}
-		}
+		slash = slash || c == '/'
 		b = append(b, c)
 		i += 2
 	}
-	return string(b), nil
+	return string(b), slash, nil
 }
 
 // unhex is the value of a hexadecimal digit, or -1.

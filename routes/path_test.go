@@ -68,12 +68,52 @@ func TestCleanPath(t *testing.T) {
 	}
 }
 
+func TestCleanPathOfASiteWithEncodedSlashes(t *testing.T) {
+	rows := []struct {
+		name   string
+		raw    string
+		want   string
+		status int // 0: no error
+	}{
+		{"an encoded slash is a slash", "/api/a%2Fb", "/api/a/b", 0},
+		{"in lower case, too", "/api/a%2fb%2fc", "/api/a/b/c", 0},
+		{"it may be the last", "/api/a%2F", "/api/a/", 0},
+		{"a hidden name behind it is a name", "/api%2F.git", "/api/.git", 0},
+		{"it is decoded once", "/a%252Fb", "/a%2Fb", 0},
+		{"beside a slash it is 404", "/api/%2F/b", "", 404},
+		{"beside another one it is 404", "/api%2F%2Fb", "", 404},
+		{"it ends no dot segment", "/api/..%2fadmin", "", 404},
+		{"nor begins one", "/api%2f../admin", "", 404},
+		{"dots elsewhere are not resolved beside it", "/x/../api/a%2fb", "", 404},
+		{"above the root stays 400", "/..%2f..%2fetc", "", 400},
+		{"a control character stays 400", "/a%2f%00", "", 400},
+	}
+	site := Site{EncodedSlashes: true}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			got, err := site.CleanPath(row.raw)
+			var refused *PathError
+			status := 0
+			if errors.As(err, &refused) {
+				status = refused.Status
+			}
+			if got != row.want || status != row.status || (err != nil) != (row.status != 0) {
+				t.Errorf("CleanPath(%q) = %q, %v (status %d); want %q, status %d", row.raw, got, err, status, row.want, row.status)
+			}
+		})
+	}
+}
+
 func FuzzCleanPath(f *testing.F) {
 	for _, raw := range []string{"/", "/a//b/./c/../d", "/%2e%2e/", "/a%20b", "/%25%32%65", "/a/.", "/a/..", "/..a/.b"} {
 		f.Add(raw)
 	}
+	site := Site{EncodedSlashes: true}
 	f.Fuzz(func(t *testing.T, raw string) {
 		path, err := CleanPath(raw)
+		if slashed, _ := site.CleanPath(raw); err == nil && slashed != path {
+			t.Errorf("CleanPath(%q) = %q, and of a site with encoded slashes %q", raw, path, slashed)
+		}
 		if err != nil {
 			var refused *PathError
 			if !errors.As(err, &refused) || refused.Status < 400 || refused.Status > 499 {

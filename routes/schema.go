@@ -289,6 +289,7 @@ var siteSchema = &block{
 		{name: "keep_alive_timeout", kind: duration, min: 1},
 		{name: "max_keep_alive_requests", kind: number, max: 1 << 30},
 		{name: "max_request_body", kind: size, min: 1},
+		{name: "encoded_slashes", kind: boolean},
 	}, accessAttrs...),
 	blocks: []*block{
 		{

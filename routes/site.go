@@ -58,6 +58,7 @@ func (r *siteReader) site(s *section, number int) Site {
 		KeepAliveTimeout: get(s, "keep_alive_timeout", defaultKeepAliveTimeout),
 		MaxKeepAlive:     get(s, "max_keep_alive_requests", 0),
 		MaxRequestBody:   get(s, "max_request_body", int64(defaultMaxRequestBody)),
+		EncodedSlashes:   get(s, "encoded_slashes", false),
 	}
 	site.Rewrites = r.rewrites(s, site.Root)
 	site.Headers, site.RequestHeaders = r.headers(s, "header"), r.headers(s, "request_header")

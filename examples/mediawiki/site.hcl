@@ -33,6 +33,7 @@ site "localhost" "127.0.0.1" {
   listen           = [env("LISTEN", ":8080"), "${env("LISTEN_TLS", ":8443")} tls"]
   root             = local.lib
   max_request_body = "34M"
+  encoded_slashes  = true # in the REST interface's names of pages
 
   # What the package's links lead to in /usr/share belongs to root, as they do.
   symlinks = "owner"
