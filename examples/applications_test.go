@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,7 +38,7 @@ func testDokuWiki(t *testing.T, e *example) {
 	e.start()
 
 	// The first page, its style, a picture of its template.
-	e.get("/").want(t, 200, "Test Wiki", "do=login")
+	e.load(e.get("/").want(t, 200, "Test Wiki", "do=login"))
 	e.get("/lib/exe/css.php?t=dokuwiki").want(t, 200, ".dokuwiki")
 	e.get("/lib/exe/js.php?t=dokuwiki").want(t, 200, "DOKU_BASE")
 	e.get("/lib/tpl/dokuwiki/images/logo.png").want(t, 200, "PNG")
@@ -151,6 +152,35 @@ func hidden(t *testing.T, p page, field string) url.Values {
 	}
 	t.Fatalf("%s: no form with %q in\n%s", p.url, field, p.body)
 	return nil
+}
+
+// load gets what a browser gets with a page: styles, scripts and pictures, all at once.
+func (e *example) load(p page) {
+	e.t.Helper()
+	base, err := url.Parse(p.url)
+	check(e.t, err)
+	document, err := html.Parse(strings.NewReader(p.body))
+	check(e.t, err)
+	var parts []string
+	for n := range document.Descendants() {
+		reference := attribute(n, "src")
+		if attribute(n, "rel") == "stylesheet" {
+			reference = attribute(n, "href")
+		}
+		part, err := base.Parse(reference)
+		check(e.t, err)
+		if reference != "" && part.Host == base.Host && !slices.Contains(parts, part.String()) {
+			parts = append(parts, part.String())
+		}
+	}
+	if len(parts) == 0 {
+		e.t.Errorf("%s: nothing is loaded with it", p.url)
+	}
+	for _, part := range e.getAll(parts) {
+		if part.status/100 != 2 {
+			e.t.Errorf("%s loads %s: status %d", p.url, part.url, part.status)
+		}
+	}
 }
 
 func elements(n *html.Node, tag atom.Atom) iter.Seq[*html.Node] {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -18,6 +19,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"gateway/internal/gatewaytest"
@@ -241,14 +243,22 @@ func (e *example) url(path string) string { return e.base + path }
 
 func (e *example) do(r *http.Request) page {
 	e.t.Helper()
-	resp, err := e.client.Do(r)
+	p, err := e.send(r)
 	check(e.t, err)
+	return p
+}
+
+func (e *example) send(r *http.Request) (page, error) {
+	resp, err := e.client.Do(r)
+	if err != nil {
+		return page{}, err
+	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		e.t.Fatalf("%s %s: %v", r.Method, r.URL, err)
+		return page{}, fmt.Errorf("%s %s: %w", r.Method, r.URL, err)
 	}
-	return page{resp.Request.URL.String(), resp.StatusCode, resp.Header, string(body)}
+	return page{resp.Request.URL.String(), resp.StatusCode, resp.Header, string(body)}, nil
 }
 
 func (e *example) get(path string) page {
@@ -256,6 +266,24 @@ func (e *example) get(path string) page {
 	r, err := http.NewRequest(http.MethodGet, e.url(path), nil)
 	check(e.t, err)
 	return e.do(r)
+}
+
+// getAll asks for all URLs at once.
+func (e *example) getAll(urls []string) []page {
+	e.t.Helper()
+	pages, errs := make([]page, len(urls)), make([]error, len(urls))
+	var all sync.WaitGroup
+	for i, u := range urls {
+		all.Go(func() {
+			var r *http.Request
+			if r, errs[i] = http.NewRequest(http.MethodGet, u, nil); errs[i] == nil {
+				pages[i], errs[i] = e.send(r)
+			}
+		})
+	}
+	all.Wait()
+	check(e.t, errors.Join(errs...))
+	return pages
 }
 
 func (e *example) post(path, contentType string, body io.Reader) page {
@@ -413,28 +441,9 @@ func testCGI(t *testing.T, e *example) {
 	e.get("/cgi-bin/none").want(t, 404)
 
 	// Twice as many at once as may run: all are served.
-	done := make(chan error)
-	for range 16 {
-		go func() { done <- e.slow() }()
+	for _, p := range e.getAll(slices.Repeat([]string{e.url("/cgi-bin/slow?1")}, 16)) {
+		p.want(t, 200, "done\n")
 	}
-	for range 16 {
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-func (e *example) slow() error {
-	resp, err := e.client.Get(e.url("/cgi-bin/slow?1"))
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && (resp.StatusCode != 200 || string(body) != "done\n") {
-		err = fmt.Errorf("slow: %s: %q", resp.Status, body)
-	}
-	return err
 }
 
 func testStaticTLS(t *testing.T, e *example) {

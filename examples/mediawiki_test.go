@@ -38,7 +38,7 @@ func testMediaWiki(t *testing.T, e *example) {
 	if first := e.get("/").want(t, 200, "<title>Test Wiki</title>"); first.url != e.url("/wiki/Main_Page") {
 		t.Errorf("/ led to %s", first.url)
 	}
-	e.get("/mediawiki/").want(t, 200, "<title>Test Wiki</title>")
+	e.load(e.get("/mediawiki/").want(t, 200, "<title>Test Wiki</title>"))
 	mediaWikiFiles(t, e)
 
 	// What nobody may see.
@@ -169,6 +169,7 @@ func mediaWikiPicture(t *testing.T, e *example, word string) {
 	}
 	shown := e.upload("/wiki/Special:Upload", "wpUploadFile", "cloud.png", picture, fields).want(t, 200, "a cloud", "320 × 320 pixels")
 
+	e.load(shown)
 	original, _, _ := strings.Cut(imageOf(t, shown), "?")
 	back := e.get(original).want(t, 200)
 	if back.body != string(picture) || back.header.Get("Content-Type") != "image/png" {

@@ -39,6 +39,7 @@ func testRoundcube(t *testing.T, e *example) {
 	if first.url != e.url("/") {
 		t.Errorf("/ led to %s", first.url)
 	}
+	e.load(first)
 	roundcubeFiles(t, e)
 
 	// What nobody may see.
@@ -52,6 +53,7 @@ func testRoundcube(t *testing.T, e *example) {
 	r := roundcubeLogin(t, e)
 	r.ask("list", url.Values{"_mbox": {"INBOX"}}).want(t, 200, `Grüße aus Köln`, "add_message_row")
 	shown := e.get("/?_task=mail&_action=show&_mbox=INBOX&_uid=1").want(t, 200, "Grüße aus Köln", "Schöne Grüße &amp; &lt;b&gt;", "Wolke.png")
+	e.load(shown)
 	if got := shown.header.Get("X-Robots-Tag"); got != "noindex, nofollow" {
 		t.Errorf("X-Robots-Tag %q", got)
 	}
@@ -129,6 +131,7 @@ func roundcubeLogin(t *testing.T, e *example) *roundcubeSession {
 	form.Set("_user", mailUser)
 	form.Set("_pass", mailPassword)
 	inbox := e.postForm("/?_task=login", form).want(t, 200, "messagelist")
+	e.load(inbox)
 	token := requestToken.FindStringSubmatch(inbox.body)
 	if token == nil {
 		t.Fatalf("%s: no token in\n%s", inbox.url, inbox.body)
