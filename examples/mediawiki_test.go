@@ -35,10 +35,12 @@ func testMediaWiki(t *testing.T, e *example) {
 	e.offerTLS()
 	e.start()
 
-	if first := e.get("/").want(t, 200, "<title>Test Wiki</title>"); first.url != e.url("/wiki/Main_Page") {
-		t.Errorf("/ led to %s", first.url)
+	for _, path := range []string{"/", "/mediawiki", "/mediawiki/", "/mediawiki/index.php"} {
+		if first := e.get(path).want(t, 200, "<title>Test Wiki</title>"); first.url != e.url("/wiki/Main_Page") {
+			t.Errorf("%s led to %s", path, first.url)
+		}
 	}
-	e.load(e.get("/mediawiki/").want(t, 200, "<title>Test Wiki</title>"))
+	e.load(e.get("/wiki/Main_Page"))
 	mediaWikiFiles(t, e)
 
 	// What nobody may see.

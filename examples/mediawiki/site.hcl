@@ -54,6 +54,10 @@ site "localhost" "127.0.0.1" {
     pool = "edge"
     redirect { to = "/wiki/" }
   }
+  route "/mediawiki" {
+    pool = "edge"
+    redirect { to = "/wiki/" }
+  }
   route "/wiki/*" {
     pool = "wiki"
     rewrite "" {
