@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -160,6 +161,31 @@ func (e *example) start() {
 		}
 	})
 }
+
+// offerTLS gives the example a certificate that the client trusts.
+func (e *example) offerTLS() {
+	e.t.Helper()
+	secure, err := gatewaytest.FreeAddress()
+	check(e.t, err)
+	maker := httptest.NewUnstartedServer(nil)
+	maker.StartTLS()
+	defer maker.Close()
+	pair := maker.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	check(e.t, err)
+	check(e.t, os.WriteFile(e.path("tls.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}), 0o644))
+	check(e.t, os.WriteFile(e.path("tls.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
+	roots := x509.NewCertPool()
+	roots.AddCert(maker.Certificate())
+	e.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
+	e.tlsAddress = secure
+	e.setenv("LISTEN_TLS", secure)
+	e.setenv("CERTIFICATE", e.path("tls.crt"))
+	e.setenv("KEY", e.path("tls.key"))
+}
+
+// useTLS has the following requests go to the address with TLS.
+func (e *example) useTLS() { e.base = "https://" + e.tlsAddress }
 
 // needs skips the test when a program is missing.
 func needs(t *testing.T, programs ...string) {

@@ -1,13 +1,9 @@
 package examples_test
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"image/png"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -156,7 +152,7 @@ func mediaWikiPages(t *testing.T, e *example, word string) {
 // wikiEscape writes a title as MediaWiki has it in addresses (wfUrlencode).
 func wikiEscape(title string) string {
 	s := url.QueryEscape(strings.ReplaceAll(title, " ", "_"))
-	return strings.NewReplacer("%3B", ";", "%40", "@", "%24", "$", "%21", "!", "%2A", "*", "%28", "(", "%29", ")", "%2C", ",", "%2F", "/", "%3A", ":").Replace(s)
+	return strings.NewReplacer("%3B", ";", "%2F", "/", "%3A", ":").Replace(s)
 }
 
 func mediaWikiPicture(t *testing.T, e *example, word string) {
@@ -207,28 +203,3 @@ func imageOf(t *testing.T, p page) string {
 	t.Fatalf("%s: no picture in\n%s", p.url, p.body)
 	return ""
 }
-
-// offerTLS gives the example a certificate that the client trusts.
-func (e *example) offerTLS() {
-	e.t.Helper()
-	secure, err := gatewaytest.FreeAddress()
-	check(e.t, err)
-	maker := httptest.NewUnstartedServer(nil)
-	maker.StartTLS()
-	defer maker.Close()
-	pair := maker.TLS.Certificates[0]
-	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
-	check(e.t, err)
-	check(e.t, os.WriteFile(e.path("tls.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}), 0o644))
-	check(e.t, os.WriteFile(e.path("tls.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}), 0o600))
-	roots := x509.NewCertPool()
-	roots.AddCert(maker.Certificate())
-	e.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
-	e.tlsAddress = secure
-	e.setenv("LISTEN_TLS", secure)
-	e.setenv("CERTIFICATE", e.path("tls.crt"))
-	e.setenv("KEY", e.path("tls.key"))
-}
-
-// useTLS has the following requests go to the address with TLS.
-func (e *example) useTLS() { e.base = "https://" + e.tlsAddress }

@@ -120,7 +120,10 @@ type roundcubeSession struct {
 	token string
 }
 
-var requestToken = regexp.MustCompile(`"request_token":"([^"]+)"`)
+var (
+	requestToken = regexp.MustCompile(`"request_token":"([^"]+)"`)
+	jsonEscape   = regexp.MustCompile(`\\u00[0-9a-f]{2}`)
+)
 
 func roundcubeLogin(t *testing.T, e *example) *roundcubeSession {
 	t.Helper()
@@ -177,9 +180,9 @@ func (s *roundcubeSession) draft(subject, text string, picture []byte) {
 	s.e.postForm("/?_task=mail&_action=send", form).want(s.t, 200, "Message saved to Drafts")
 }
 
-// unescapeJSON leaves of a page's escapes none for letters.
+// unescapeJSON has the letters of Latin-1 in a page of JSON as they are.
 func unescapeJSON(p page) page {
-	p.body = regexp.MustCompile(`\\u00[0-9a-f]{2}`).ReplaceAllStringFunc(p.body, func(s string) string {
+	p.body = jsonEscape.ReplaceAllStringFunc(p.body, func(s string) string {
 		var r rune
 		fmt.Sscanf(s[2:], "%x", &r)
 		return string(r)
