@@ -48,12 +48,16 @@ func (w *rewriter) run(rules []routes.Rewrite) verdict {
 			w.redirect(rule, groups)
 			return answered
 		}
+		before := w.path
 		if err := w.substitute(rule, groups); err != nil {
 			w.failPath(w.w, w.x, err)
 			return answered
 		}
 		switch rule.Then {
 		case routes.ThenRestart:
+			if w.path == before {
+				return proceed
+			}
 			return restart
 		case routes.ThenEnd:
 			w.x.rewritten = true
@@ -219,6 +223,10 @@ func (c *comparison) found(t routes.Template, is func(fs.FileMode) bool) bool {
 	mode, err := c.files.Stat(path)
 	if c.x.notes != nil {
 		c.x.note("look at %s: %s", path, lookResult(mode, err))
+	}
+	if err != nil && is(0) && len(t) == 1 && t[0].Name == "path" {
+		_, err = firstFile(c.files, path) // as Apache's REQUEST_FILENAME, which ends before PATH_INFO
+		return err == nil
 	}
 	return err == nil && is(mode)
 }

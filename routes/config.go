@@ -514,11 +514,12 @@ type PatternKind string
 const (
 	Exact  PatternKind = "exact"  // "/a"
 	Prefix PatternKind = "prefix" // "/a/*" matches "/a/" and everything below it
-	Suffix PatternKind = "suffix" // "*.php" matches the end of the path, or a file of that name with PATH_INFO behind it
+	Suffix PatternKind = "suffix" // "*.php" matches the end of the path, or a file of that name with PATH_INFO behind it; "/a/*.php" only below "/a/"
 )
 
 // Pattern is a parsed route pattern. Comparison is bytewise: no case or Unicode folding.
 type Pattern struct {
 	Kind PatternKind
 	Text string // "/a", "/a/" or ".php"
+	Top  string // of a suffix: what the path begins with, "/a/"; empty: it may stand anywhere
 }

@@ -83,17 +83,17 @@ func fullConfig(folder string) *Config {
 			},
 			Routes: []Route{
 				{
-					Pattern: Pattern{Prefix, "/assets/"}, Pool: "edge", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:68",
+					Pattern: Pattern{Kind: Prefix, Text: "/assets/"}, Pool: "edge", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:68",
 					Static: &Static{Index: []string{"index.html"}, CacheControl: "public, max-age=3600"},
 				},
 				{
-					Pattern: Pattern{Prefix, "/cgi-bin/"}, Pool: "scripts", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:72",
+					Pattern: Pattern{Kind: Prefix, Text: "/cgi-bin/"}, Pool: "scripts", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:72",
 					CGI: &CGI{Root: "/srv/legacy/cgi-bin"},
 				},
-				{Pattern: Pattern{Suffix, ".php"}, Pool: "php", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:76"},
-				{Pattern: Pattern{Prefix, "/shop/"}, Pool: "app", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:77"},
+				{Pattern: Pattern{Kind: Suffix, Text: ".php"}, Pool: "php", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:76"},
+				{Pattern: Pattern{Kind: Prefix, Text: "/shop/"}, Pool: "app", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:77"},
 				{
-					Pattern: Pattern{Prefix, "/"}, Pool: "edge", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:78",
+					Pattern: Pattern{Kind: Prefix, Text: "/"}, Pool: "edge", Root: root, MaxRequestBody: 1 << 30, Line: "full.hcl:78",
 					TryFiles: []TryFile{
 						{Path: Template{{Name: "path"}}}, {Path: Template{{Name: "path"}, {Text: "/index.php"}}}, {Path: Template{{Text: "/index.php"}}},
 					},

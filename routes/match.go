@@ -100,7 +100,7 @@ func (p Pattern) String() string {
 	case Prefix:
 		return p.Text + "*"
 	case Suffix:
-		return "*" + p.Text
+		return p.Top + "*" + p.Text
 	default:
 		return p.Text
 	}
@@ -180,6 +180,9 @@ func (r *Route) match(path string, isFile func(*Route, string) bool) (script int
 	case Prefix:
 		return len(path), strings.HasPrefix(path, p.Text)
 	case Suffix:
+		if !strings.HasPrefix(path, p.Top) {
+			return 0, false
+		}
 		if i := r.split(path, isFile); i > 0 {
 			return i, true
 		}
@@ -195,7 +198,7 @@ func (r *Route) split(path string, isFile func(*Route, string) bool) int {
 	if isFile == nil {
 		return 0
 	}
-	end, asked := 0, 0
+	end, asked := len(r.Pattern.Top), 0
 	for asked < maxSplits {
 		i := strings.Index(path[end:], r.Pattern.Text)
 		if i < 0 {

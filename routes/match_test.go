@@ -74,6 +74,7 @@ func TestSiteMatch(t *testing.T) {
 	legacy := [][]string{{"/exact"}, {"/assets/*"}, {"*.php"}, {"/post", "POST"}, {"/post", "PUT", "POST"}, {"/read/*", "GET", "HEAD"}}
 	scripts := [][]string{{"/a.php", "GET"}, {"/d/a.php"}, {"/nothing.php"}, {"*.php"}, {"/info.php"}}
 	all := append(legacy[:len(legacy):len(legacy)], []string{"/*"})
+	below := [][]string{{"/d/*.php"}, {"*.php"}}
 	files := map[string]bool{"/info.php": true, "/a.php": true, "/d/a.php": true}
 	rows := []struct {
 		name         string
@@ -112,6 +113,9 @@ func TestSiteMatch(t *testing.T) {
 		{"such a route that comes later", scripts, "GET", "/info.php/x", 3, "/info.php", "/x", nil},
 		{"a folder that is named like such a route", scripts, "GET", "/nothing.php/x.php", 3, "/nothing.php/x.php", "", nil},
 		{"everything", all, "GET", "/", 6, "/", "", nil},
+		{"a suffix below a prefix", below, "GET", "/d/x/y.php", 0, "/d/x/y.php", "", nil},
+		{"a suffix below a prefix with PATH_INFO", below, "GET", "/d/a.php/x", 0, "/d/a.php", "/x", nil},
+		{"a suffix is not below a prefix", below, "GET", "/dx/y.php", 1, "/dx/y.php", "", nil},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -185,6 +189,8 @@ func FuzzCovers(f *testing.F) {
 	f.Add("/a/*", "/a/b", "/a/b", false)
 	f.Add("*.php", "/a.php", "/a.php", false)
 	f.Add("/a", "/a", "/a", false)
+	f.Add("/a/*", "/a/b/*.php", "/a/b/c.php", false)
+	f.Add("/a/*.php", "/a/b/*.php", "/a/b.php/b/c.php", true)
 	f.Fuzz(func(t *testing.T, first, second, path string, file bool) {
 		a, reasonA := parsePattern(first)
 		b, reasonB := parsePattern(second)
@@ -206,7 +212,7 @@ func FuzzCovers(f *testing.F) {
 
 func BenchmarkMatch(b *testing.B) {
 	s := &Site{Routes: []Route{
-		{Pattern: Pattern{Prefix, "/assets/"}}, {Pattern: Pattern{Prefix, "/cgi-bin/"}}, {Pattern: Pattern{Suffix, ".php"}}, {Pattern: Pattern{Prefix, "/"}},
+		{Pattern: Pattern{Kind: Prefix, Text: "/assets/"}}, {Pattern: Pattern{Kind: Prefix, Text: "/cgi-bin/"}}, {Pattern: Pattern{Kind: Suffix, Text: ".php"}}, {Pattern: Pattern{Kind: Prefix, Text: "/"}},
 	}}
 	isFile := func(*Route, string) bool { return false }
 	b.ReportAllocs()

@@ -37,12 +37,12 @@ const (
 	ThenNext    Then = "next"    // with the next rewrite
 	ThenLast    Then = "last"    // behind the last one of the list
 	ThenEnd     Then = "end"     // likewise, and the request meets no rewrite any more
-	ThenRestart Then = "restart" // with the first one
+	ThenRestart Then = "restart" // with the first one, if the path is another one now; else as ThenLast
 )
 
 // Condition compares a request. What is not set says nothing.
 type Condition struct {
-	File     Template // a path at which a regular file is, below the root
+	File     Template // a path at which a regular file is, below the root; {path} alone may go on behind it with PATH_INFO
 	Folder   Template // a path at which a folder is, likewise
 	Path     *regexp.Regexp
 	Host     *regexp.Regexp // in small letters, without port
@@ -115,12 +115,13 @@ func (r *siteReader) rewrite(s *section, root string) Rewrite {
 			}
 		}
 	}
+	known := slices.Concat(groups, Variables())
 	for _, block := range s.blocks["when"] {
-		c := r.condition(block, root)
+		c := r.condition(block, root, known)
 		w.When, groups = append(w.When, c), append(groups, c.groups()...)
 	}
 	for _, block := range s.blocks["not"] {
-		w.Not = append(w.Not, r.condition(block, root))
+		w.Not = append(w.Not, r.condition(block, root, known))
 	}
 	for _, name := range groups {
 		if slices.Contains(append(Variables(), "status", "header", "cookie"), name) {
@@ -174,7 +175,8 @@ func isRedirect(status int) bool {
 	return slices.Contains([]int{http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect}, status)
 }
 
-func (r *siteReader) condition(s *section, root string) Condition {
+// condition reads a condition, in whose paths the known variables may stand.
+func (r *siteReader) condition(s *section, root string, known []string) Condition {
 	c := Condition{
 		Path: r.regexpOf(s, "path"), Host: r.regexpOf(s, "host"), Query: r.regexpOf(s, "query"), Scheme: get(s, "scheme", ""),
 		Methods: r.methods(s), RemoteIP: r.networks(s, "remote_ip"), Header: r.fieldMatches(s, "header"), Cookie: r.fieldMatches(s, "cookie"),
@@ -187,7 +189,7 @@ func (r *siteReader) condition(s *section, root string) Condition {
 			continue
 		}
 		var hasQuery bool
-		if *path, _, hasQuery = r.internalPath(s.at(name), get(s, name, ""), Variables()); hasQuery {
+		if *path, _, hasQuery = r.internalPath(s.at(name), get(s, name, ""), known); hasQuery {
 			r.errorf(s.at(name), "Wrong path", "A file has no query: remove what stands behind the question mark.")
 		}
 		if root == "" {

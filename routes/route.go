@@ -78,7 +78,7 @@ func (r *siteReader) pattern(s *section) Pattern {
 	return p
 }
 
-// parsePattern reads "/a", "/a/*" or "*.php". The reason is empty when it is one.
+// parsePattern reads "/a", "/a/*", "*.php" or "/a/*.php". The reason is empty when it is one.
 func parsePattern(label string) (p Pattern, reason string) {
 	switch {
 	case label == "":
@@ -92,9 +92,12 @@ func parsePattern(label string) (p Pattern, reason string) {
 	case !strings.HasPrefix(label, "/"):
 		return Pattern{}, fmt.Sprintf(`a pattern begins with a slash, or with a star: "/%s" or "*.php".`, label)
 	}
+	if top, ending, ok := strings.Cut(label, "*."); ok && strings.HasSuffix(top, "/") {
+		return parseSuffixBelow(top, "*."+ending)
+	}
 	text, prefix := strings.CutSuffix(label, "/*")
 	if strings.Contains(text, "*") {
-		return Pattern{}, `a star stands alone behind the last slash ("/a/*") or before an ending ("*.php").`
+		return Pattern{}, `a star stands alone behind the last slash ("/a/*") or before an ending ("*.php", "/a/*.php").`
 	}
 	kind := Exact
 	if prefix {
@@ -110,6 +113,19 @@ func parsePattern(label string) (p Pattern, reason string) {
 		return Pattern{}, "paths are compared decoded: write the character itself in place of its %-escape."
 	}
 	return Pattern{Kind: kind, Text: text}, ""
+}
+
+// parseSuffixBelow reads "/a/*.php" as its two halves. The one below the root itself is every suffix.
+func parseSuffixBelow(top, suffix string) (Pattern, string) {
+	folder, reason := parsePattern(top + "*")
+	if reason != "" {
+		return Pattern{}, reason
+	}
+	p, reason := parseSuffix(suffix)
+	if folder.Text != "/" {
+		p.Top = folder.Text
+	}
+	return p, reason
 }
 
 func parseSuffix(label string) (Pattern, string) {

@@ -44,9 +44,11 @@ func covers(a, b Pattern) bool {
 		return a == b
 	case Prefix:
 		// A path with the ending may stand anywhere, so only the prefix of all paths covers a suffix.
-		return b.Kind == Suffix && a.Text == "/" || (b.Kind == Exact || b.Kind == Prefix) && strings.HasPrefix(b.Text, a.Text)
+		return b.Kind == Suffix && (a.Text == "/" || b.Top != "" && strings.HasPrefix(b.Top, a.Text)) ||
+			(b.Kind == Exact || b.Kind == Prefix) && strings.HasPrefix(b.Text, a.Text)
 	case Suffix:
-		return (b.Kind == Exact || b.Kind == Suffix) && strings.HasSuffix(b.Text, a.Text)
+		return b.Kind == Exact && strings.HasPrefix(b.Text, a.Top) && strings.HasSuffix(b.Text[len(a.Top):], a.Text) ||
+			b.Kind == Suffix && strings.HasPrefix(b.Top, a.Top) && strings.HasSuffix(b.Text, a.Text)
 	default:
 		return false
 	}
