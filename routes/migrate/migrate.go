@@ -31,6 +31,8 @@ var readers = []struct {
 }{
 	{FPM, isFPM, (*importer).fpm},
 	{Unit, isUnit, (*importer).unit},
+	{Apache, isApache, (*importer).apacheServer},
+	{Htaccess, isHtaccess, (*importer).apacheFolders},
 }
 
 // Kinds lists the kinds of files that can be read.
@@ -57,9 +59,10 @@ type source struct {
 // importer is what the readers of all kinds write to.
 type importer struct {
 	Document
-	root  string     // empty: not given
-	fpms  []*fpmPool // the pools that were php-fpm's
-	event string     // the name of the event pool; empty: there is none yet
+	root   string        // empty: not given
+	fpms   []*fpmPool    // the pools that were php-fpm's
+	event  string        // the name of the event pool; empty: there is none yet
+	apache *apacheReader // nil: nothing of Apache's was read
 
 	load func(name string) (source, error)
 	glob func(pattern string) ([]string, error)
@@ -101,6 +104,9 @@ func (im *importer) run(kind Kind, sources []source) (*Document, error) {
 				return nil, err
 			}
 		}
+	}
+	if im.apache != nil {
+		im.apache.write()
 	}
 	im.Title = title(sources)
 	im.startingSites()

@@ -1,0 +1,220 @@
+package migrate
+
+import (
+	"cmp"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// apacheReader reads the configuration of a server, and .htaccess files.
+type apacheReader struct {
+	*importer
+	sites    []*apacheSite
+	listen   []string                    // of the server
+	limits   map[string]map[string]limit // of MPMs, by MPM and attribute; "": of whichever is used
+	pools    map[string]string           // names of PHP's pools, by their settings
+	formats  map[string]string           // of LogFormat
+	told     map[Origin]bool             // what was left out once
+	ofServer bool                        // rewrites are a server's
+	timeout  string                      // of a request to PHP
+}
+
+// limit is a number of an MPM.
+type limit struct {
+	from Origin
+	n    int
+}
+
+// mpmWords are the directives of the MPMs.
+var mpmWords = map[string]string{
+	"startservers": "start_servers", "minspareservers": "min_spare_servers", "maxspareservers": "max_spare_servers", "serverlimit": "server_limit",
+	"maxrequestworkers": "max_request_workers", "maxclients": "max_request_workers", "maxconnectionsperchild": "max_requests_per_child",
+	"maxrequestsperchild": "max_requests_per_child", "threadsperchild": "", "threadlimit": "", "minsparethreads": "", "maxsparethreads": "",
+}
+
+func isHtaccess(s source) bool {
+	return strings.Contains(filepath.Base(s.name), "htaccess")
+}
+
+func isApache(s source) bool {
+	lines, err := logicalLines(s)
+	if err != nil || len(lines) == 0 || isHtaccess(s) || strings.HasPrefix(lines[0].Text, "[") || strings.HasPrefix(lines[0].Text, "{") {
+		return false
+	}
+	return filepath.Ext(s.name) == ".conf" || slices.ContainsFunc(lines, func(d directive) bool {
+		return d.name == "<virtualhost" || d.name == "<ifmodule" || d.name == "<directory" || d.name == "documentroot" || d.name == "rewriteengine"
+	})
+}
+
+// apacheReader is the one reader: .htaccess files belong to the sites that a server's files tell of.
+func (im *importer) apacheReader() *apacheReader {
+	if im.apache == nil {
+		im.apache = &apacheReader{
+			importer: im, limits: map[string]map[string]limit{}, pools: map[string]string{}, told: map[Origin]bool{},
+			formats: map[string]string{"common": "common", "combined": "combined"},
+		}
+	}
+	return im.apache
+}
+
+// apacheServer reads the files of a server.
+func (im *importer) apacheServer(sources []source) error {
+	r := im.apacheReader()
+	conf := newConfReader(im, sources[0].name)
+	var all []directive
+	for _, s := range sources {
+		list, err := conf.read(s)
+		if err != nil {
+			return err
+		}
+		all = append(all, list...)
+	}
+	r.server(all)
+	return nil
+}
+
+// server takes what stands outside of virtual hosts, which holds for each of them, and makes sites of these, or of the whole.
+func (r *apacheReader) server(all []directive) {
+	var hosts, outer []directive
+	for _, d := range all {
+		switch {
+		case d.name == "<virtualhost":
+			hosts = append(hosts, d)
+		case !r.global(d):
+			outer = append(outer, d)
+		}
+	}
+	if hosts == nil {
+		hosts = []directive{{Origin: cmp.Or(originOf(outer), originOf(all)), raw: strings.Join(r.listen, " ")}}
+	} else { // a server's rules and its names are not those of its virtual hosts
+		outer = slices.DeleteFunc(outer, func(d directive) bool {
+			return strings.HasPrefix(d.name, "rewrite") || d.name == "servername" || d.name == "serveralias"
+		})
+	}
+	for _, host := range hosts {
+		s := r.newSite(host.Origin)
+		// Folders are told by the root, which may be said behind them.
+		for _, d := range append(slices.Clone(outer), host.inner...) {
+			if d.name == "documentroot" {
+				s.setRoot(filepath.Clean(d.arg(0)))
+			}
+		}
+		first, last := func(d directive) bool { return strings.HasSuffix(d.name, "alias") }, func(d directive) bool { return d.name == "<directory" }
+		list := append(slices.Clone(host.inner), outer...)
+		folders := slices.DeleteFunc(slices.Clone(list), func(d directive) bool { return !last(d) })
+		slices.SortStableFunc(folders, func(a, b directive) int { return cmp.Compare(len(a.arg(0)), len(b.arg(0))) })
+		r.ofServer = true
+		s.read(s.scopes[0], slices.DeleteFunc(slices.Clone(outer), func(d directive) bool { return first(d) || last(d) }))
+		s.read(s.scopes[0], slices.DeleteFunc(slices.Clone(list), func(d directive) bool { return !first(d) }))
+		s.read(s.scopes[0], slices.DeleteFunc(slices.Clone(host.inner), func(d directive) bool { return first(d) || last(d) }))
+		r.ofServer = false
+		s.read(s.scopes[0], folders)
+		s.addresses(host.words())
+		r.sites = append(r.sites, s)
+	}
+}
+
+func originOf(list []directive) Origin {
+	if len(list) == 0 {
+		return Origin{}
+	}
+	return list[0].Origin
+}
+
+// global takes what concerns the whole program, and reports whether it was such a thing.
+func (r *apacheReader) global(d directive) bool {
+	attr, isLimit := mpmWords[d.name]
+	n, isNumber := natural(d.arg(0))
+	switch {
+	case isLimit && isNumber && attr != "":
+		if r.limits[d.mpm] == nil {
+			r.limits[d.mpm] = map[string]limit{}
+		}
+		r.limits[d.mpm][attr] = limit{d.Origin, n}
+	case isLimit:
+	case d.name == "listen":
+		r.listen = append(r.listen, d.arg(0))
+	case d.name == "user":
+		r.Need(Origin{}, "gateway").Set(d.Origin, "user", d.arg(0))
+	case d.name == "group": // the user has one
+	case d.name == "timeout":
+		r.timeout = secondsOf(d.arg(0))
+	case d.name == "logformat" && len(d.words()) == 2:
+		r.formats[d.arg(1)] = d.arg(0)
+	default:
+		return false
+	}
+	return true
+}
+
+// apacheFolders reads .htaccess files. Each belongs to the site in whose root it stands, or to one of its own.
+func (im *importer) apacheFolders(sources []source) error {
+	r := im.apacheReader()
+	slices.SortStableFunc(sources, func(a, b source) int { return cmp.Compare(len(a.name), len(b.name)) })
+	for _, s := range sources {
+		list, err := newConfReader(im, s.name).read(s)
+		if err != nil {
+			return err
+		}
+		folder, err := filepath.Abs(filepath.Dir(s.name))
+		if err != nil {
+			return err
+		}
+		site, at := r.siteOf(folder, Origin{File: s.name, Line: 1})
+		site.read(site.scope(at, Origin{File: s.name, Line: 1}), list)
+	}
+	return nil
+}
+
+// siteOf finds the site of a folder, and the path that leads there.
+func (r *apacheReader) siteOf(folder string, from Origin) (s *apacheSite, at string) {
+	for _, s := range r.sites {
+		if below, ok := strings.CutPrefix(folder+"/", strings.TrimSuffix(s.root, "/")+"/"); ok && s.root != "" {
+			return s, "/" + below
+		}
+	}
+	s = r.newSite(from)
+	s.names, s.listen = []string{"localhost"}, []string{":80"}
+	root := folder
+	if r.root != "" {
+		if abs, err := filepath.Abs(r.root); err == nil && (folder == abs || strings.HasPrefix(folder, abs+"/")) {
+			root = abs
+		}
+	}
+	s.setRoot(root)
+	if r.root != "" && root == folder {
+		root = r.root // it is elsewhere than the file
+		s.setRoot(root)
+		folder = root
+	}
+	r.sites = append(r.sites, s)
+	below, _ := strings.CutPrefix(folder+"/", root+"/")
+	return s, "/" + below
+}
+
+// write adds the sites to the document.
+func (r *apacheReader) write() {
+	for _, s := range r.sites {
+		s.write()
+	}
+	r.writeLimits()
+}
+
+// writeLimits gives the pools the numbers of the MPMs: those of prefork are PHP's, which it was there for.
+func (r *apacheReader) writeLimits() {
+	for _, mpm := range []string{"", "prefork"} {
+		for _, pool := range slices.Sorted(maps.Values(r.pools)) {
+			for _, attr := range slices.Sorted(maps.Keys(r.limits[mpm])) {
+				l := r.limits[mpm][attr]
+				r.Find("pool", pool).Set(l.from, attr, l.n)
+			}
+		}
+	}
+	for _, mpm := range []string{"event", "worker"} {
+		if l, ok := r.limits[mpm]["max_request_workers"]; ok && r.Find("pool", "edge") != nil {
+			r.Find("pool", "edge").Set(l.from, "max_request_workers", l.n)
+		}
+	}
+}

@@ -1,0 +1,779 @@
+package migrate
+
+import (
+	"cmp"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// term is one comparison of a rewrite: an attribute of a block when or not.
+type term struct {
+	attr, key string // key: of an attribute that is a map
+	value     string
+	list      []string // in place of value
+}
+
+// rewrite is a block of that name in the making.
+type rewrite struct {
+	from        Origin
+	label       string
+	to          string
+	appendQuery bool
+	status      int
+	then        string
+	when        [][]term // one of them holds
+	not         []term   // none of them holds
+	endsRound   bool     // Apache's L: then is "last", or "restart" where the rules of a folder would meet the new path
+	firstRound  bool     // it looks at what the client has sent
+	reason      string   // why a rule was left out, in whose place this stands
+}
+
+// rewriter turns the rewrite directives of one folder, or of a server, into rewrites.
+type rewriter struct {
+	folder string // the URL path of the folder, which ends in a slash; empty: of a server
+	base   string // RewriteBase, which ends in a slash
+	root   string // the folder of files
+	on     bool
+	once   bool               // rules end as soon as one was applied
+	conds  []rewriteCondition // that wait for their rule
+	known  map[string]string  // variables that have one value only
+	list   []*rewrite
+}
+
+// rewriteCondition is a RewriteCond.
+type rewriteCondition struct {
+	directive
+	test, pattern string
+	not           bool
+	flags         map[string]string
+}
+
+// rewriteRule is a RewriteRule.
+type rewriteRule struct {
+	directive
+	pattern string
+	not     bool
+	target  string
+	flags   map[string]string
+}
+
+// flags reads "[NC,R=301]". Long names become the short ones.
+func flags(text string) map[string]string {
+	long := map[string]string{
+		"nocase": "NC", "last": "L", "redirect": "R", "forbidden": "F", "gone": "G", "qsappend": "QSA", "qsdiscard": "QSD", "passthrough": "PT",
+		"noescape": "NE", "ornext": "OR", "chain": "C", "skip": "S", "env": "E", "cookie": "CO", "next": "N", "proxy": "P", "type": "T",
+		"handler": "H", "end": "END", "nosubreq": "NS", "novary": "NV", "discardpath": "DPI", "qslast": "QSL",
+	}
+	found := map[string]string{}
+	for flag := range strings.SplitSeq(strings.Trim(text, "[]"), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(flag), "=")
+		if short, ok := long[strings.ToLower(name)]; ok {
+			name = short
+		}
+		if name != "" {
+			found[strings.ToUpper(name)] = value
+		}
+	}
+	return found
+}
+
+func (w *rewriter) condition(d directive) {
+	words := append(splitWords(d.raw, true), "", "") // a broken one matches nothing that is known
+	c := rewriteCondition{directive: d, test: words[0], pattern: words[1], flags: flags(words[2])}
+	c.pattern, c.not = strings.CutPrefix(c.pattern, "!")
+	w.conds = append(w.conds, c)
+}
+
+// rule adds what a RewriteRule and its conditions say. The conditions of a rule that is left out go with it.
+func (w *rewriter) rule(d directive) {
+	conds := w.conds
+	w.conds = nil
+	words := splitWords(d.raw, true)
+	if len(words) < 2 {
+		w.leave(d.Origin, "it has no target")
+		return
+	}
+	r := rewriteRule{directive: d, pattern: words[0], target: words[1], flags: map[string]string{}}
+	if len(words) > 2 {
+		r.flags = flags(words[2])
+	}
+	r.pattern, r.not = strings.CutPrefix(r.pattern, "!")
+	if w.isNeedless(r, conds) {
+		return
+	}
+	list, reason := w.rewrites(r, conds)
+	if reason != "" && len(conds) > 0 {
+		var texts []string
+		for _, c := range conds {
+			texts = append(texts, c.Text)
+		}
+		reason += "; so these are left, too: " + strings.Join(texts, "; ")
+	}
+	if reason != "" {
+		w.leave(d.Origin, reason)
+		return
+	}
+	w.list = append(w.list, list...)
+}
+
+func (w *rewriter) leave(from Origin, reason string) {
+	w.list = append(w.list, &rewrite{from: from, reason: reason})
+}
+
+// isNeedless reports whether a rule says what holds here without it: PHP gets the password of a request, the path of the folder is
+// known, and a rule is not asked again after it was applied.
+func (w *rewriter) isNeedless(r rewriteRule, conds []rewriteCondition) bool {
+	name, value, _ := strings.Cut(r.flags["E"], ":")
+	_, sets := r.flags["E"]
+	switch {
+	case r.target != "-":
+		return false
+	case sets && strings.HasSuffix(strings.ToUpper(name), "HTTP_AUTHORIZATION"):
+		return true
+	case sets && len(conds) == 1 && strings.HasPrefix(conds[0].test, "%{REQUEST_URI}::$") && strings.HasPrefix(value, "%"):
+		w.known[name] = strings.TrimSuffix(w.folder, "/") // Symfony's way to learn it
+		return true
+	}
+	if len(conds) == 1 && conds[0].test == "%{ENV:REDIRECT_STATUS}" && !matchesText(conds[0], "") {
+		w.once = true
+		return true
+	}
+	return false
+}
+
+// rewrites are those that a rule becomes.
+func (w *rewriter) rewrites(r rewriteRule, conds []rewriteCondition) (list []*rewrite, reason string) {
+	for _, flag := range []string{"C", "S", "CO", "T", "H", "P"} {
+		if _, ok := r.flags[flag]; ok {
+			return nil, "[" + flag + "] has no counterpart in a rewrite"
+		}
+	}
+	if e, ok := r.flags["E"]; ok {
+		return nil, "a rewrite sets no variables of the environment: " + e
+	}
+	model := rewrite{from: r.Origin}
+	if reason := w.outcome(r, &model, conds); reason != "" {
+		return nil, reason
+	}
+	_, fold := r.flags["NC"]
+	patterns, reason := subject{folder: w.folder, fold: fold}.translate(r.pattern)
+	if reason != "" {
+		return nil, reason
+	}
+	alternatives, reason := w.alternatives(r, conds, &model)
+	if reason != "" {
+		return nil, reason
+	}
+	if len(patterns)*len(alternatives) > 1 && !model.isLast() {
+		return nil, "it would become several rewrites, of which more than one could apply"
+	}
+	for _, p := range patterns {
+		for _, a := range alternatives {
+			n := model
+			n.when, n.not = a.when, slices.Clone(a.not)
+			n.label = w.label(r, p, conds)
+			for _, not := range p.not {
+				n.not = append(n.not, term{attr: "path", value: not})
+			}
+			if r.not {
+				n.label = w.label(rewriteRule{pattern: "^"}, pattern{}, nil)
+				n.not = append(n.not, term{attr: "path", value: p.text})
+			}
+			list = append(list, &n)
+		}
+	}
+	if r.not && len(patterns[0].not) > 0 {
+		return nil, "a negated expression with a lookahead can't be said here"
+	}
+	if model.to == "" && model.status == 0 && model.then == "" {
+		return nil, "" // it only has conditions
+	}
+	return list, ""
+}
+
+// isLast reports whether no other rewrite comes behind it in Apache's round.
+func (n *rewrite) isLast() bool { return n.status != 0 || n.endsRound || n.then == "end" }
+
+// everything are patterns that match each path of a folder.
+var everything = []string{"^", "$", "", ".*", "^.*$", "^.*", "(.*)", "^(.*)$", "^(.*)", "(.*)$", ".*$"}
+
+// label is the expression behind the word rewrite.
+func (w *rewriter) label(r rewriteRule, p pattern, conds []rewriteCondition) string {
+	groups := strings.Contains(r.target, "$") || slices.ContainsFunc(conds, func(c rewriteCondition) bool { return strings.Contains(c.test, "$") })
+	if !groups && slices.Contains(everything, r.pattern) {
+		if w.folder == "" || w.folder == "/" {
+			return ""
+		}
+		return "^" + quotePath(w.folder)
+	}
+	return p.text
+}
+
+// outcome reads what a rule does.
+func (w *rewriter) outcome(r rewriteRule, n *rewrite, conds []rewriteCondition) (reason string) {
+	redirect, isRedirect := r.flags["R"]
+	_, forbidden := r.flags["F"]
+	_, gone := r.flags["G"]
+	_, last := r.flags["L"]
+	_, end := r.flags["END"]
+	_, again := r.flags["N"]
+	switch {
+	case forbidden:
+		n.status = 403
+		return ""
+	case gone:
+		n.status = 410
+		return ""
+	case isRedirect || strings.Contains(r.target, "://") && !strings.HasPrefix(r.target, "%{"):
+		if n.status = statusOf(redirect); n.status == 0 {
+			return "R=" + redirect + " is no status"
+		}
+		if n.status >= 400 {
+			return ""
+		}
+	}
+	switch {
+	case end:
+		n.then = "end"
+	case again:
+		n.then = "restart"
+	case last:
+		n.then, n.endsRound = "last", true
+	}
+	if n.status != 0 {
+		n.then, n.endsRound = "", false
+	}
+	if r.target == "-" {
+		return ""
+	}
+	n.to, reason = w.target(r.target, n.status == 0)
+	_, n.appendQuery = r.flags["QSA"]
+	n.appendQuery = n.appendQuery && strings.Contains(n.to, "?")
+	if _, discard := r.flags["QSD"]; discard && !strings.Contains(n.to, "?") {
+		n.to += "?"
+	}
+	return reason
+}
+
+// statusOf reads the status of a redirect; 0: it is none.
+func statusOf(text string) int {
+	switch strings.ToLower(text) {
+	case "", "temp":
+		return 302
+	case "permanent":
+		return 301
+	case "seeother":
+		return 303
+	case "gone":
+		return 410
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 300 || n > 599 {
+		return 0
+	}
+	return n
+}
+
+// apacheVariable is $1, %1, %{NAME}, or an escaped character.
+var apacheVariable = regexp.MustCompile(`\$([0-9])|%([0-9])|%\{([^}]*)\}|\\(.)|(\$\{)`)
+
+// variables are Apache's that have a counterpart in a text.
+var variables = map[string]string{
+	"HTTP_HOST": "{host}", "SERVER_NAME": "{host}", "REQUEST_URI": "{path}", "QUERY_STRING": "{query}", "REQUEST_METHOD": "{method}",
+	"REQUEST_SCHEME": "{scheme}", "REMOTE_ADDR": "{remote_ip}", "REMOTE_USER": "{user}", "DOCUMENT_ROOT": "", "CONTEXT_DOCUMENT_ROOT": "",
+	"REQUEST_FILENAME": "{path}", "SCRIPT_FILENAME": "{path}", "SCRIPT_NAME": "{path}", "HTTP_USER_AGENT": "{header.User-Agent}", "HTTP_REFERER": "{header.Referer}",
+	"HTTP_COOKIE": "{header.Cookie}", "HTTP_ACCEPT": "{header.Accept}",
+}
+
+// fill replaces Apache's variables in a text.
+func (w *rewriter) fill(text string) (filled, reason string) {
+	filled = apacheVariable.ReplaceAllStringFunc(text, func(found string) string {
+		m := apacheVariable.FindStringSubmatch(found)
+		switch name := m[3]; {
+		case m[1] != "":
+			return "{" + m[1] + "}"
+		case m[2] != "":
+			return "{c" + m[2] + "}"
+		case m[4] != "":
+			return m[4]
+		case m[5] != "":
+			reason = "maps have no counterpart"
+			return ""
+		case strings.HasPrefix(name, "HTTP:"):
+			return "{header." + name[5:] + "}"
+		case strings.HasPrefix(name, "ENV:"):
+			value, ok := w.known[name[4:]]
+			if !ok {
+				reason = "variables of the environment have no counterpart: " + found
+			}
+			return value
+		default:
+			value, ok := variables[name]
+			if !ok {
+				reason = found + " has no counterpart"
+			}
+			return value
+		}
+	})
+	return filled, reason
+}
+
+// target is the text of "to". Relative ones begin in the folder of the rules.
+func (w *rewriter) target(text string, internal bool) (to, reason string) {
+	relative := !strings.HasPrefix(text, "/") && !strings.HasPrefix(text, "%{") && !strings.Contains(text, "://")
+	if w.root != "" && strings.HasPrefix(text, w.root+"/") {
+		text = strings.TrimPrefix(text, w.root)
+	}
+	if to, reason = w.fill(text); reason != "" {
+		return "", reason
+	}
+	if relative && !(w.folder == "" && strings.HasPrefix(to, "{")) {
+		to = cmp.Or(w.base, w.folder, "/") + strings.TrimPrefix(to, "./")
+	}
+	if internal && strings.Contains(to, "#") {
+		return "", "a path has no #"
+	}
+	if rest, ok := strings.CutPrefix(to, "{path}"); to == "" || ok && rest != "" && !internal && strings.HasPrefix(rest, "{") {
+		return "", "it leads nowhere"
+	}
+	return to, ""
+}
+
+// choice is one way for the conditions of a rule to hold.
+type choice struct {
+	when [][]term
+	not  []term
+}
+
+// maxChoices bounds them.
+const maxChoices = 16
+
+// alternatives turns conditions, in which OR binds stronger than AND, into rewrites of which one is enough.
+func (w *rewriter) alternatives(r rewriteRule, conds []rewriteCondition, n *rewrite) (list []choice, reason string) {
+	captures := regexp.MustCompile(`%[0-9]`).MatchString(r.target)
+	ways := [][]comparison{nil}
+	for i := 0; i < len(conds); i++ {
+		end := i
+		for end < len(conds)-1 && conds[end].isOr() {
+			end++
+		}
+		var group []comparison
+		for _, c := range conds[i : end+1] {
+			k, reason := w.compare(c, r, captures && end == lastPositive(conds))
+			if reason != "" {
+				return nil, c.Text + ": " + reason
+			}
+			n.firstRound = n.firstRound || k.first
+			group = append(group, k)
+		}
+		if ways = multiply(ways, group); len(ways) > maxChoices {
+			return nil, "it has too many alternatives"
+		}
+		i = end
+	}
+	for _, way := range ways {
+		c, reason := merge(way)
+		if reason != "" {
+			return nil, reason
+		}
+		if c != nil {
+			list = append(list, *c)
+		}
+	}
+	return unite(list), ""
+}
+
+func (c *rewriteCondition) isOr() bool { _, ok := c.flags["OR"]; return ok }
+
+// lastPositive is the condition whose groups %1 means: the last one that matches.
+func lastPositive(conds []rewriteCondition) int {
+	for i := len(conds) - 1; i >= 0; i-- {
+		if !conds[i].not && !strings.HasPrefix(conds[i].pattern, "-") {
+			for i < len(conds)-1 && conds[i].isOr() {
+				i++
+			}
+			return i
+		}
+	}
+	return -1
+}
+
+func multiply(ways [][]comparison, group []comparison) (list [][]comparison) {
+	for _, way := range ways {
+		for _, k := range group {
+			if k.always {
+				return ways // one of the alternatives holds in any case
+			}
+			list = append(list, append(slices.Clone(way), k))
+		}
+	}
+	return list
+}
+
+// merge joins what must hold together. It is nil if that can't be.
+func merge(way []comparison) (c *choice, reason string) {
+	c = new(choice)
+	var all []term
+	for _, k := range way {
+		switch {
+		case k.never:
+			return nil, ""
+		case k.not:
+			c.not = append(c.not, k.term)
+			continue
+		}
+		if slices.ContainsFunc(all, func(t term) bool { return t.attr == k.term.attr && t.key == k.term.key }) {
+			return nil, "two conditions for one " + k.term.attr + " can't be said here"
+		}
+		all = append(all, k.term)
+	}
+	if all != nil {
+		c.when = [][]term{all}
+	}
+	return c, ""
+}
+
+// unite makes one of the choices that differ in what must hold only.
+func unite(list []choice) (united []choice) {
+	same := func(a, b term) bool {
+		return a.attr == b.attr && a.key == b.key && a.value == b.value && slices.Equal(a.list, b.list)
+	}
+	for _, c := range list {
+		i := slices.IndexFunc(united, func(u choice) bool {
+			return u.when != nil && c.when != nil && slices.EqualFunc(u.not, c.not, same)
+		})
+		if i < 0 {
+			united = append(united, c)
+			continue
+		}
+		united[i].when = append(united[i].when, c.when...)
+	}
+	return united
+}
+
+// comparison is what a RewriteCond becomes.
+type comparison struct {
+	term
+	not    bool
+	always bool // it holds for every request
+	never  bool
+	first  bool
+}
+
+// compare translates a condition. Its groups get names if the rule uses them.
+func (w *rewriter) compare(c rewriteCondition, r rewriteRule, captures bool) (k comparison, reason string) {
+	k.not = c.not
+	name := strings.TrimSuffix(strings.TrimPrefix(c.test, "%{"), "}")
+	field := fieldOfTest(name)
+	switch {
+	case strings.HasPrefix(c.pattern, "-"):
+		return w.compareFile(c, k)
+	case strings.HasPrefix(c.pattern, "<"), strings.HasPrefix(c.pattern, ">"), c.test == "expr":
+		return k, "it has no counterpart"
+	case name == "HTTPS":
+		return k.between(c, "on", "off")
+	case name == "SERVER_PORT":
+		return k.between(c, "443", "80")
+	case name == "REQUEST_SCHEME":
+		return k.between(c, "https", "http")
+	case name == "ENV:REDIRECT_STATUS":
+		k.first, k.always, k.never = true, matchesText(c, ""), !matchesText(c, "")
+		return k, ""
+	case name == "REQUEST_METHOD":
+		return k.methods(c)
+	case name == "REMOTE_ADDR":
+		return k.addresses(c)
+	case name == "THE_REQUEST":
+		k.first = true
+		path, ok := pathOfRequest(c.pattern)
+		if !ok {
+			return k, "of the request line only the path can be compared"
+		}
+		return k.regexp(c, "path", "", path, subject{})
+	case name == "REQUEST_URI":
+		return k.regexp(c, "path", "", c.pattern, subject{})
+	case name == "REQUEST_FILENAME", name == "SCRIPT_FILENAME":
+		if strings.Contains(c.pattern, "^") {
+			return k, "it compares names of files"
+		}
+		return k.regexp(c, "path", "", c.pattern, subject{})
+	case c.test == "$1" && slices.Contains([]string{"^(.*)$", "(.*)", "^(.*)", "^(.+)$", "(.+)", "^(.+)"}, r.pattern):
+		return k.regexp(c, "path", "", c.pattern, subject{folder: cmp.Or(w.folder, "/")})
+	}
+	attr := map[string]string{"HTTP_HOST": "host", "SERVER_NAME": "host", "QUERY_STRING": "query"}[name]
+	if attr == "" && field != "" {
+		attr = "header"
+	}
+	if attr == "" || "%{"+name+"}" != c.test {
+		return k, c.test + " has no counterpart"
+	}
+	if k, reason = k.regexp(c, attr, field, c.pattern, subject{}); reason != "" {
+		return k, reason
+	}
+	if text, ok := strings.CutPrefix(k.value, "(?i)"); ok && attr == "host" && strings.ToLower(text) == text {
+		k.value = text // a host is in small letters
+	}
+	if captures && !k.not {
+		k.value = nameGroups(k.value)
+	}
+	return k, ""
+}
+
+// fieldOfTest is the header field that a variable stands for.
+func fieldOfTest(name string) string {
+	if field, ok := strings.CutPrefix(name, "HTTP:"); ok {
+		return field
+	}
+	return map[string]string{
+		"HTTP_USER_AGENT": "User-Agent", "HTTP_REFERER": "Referer", "HTTP_COOKIE": "Cookie", "HTTP_ACCEPT": "Accept", "HTTP_FORWARDED": "Forwarded",
+		"HTTP_ACCEPT_LANGUAGE": "Accept-Language", "HTTP_ACCEPT_ENCODING": "Accept-Encoding", "HTTP_X_FORWARDED_PROTO": "X-Forwarded-Proto",
+		"HTTP_X_FORWARDED_FOR": "X-Forwarded-For", "HTTP_X_REQUESTED_WITH": "X-Requested-With",
+	}[name]
+}
+
+// matchesText reports whether a condition's pattern matches a text; that of "!" is not inverted.
+func matchesText(c rewriteCondition, text string) bool {
+	if want, ok := strings.CutPrefix(c.pattern, "="); ok {
+		return (strings.Trim(want, `"`) == text) != c.not
+	}
+	_, fold := c.flags["NC"]
+	patterns, reason := subject{fold: fold}.translate(c.pattern)
+	if reason != "" {
+		return false
+	}
+	re, err := regexp.Compile(patterns[0].text)
+	return err == nil && re.MatchString(text) != c.not
+}
+
+// between compares what has two values.
+func (k comparison) between(c rewriteCondition, https, http string) (comparison, string) {
+	k.not, k.attr = false, "scheme"
+	switch yes, no := matchesText(c, https), matchesText(c, http); {
+	case yes && no:
+		k.always = true
+	case yes:
+		k.value = "https"
+	case no:
+		k.value = "http"
+	default:
+		return k, "it is compared with neither " + https + " nor " + http
+	}
+	return k, ""
+}
+
+func (k comparison) methods(c rewriteCondition) (comparison, string) {
+	k.attr = "methods"
+	c.not = false
+	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "TRACK", "PROPFIND", "DEBUG", "CONNECT"} {
+		if matchesText(c, method) {
+			k.list = append(k.list, method)
+		}
+	}
+	if k.list == nil {
+		return k, "it matches no method"
+	}
+	return k, ""
+}
+
+// addresses compares with the beginning of an IPv4 address, or with a whole one.
+func (k comparison) addresses(c rewriteCondition) (comparison, string) {
+	k.attr = "remote_ip"
+	text, whole := strings.CutPrefix(c.pattern, "=")
+	list := []string{text}
+	if !whole {
+		text, anchored := strings.CutPrefix(c.pattern, "^")
+		if !anchored {
+			return k, "write the networks"
+		}
+		if text, whole = strings.CutSuffix(text, "$"); strings.HasPrefix(text, "(") && strings.HasSuffix(text, ")") {
+			text = text[1 : len(text)-1]
+		}
+		list = strings.Split(strings.NewReplacer(`\.`, ".", "[.]", ".").Replace(text), "|")
+	}
+	for _, text := range list {
+		network := networkOf(text)
+		if network == "" || whole && strings.Contains(network, "/") {
+			return k, "write the networks"
+		}
+		k.list = append(k.list, network)
+	}
+	return k, ""
+}
+
+// regexp compares with a regular expression, or with a text behind an equals sign.
+func (k comparison) regexp(c rewriteCondition, attr, key, text string, s subject) (comparison, string) {
+	k.attr, k.key = attr, key
+	if want, ok := strings.CutPrefix(text, "="); ok {
+		text = "^" + regexp.QuoteMeta(strings.Trim(want, `"`)) + "$"
+	}
+	_, s.fold = c.flags["NC"]
+	patterns, reason := s.translate(strings.Trim(text, `"`))
+	if reason != "" {
+		return k, reason
+	}
+	if len(patterns) > 1 || len(patterns[0].not) > 1 || len(patterns[0].not) > 0 && (k.not || !slices.Contains(append(everything, "^/"), patterns[0].text)) {
+		return k, "regular expressions here are RE2's, which has no lookahead"
+	}
+	if k.value = patterns[0].text; len(patterns[0].not) > 0 {
+		k.not, k.value = true, patterns[0].not[0] // ^(?!…): all but that
+	}
+	return k, ""
+}
+
+// compareFile translates -f, -d and the like.
+func (w *rewriter) compareFile(c rewriteCondition, k comparison) (comparison, string) {
+	switch c.pattern {
+	case "-f", "-s", "-F":
+		k.attr = "file"
+	case "-d":
+		k.attr = "folder"
+	case "-l", "-L", "-h":
+		if !k.not {
+			return k, "links are not told from what they lead to"
+		}
+		k.always = true
+		return k, ""
+	default:
+		return k, c.pattern + " has no counterpart"
+	}
+	test := strings.TrimPrefix(c.test, "%{DOCUMENT_ROOT}%{DOCUMENT_ROOT}")
+	test = strings.TrimPrefix(test, "%{DOCUMENT_ROOT}")
+	if w.root != "" {
+		test = strings.TrimPrefix(test, w.root)
+	}
+	path, reason := w.fill(test)
+	switch {
+	case reason != "":
+		return k, reason
+	case strings.Contains(path, "{c"):
+		return k, "groups of conditions can't stand in the path of a file"
+	case !strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "{path}"):
+		return k, "it is no path below the root"
+	}
+	k.value = strings.Replace(path, "/{path}", "{path}", 1)
+	return k, ""
+}
+
+// pathOfRequest is the part of an expression for the request line that concerns the path.
+func pathOfRequest(text string) (path string, ok bool) {
+	blank := `(?:\\ |\\s|\[ \]|\s)\+?`
+	m := regexp.MustCompile(`^\^?(?:\[A-Z\](?:\{[0-9,]+\}|\+)|[A-Z]+|\([A-Z|]+\)|\\S\+|\.\*)?` + blank + `(/.*)$`).FindStringSubmatch(text)
+	if m == nil {
+		return "", false
+	}
+	path = m[1]
+	if end := regexp.MustCompile(blank + `(?:HTTP.*)?$`).FindStringIndex(path); end != nil {
+		path = path[:end[0]] + "$"
+	}
+	if strings.ContainsAny(path, " ?") || strings.Contains(path, `\s`) {
+		return "", false
+	}
+	return "^" + strings.TrimPrefix(path, "/+"), true
+}
+
+// nameGroups gives the groups of an expression the names c1, c2, and c0 to the whole.
+func nameGroups(text string) string {
+	n := 0
+	list := tokens(text)
+	for i, t := range list {
+		if t.text == "(" {
+			n++
+			list[i].text = "(?<c" + strconv.Itoa(n) + ">"
+		}
+	}
+	if n == 0 {
+		return "(?<c0>" + text + ")"
+	}
+	return join(list)
+}
+
+// settle decides what comes after the rules that end a round: Apache asks the rules of a folder again when the path is another one.
+func (w *rewriter) settle(refusals []*rewrite) {
+	if w.folder == "" || w.once {
+		return
+	}
+	all := append(slices.Clone(refusals), w.list...)
+	for _, n := range w.list {
+		if n.endsRound && n.to != "" && meetsAgain(all, n.to) {
+			n.then = "restart"
+		}
+	}
+}
+
+// meetsAgain reports whether a path that a rewrite has made could meet one that changes it. A path without variables is taken for that of
+// a file.
+func meetsAgain(all []*rewrite, to string) bool {
+	path, _, _ := strings.Cut(to, "?")
+	fixed := !strings.Contains(path, "{")
+	sample := regexp.MustCompile(`\{[^}]*\}`).ReplaceAllString(path, "x1")
+	if strings.HasPrefix(sample, "x1") {
+		sample = "/" + sample
+	}
+	for _, n := range all {
+		target, _, _ := strings.Cut(n.to, "?")
+		switch {
+		case n.firstRound, n.reason != "", !matches(n.label, sample), slices.ContainsFunc(n.not, func(t term) bool { return t.excludes(sample, fixed) }),
+			n.when != nil && !slices.ContainsFunc(n.when, func(all []term) bool { return mayHold(all, sample) }):
+		case n.status == 0 && (n.to == "" || fixed && target == path):
+			return false // it ends there
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+func (t term) excludes(path string, file bool) bool {
+	return t.attr == "path" && matches(t.value, path) || t.attr == "file" && t.value == "{path}" && file
+}
+
+func mayHold(all []term, path string) bool {
+	return !slices.ContainsFunc(all, func(t term) bool { return t.attr == "path" && !matches(t.value, path) })
+}
+
+func matches(text, path string) bool {
+	re, err := regexp.Compile(text)
+	return err == nil && re.MatchString(path)
+}
+
+// block writes a rewrite.
+func (n *rewrite) block() *Block {
+	b := NewBlock(n.from, "rewrite", n.label)
+	if n.to != "" {
+		b.Set(n.from, "to", n.to)
+	}
+	if n.appendQuery {
+		b.Set(n.from, "append_query", true)
+	}
+	if n.status != 0 {
+		b.Set(n.from, "status", n.status)
+	}
+	if n.then != "" {
+		b.Set(n.from, "then", n.then)
+	}
+	for _, all := range n.when {
+		b.conditions(n.from, "when", all)
+	}
+	b.conditions(n.from, "not", n.not)
+	return b
+}
+
+// conditions writes terms into as few blocks as they fit in, which for not is the same as one.
+func (b *Block) conditions(from Origin, word string, terms []term) {
+	var in *Block
+	for _, t := range terms {
+		if in == nil || t.key == "" && in.Has(t.attr) || t.key != "" && in.setting(t.attr) != nil && in.setting(t.attr).Has(t.key) {
+			in = b.Add(from, word)
+		}
+		switch {
+		case t.key != "":
+			in.Put(from, t.attr, t.key, t.value)
+		case t.list != nil:
+			in.Set(from, t.attr, t.list)
+		default:
+			in.Set(from, t.attr, t.value)
+		}
+	}
+}

@@ -1,0 +1,474 @@
+package migrate
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// addresses are where a virtual host listens: "*:80", "192.0.2.1:8443", "_default_:443", "[::1]:80", or those of the server for "*".
+func (s *apacheSite) addresses(words []string) {
+	for _, word := range words {
+		host, port := word, ""
+		if i := strings.LastIndexByte(word, ':'); i >= 0 && !strings.HasSuffix(word, "]") {
+			host, port = word[:i], word[i+1:]
+		} else if _, ok := natural(word); ok {
+			host, port = "", word
+		}
+		if host == "*" || host == "_default_" || host == "0.0.0.0" || host == "[::]" {
+			host = ""
+		}
+		switch n, ok := natural(port); {
+		case ok && n > 0 && n < 1<<16:
+			s.listen = append(s.listen, host+":"+strconv.Itoa(n))
+		case host == "" && word == "*" && len(s.apacheReader.listen) > 0:
+			s.addresses(s.apacheReader.listen)
+		default:
+			s.listen = append(s.listen, host+":80")
+		}
+	}
+	if s.listen == nil {
+		s.listen = []string{":80"}
+	}
+	for i, address := range s.listen {
+		switch is443 := strings.HasSuffix(address, ":443"); {
+		case s.secure && !is443:
+			s.listen[i] += " tls"
+		case !s.secure && is443:
+			s.rest.Leave(s.from, "SSLEngine is not on, and port 443 is TLS here")
+		}
+	}
+	slices.Sort(s.listen)
+	s.listen = slices.Compact(s.listen)
+}
+
+// write adds the site to the document.
+func (s *apacheSite) write() {
+	root := s.scopes[0]
+	s.names = distinct(s.names)
+	if s.names == nil {
+		s.names = []string{"localhost"}
+	}
+	b := s.Add(s.from, "site", s.names...)
+	b.Set(s.from, "listen", s.listen)
+	if s.root != "" {
+		b.Set(s.from, "root", s.root)
+	}
+	if links := root.set["symlinks"]; links != "" {
+		b.Set(root.from, "symlinks", links)
+	}
+	if root.index == nil && s.php {
+		root.index = []string{"index.php", "index.html"}
+	}
+	if root.index != nil {
+		b.Set(root.from, "index", root.index)
+	}
+	b.inner = append(b.inner, s.settings.inner...)
+	outer := root.access.verdict()
+	shut := s.refusals(outer)
+	if !outer.nobody || outer.fault != "" || len(shut) == 0 || shut[0].label != "" {
+		root.access.write(b, outer, verdict{})
+	}
+	if s.secure || len(s.tls.inner) > 0 {
+		s.writeTLS(b)
+	}
+	b.inner = append(b.inner, s.rest.inner...)
+	b.inner = append(b.inner, root.block.inner...)
+	s.writeRewrites(b, shut)
+	s.writeRoutes(b)
+}
+
+func distinct(names []string) (list []string) {
+	for _, name := range names {
+		if name != "" && !slices.Contains(list, name) {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+func (s *apacheSite) writeTLS(b *Block) {
+	t := b.Add(s.from, "tls")
+	t.inner = s.tls.inner
+	if auth := t.Find("client_auth"); auth != nil && s.clientCA != nil {
+		auth.Set(s.clientCA.Origin, "ca", s.clientCA.arg(0))
+	}
+}
+
+// inherited is what a folder says of access, with what it leaves to the folders around it.
+func (s *apacheSite) inherited(c *scope) access {
+	a := c.access
+	for _, outer := range s.around(c) {
+		a = a.inherit(outer.access)
+	}
+	return a
+}
+
+// around are the parts of the site in which a part is, the innermost first.
+func (s *apacheSite) around(c *scope) (list []*scope) {
+	for _, o := range s.scopes {
+		if o != c && strings.HasPrefix(c.path, o.path) {
+			list = append(list, o)
+		}
+	}
+	slices.SortFunc(list, func(a, b *scope) int { return cmp.Compare(len(b.path), len(a.path)) })
+	return list
+}
+
+// refusals are the rewrites that answer 403: for folders that are shut, and for names.
+func (s *apacheSite) refusals(root verdict) (list []*rewrite) {
+	for _, c := range s.scopes {
+		a := s.inherited(c)
+		v := a.verdict()
+		open := c.opened(a)
+		for _, o := range s.scopes { // a folder in it that is open again
+			if inner := s.inherited(o); o != c && strings.HasPrefix(o.path, c.path) && !inner.verdict().nobody {
+				open = append(open, term{attr: "path", value: below(o.path)})
+			}
+		}
+		if v.nobody && (c.path != "/" || open != nil) && c.access.says() {
+			if v.fault != "" {
+				s.rest.Leave(a.from, "%s", v.fault)
+			}
+			list = append(list, &rewrite{from: a.from, label: below(c.path), status: 403, not: open})
+		}
+		if !v.nobody {
+			list = append(list, s.refusedNames(c)...)
+		}
+	}
+	return list
+}
+
+// opened are the names that everybody may have in a folder that is shut.
+func (c *scope) opened(outer access) (terms []term) {
+	for _, n := range c.names {
+		if a := n.access.inherit(outer); n.access.says() && !a.verdict().nobody {
+			terms = append(terms, term{attr: "path", value: n.in(c.path)})
+		}
+	}
+	return terms
+}
+
+// in is the expression for the files in a folder.
+func (n *namedFiles) in(folder string) string {
+	if folder == "/" {
+		return n.text
+	}
+	return "^" + quotePath(strings.TrimSuffix(folder, "/")) + "(/.*)?(" + n.text + ")"
+}
+
+// refusedNames are those of files that nobody may have, or only who comes from certain addresses.
+func (s *apacheSite) refusedNames(c *scope) (list []*rewrite) {
+	for _, n := range c.names {
+		a := n.access.inherit(c.access)
+		v := a.verdict()
+		r := &rewrite{from: n.from, label: n.in(c.path), status: 403}
+		for _, not := range n.not {
+			r.not = append(r.not, term{attr: "path", value: not})
+		}
+		switch {
+		case !n.access.says() || v.isOpen() || n.isHidden():
+			continue
+		case v.user && n.exact != "" && c.path == "/":
+			continue // a route asks
+		case v.user || v.deny != nil && v.allow != nil:
+			v = nobodyFor("only files that are named and shut, or open to addresses, can be told here")
+			s.rest.Leave(n.from, "%s", v.fault)
+		case v.fault != "":
+			s.rest.Leave(n.from, "%s", v.fault)
+		case v.allow != nil:
+			r.not = append(r.not, term{attr: "remote_ip", list: v.allow})
+		case v.deny != nil:
+			r.when = [][]term{{{attr: "remote_ip", list: v.deny}}}
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+// isHidden reports names that begin with a dot, such as .htaccess: they are never served.
+func (n *namedFiles) isHidden() bool {
+	return n.not == nil && (strings.HasPrefix(n.text, "/[.]ht") && !strings.Contains(n.text, "|") || strings.HasPrefix(n.text, `/[.]`) && n.exact != "")
+}
+
+// writeRewrites writes them in the order in which Apache asks: what is shut, what leads elsewhere, the rules of folders, the inner ones
+// in place of the outer ones.
+func (s *apacheSite) writeRewrites(b *Block, shut []*rewrite) {
+	var all []*rewrite
+	all = append(all, shut...)
+	if s.outer.folder == "" && len(s.outer.list) > 0 { // a server's rules come before its redirects
+		all = append(all, s.outer.list...)
+	}
+	all = append(all, s.leads...)
+	scopes := slices.SortedStableFunc(slices.Values(s.scopes), func(a, b *scope) int { return cmp.Compare(len(b.path), len(a.path)) })
+	for i, c := range scopes {
+		c.rules.settle(shut)
+		all = append(all, c.rules.list...)
+		outer := slices.ContainsFunc(scopes[i+1:], func(o *scope) bool { return strings.HasPrefix(c.path, o.path) && len(o.rules.list) > 0 })
+		if c.rules.on && outer && c.path != "/" {
+			all = append(all, &rewrite{from: c.from, label: "^" + quotePath(c.path), then: "last"})
+		}
+	}
+	for _, n := range all {
+		if n.reason != "" {
+			b.Leave(n.from, "%s", n.reason)
+			continue
+		}
+		b.Append(n.block())
+	}
+}
+
+// writeRoutes writes the routes, those for less before those for more.
+func (s *apacheSite) writeRoutes(b *Block) {
+	s.scripts, s.cgi = distinct(s.scripts), distinct(s.cgi)
+	if s.php && s.scripts == nil {
+		s.scripts = []string{".php"}
+	}
+	root := s.scopes[0]
+	for _, n := range root.names {
+		a := n.access.inherit(root.access)
+		if v := a.verdict(); v.user && n.access.says() && n.exact != "" {
+			route := b.Add(n.from, "route", "/"+n.exact)
+			a.write(route, v, root.access.verdict())
+			s.handle(route, root, endsIn("/"+n.exact, s.scripts))
+		}
+	}
+	byLength := func(x, y string) int { return cmp.Compare(len(y), len(x)) }
+	slices.SortStableFunc(s.mounts, func(x, y mount) int { return byLength(x.label, y.label) })
+	whole := slices.ContainsFunc(s.mounts, func(m mount) bool { return m.label == "/*" })
+	scopes := slices.SortedStableFunc(slices.Values(s.scopes[1:]), func(x, y *scope) int { return byLength(x.path, y.path) })
+	for _, m := range s.mounts {
+		for len(scopes) > 0 && len(scopes[0].path) >= len(m.label) {
+			s.writeScope(b, scopes[0])
+			scopes = scopes[1:]
+		}
+		if m.label != "/*" {
+			s.writeMount(b, m)
+		}
+	}
+	for _, c := range scopes {
+		s.writeScope(b, c)
+	}
+	if whole {
+		for _, m := range s.mounts {
+			if m.label == "/*" {
+				s.writeMount(b, m)
+				return
+			}
+		}
+	}
+	s.writeFiles(b, root, "")
+}
+
+func endsIn(name string, endings []string) bool {
+	return slices.ContainsFunc(endings, func(e string) bool { return strings.HasSuffix(name, e) })
+}
+
+// writeMount writes the routes of a path that leads elsewhere, as the part of the site says that it is in.
+func (s *apacheSite) writeMount(b *Block, m mount) {
+	c := s.scopes[0]
+	for _, o := range s.scopes {
+		if strings.HasPrefix(m.label, o.path) && len(o.path) > len(c.path) {
+			c = o
+		}
+	}
+	if m.add == nil {
+		folder := &scope{path: strings.TrimSuffix(m.label, "*"), set: maps.Clone(c.set), block: c.block, from: m.from, listing: c.listing, index: c.index, noPHP: c.noPHP, types: c.types, names: c.names}
+		if c == s.scopes[0] {
+			folder.block = &Block{}
+		}
+		s.writeFiles(b, folder, m.folder)
+		return
+	}
+	route := b.Add(m.from, "route", m.label)
+	if c != s.scopes[0] {
+		s.dress(route, c)
+	}
+	m.add(route)
+}
+
+// dress writes what a part of the site says of its routes.
+func (s *apacheSite) dress(route *Block, c *scope) {
+	a := s.inherited(c)
+	around := s.around(c)
+	if len(around) > 0 {
+		outer := s.inherited(around[len(around)-1])
+		a.write(route, a.verdict(), outer.verdict())
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.set)) {
+		route.Set(c.from, name, c.set[name])
+	}
+	for _, o := range slices.Backward(around) {
+		if o.path != "/" {
+			route.inner = append(route.inner, o.block.inner...)
+		}
+	}
+	route.inner = append(route.inner, c.block.inner...)
+}
+
+// writeScope writes the routes of a part of the site, unless it is shut or nothing was said of it that routes say.
+func (s *apacheSite) writeScope(b *Block, c *scope) {
+	a := s.inherited(c)
+	mounted := slices.ContainsFunc(s.mounts, func(m mount) bool { return m.label == c.path+"*" && m.add != nil })
+	if v := a.verdict(); !c.anything || v.nobody && c.opened(a) == nil || mounted {
+		return
+	}
+	s.writeFiles(b, c, "")
+}
+
+// writeFiles writes the routes for scripts and files of a part of the site.
+func (s *apacheSite) writeFiles(b *Block, c *scope, root string) {
+	top := c.path
+	if top == "/" {
+		top = ""
+	}
+	routes := func(ending string) *Block {
+		route := b.Add(c.from, "route", top+"*"+ending)
+		if root != "" {
+			route.Set(c.from, "root", root)
+		}
+		if c.path != "/" {
+			s.dress(route, c)
+		}
+		return route
+	}
+	for _, ending := range s.cgi {
+		route := routes(ending)
+		route.Set(c.from, "pool", s.scriptPool())
+		route.Add(c.from, "cgi").Set(c.from, "root", cmp.Or(root, s.root))
+	}
+	if !c.noPHP {
+		for _, ending := range s.scripts {
+			s.handle(routes(ending), c, true)
+		}
+	}
+	for _, n := range c.names {
+		if len(n.block.inner) == 0 {
+			continue
+		}
+		for _, ending := range n.endings {
+			if slices.Contains(s.scripts, ending) {
+				continue
+			}
+			route := routes(ending)
+			route.inner = append(route.inner, n.block.inner...)
+			s.handle(route, c, false)
+		}
+	}
+	label := c.path + "*"
+	route := b.Add(c.from, "route", label)
+	if root != "" {
+		route.Set(c.from, "root", root)
+	}
+	if c.path != "/" {
+		s.dress(route, c)
+	}
+	s.handle(route, c, false)
+}
+
+// addFiles is the handler of a path that is no longer a server's.
+func (s *apacheSite) addFiles(route *Block) { s.handle(route, s.scopes[0], false) }
+
+// handle gives a route its pool and, for files, their handler.
+func (s *apacheSite) handle(route *Block, c *scope, script bool) {
+	for _, p := range s.fpms {
+		if script && s.fastcgi != "" && p.listen == s.fastcgi {
+			route.Set(s.from, "pool", p.name())
+			return
+		}
+	}
+	switch {
+	case script && s.fastcgi != "":
+		route.Set(s.from, "pool", s.fpmPool())
+		f := route.Add(s.from, "fastcgi")
+		f.Set(s.from, "to", s.fastcgi)
+		if len(s.env) > 0 {
+			f.Set(s.envFrom, "env", s.env)
+		}
+		return
+	case script:
+		route.Set(s.from, "pool", s.phpPool())
+		return
+	}
+	route.Set(s.from, "pool", s.edge())
+	static := route.Add(c.from, "static")
+	if c.index != nil && c.path != "/" {
+		static.Set(c.from, "index", c.index)
+	}
+	if c.listing != nil && *c.listing {
+		static.Set(c.from, "listing", true)
+	}
+	e := c.expires
+	if c.path != "/" && e.base == "" && e.byType == nil {
+		e = s.scopes[0].expires
+	}
+	if e.base != "" && !e.off {
+		static.Set(c.from, "cache_control", e.base)
+	}
+	cache := map[string]string{}
+	if !e.off {
+		maps.Copy(cache, e.byType)
+	}
+	for _, o := range append(slices.Clone(s.around(c)), c) {
+		for _, n := range o.names {
+			for _, ending := range n.endings {
+				if n.cache != "" {
+					cache[ending] = n.cache
+				}
+			}
+		}
+		if len(o.types) > 0 {
+			static.Set(o.from, "types", o.types)
+		}
+	}
+	if len(cache) > 0 {
+		static.Set(c.from, "cache_by_suffix", cache)
+	}
+}
+
+// phpPool is the pool for the scripts of the site, one for all sites with the same settings.
+func (s *apacheSite) phpPool() string {
+	key := literalMap(s.ini) + literalMap(s.env)
+	if name, ok := s.pools[key]; ok {
+		return name
+	}
+	name := s.free("php")
+	s.pools[key] = name
+	pool := s.Add(s.from, "pool", name)
+	pool.Set(s.from, "mpm", "prefork")
+	if s.timeout != "" {
+		pool.Set(s.from, "request_timeout", s.timeout)
+	}
+	php := pool.Add(s.from, "php")
+	if len(s.ini) > 0 {
+		php.Set(s.envFrom, "ini", s.ini)
+	}
+	if len(s.env) > 0 {
+		php.Set(s.envFrom, "env", s.env)
+	}
+	return name
+}
+
+func literalMap(m map[string]string) string {
+	var b strings.Builder
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		b.WriteString(literal(key) + literal(m[key]))
+	}
+	return b.String() + ";"
+}
+
+// fpmPool is the queue for a FastCGI server.
+func (r *apacheReader) fpmPool() string {
+	const name = "fpm"
+	r.Need(Origin{}, "pool", name).Set(Origin{}, "mpm", "event")
+	return name
+}
+
+// scriptPool runs CGI scripts.
+func (r *apacheReader) scriptPool() string {
+	const name = "scripts"
+	r.Need(Origin{}, "pool", name).Set(Origin{}, "mpm", "prefork")
+	return name
+}

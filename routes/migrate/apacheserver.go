@@ -1,0 +1,193 @@
+package migrate
+
+import (
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+)
+
+// ssl takes mod_ssl's directives of a virtual host.
+func (s *apacheSite) ssl(d directive) (reason string) {
+	value := d.arg(0)
+	switch d.name {
+	case "sslengine":
+		s.secure = strings.EqualFold(value, "on")
+	case "sslcertificatefile", "sslcertificatekeyfile":
+		attr := map[string]string{"sslcertificatefile": "certificate", "sslcertificatekeyfile": "key"}[d.name]
+		if old := s.tls.setting(attr); old != nil {
+			old.text = "[" + strings.Trim(old.text, "[]") + ", " + literal(value) + "]"
+			return ""
+		}
+		s.tls.Set(d.Origin, attr, value)
+	case "sslcertificatechainfile":
+		return "put the certificates of that file behind the site's own, in one file"
+	case "sslprotocol":
+		if version := oldestTLS(d.words()); version != "" {
+			s.tls.Set(d.Origin, "min_version", version)
+		}
+	case "sslverifyclient":
+		mode := map[string]string{"require": "require", "optional": "verify_if_given", "optional_no_ca": "request"}[strings.ToLower(value)]
+		if mode != "" {
+			s.tls.Need(d.Origin, "client_auth").Set(d.Origin, "mode", mode)
+		}
+	case "sslcacertificatefile":
+		s.clientCA = &d
+	case "ssloptions":
+		for _, word := range d.words() {
+			if strings.EqualFold(strings.TrimPrefix(word, "+"), "ExportCertData") && s.tls.Find("client_auth") != nil {
+				s.tls.Need(d.Origin, "client_auth").Set(d.Origin, "export_certificate", true)
+			}
+		}
+	default:
+		if needless[d.name] {
+			return ""
+		}
+		return "it has no counterpart"
+	}
+	return ""
+}
+
+// oldestTLS is the oldest version that SSLProtocol leaves, as far as it is spoken here; empty: the usual one.
+func oldestTLS(words []string) string {
+	on := map[string]bool{}
+	for _, word := range words {
+		for _, version := range []string{"tlsv1.2", "tlsv1.3"} {
+			if name := strings.ToLower(strings.TrimLeft(word, "+-")); name == version || name == "all" {
+				on[version] = word[0] != '-'
+			}
+		}
+	}
+	if on["tlsv1.3"] && !on["tlsv1.2"] {
+		return "1.3"
+	}
+	return ""
+}
+
+// fcgiAddress is the address in "fcgi://127.0.0.1:9000/dir" and "unix:/run/x.sock|fcgi://name", as fastcgi { to } has it.
+func fcgiAddress(text string) (address string, ok bool) {
+	if socket, rest, found := strings.Cut(text, "|"); found && strings.HasPrefix(rest, "fcgi:") && strings.HasPrefix(socket, "unix:/") {
+		return socket, true
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "fcgi" || u.Port() == "" {
+		return "", false
+	}
+	return u.Host, true
+}
+
+// proxy takes mod_proxy's directives.
+func (s *apacheSite) proxy(c *scope, d directive) (reason string) {
+	words := d.words()
+	switch d.name {
+	case "proxypass":
+		if len(words) == 1 || len(words) > 1 && strings.Contains(words[0], "://") { // in a <Location>
+			words = append([]string{c.path}, words...)
+		}
+		return s.pass(d, words)
+	case "proxypassmatch":
+		if len(words) > 1 {
+			address, ok := fcgiAddress(strings.ReplaceAll(words[1], "$1", ""))
+			if ends := endings(strings.TrimSuffix(words[0], "(/.*)?)$") + ")$"); ok && slices.Contains(append(ends, endings(words[0])...), ".php") {
+				s.fastcgi, s.scripts = address, append(s.scripts, ".php")
+				return ""
+			}
+		}
+		return "an expression has no counterpart here: write a route for each path"
+	}
+	if needless[d.name] || d.name == "proxyset" {
+		return ""
+	}
+	return "it has no counterpart"
+}
+
+// pass makes a route of a ProxyPass. A server gets the whole path.
+func (s *apacheSite) pass(d directive, words []string) (reason string) {
+	if len(words) < 2 || words[0] == "" || words[0][0] != '/' {
+		return "it leads nowhere"
+	}
+	folder := strings.TrimSuffix(path.Clean(words[0]), "/") + "/"
+	if words[1] == "!" {
+		s.mounts = append(s.mounts, mount{from: d.Origin, label: folder + "*", add: s.addFiles})
+		return ""
+	}
+	servers, base := []string{words[1]}, ""
+	if name, ok := strings.CutPrefix(words[1], "balancer://"); ok {
+		name, base, _ = strings.Cut(name, "/")
+		servers, base = s.balanced["balancer://"+name], "/"+base
+		if servers == nil {
+			return "the members of its balancer are not known"
+		}
+	}
+	var to []string
+	for _, server := range servers {
+		address, reason := upstream(server, folder, base)
+		if reason != "" {
+			return reason
+		}
+		to = append(to, address)
+	}
+	timeout := ""
+	for _, word := range words[2:] {
+		if name, value, _ := strings.Cut(word, "="); strings.EqualFold(name, "timeout") {
+			timeout = secondsOf(value)
+		}
+	}
+	add := func(route *Block) {
+		route.Set(d.Origin, "pool", s.edge())
+		p := route.Add(d.Origin, "proxy")
+		p.Set(d.Origin, "to", to)
+		if timeout != "" {
+			p.Set(d.Origin, "response_timeout", timeout)
+		}
+	}
+	if folder != "/" && !strings.HasSuffix(words[0], "/") {
+		s.mounts = append(s.mounts, mount{from: d.Origin, label: strings.TrimSuffix(folder, "/"), add: add})
+	}
+	s.mounts = append(s.mounts, mount{from: d.Origin, label: folder + "*", add: add})
+	return ""
+}
+
+// upstream is a server as proxy { to } has it, with the words of its BalancerMember.
+func upstream(text, folder, base string) (address, reason string) {
+	words := splitWords(text, false)
+	if len(words) == 0 {
+		return "", "it names no server"
+	}
+	socket, target, isUnix := strings.Cut(words[0], "|")
+	if !isUnix {
+		target = words[0]
+	}
+	u, err := url.Parse(target)
+	switch {
+	case err != nil || u.Host == "" && !isUnix:
+		return "", "it is no URL"
+	case u.Scheme == "ws":
+		u.Scheme = "http"
+	}
+	if u.Scheme != "http" {
+		return "", "to a server only HTTP is spoken here, and not " + u.Scheme
+	}
+	whole := strings.TrimSuffix(u.Path, "/") + base
+	prefix, ok := strings.CutSuffix(strings.TrimSuffix(whole, "/")+"/", folder)
+	if !ok {
+		return "", "a server gets the whole path, and this one wants " + words[0] + " in place of " + folder + ": have it serve that path"
+	}
+	address = "http://" + u.Host + prefix
+	if isUnix {
+		address = socket
+	}
+	for _, word := range words[1:] {
+		switch name, value, _ := strings.Cut(word, "="); strings.ToLower(name) {
+		case "loadfactor":
+			address += " weight=" + value
+		case "max":
+			address += " max_connections=" + value
+		case "status":
+			if strings.EqualFold(value, "+H") {
+				address += " backup"
+			}
+		}
+	}
+	return address, ""
+}
