@@ -174,6 +174,7 @@ func (w *rewriter) rewrites(r rewriteRule, conds []rewriteCondition) (list []*re
 			n := model
 			n.when, n.not = a.when, slices.Clone(a.not)
 			n.label = w.label(r, p, conds)
+			n.liftPath()
 			for _, not := range p.not {
 				n.not = append(n.not, term{attr: "path", value: not})
 			}
@@ -195,6 +196,28 @@ func (w *rewriter) rewrites(r rewriteRule, conds []rewriteCondition) (list []*re
 
 // isLast reports whether no other rewrite comes behind it in Apache's round.
 func (n *rewrite) isLast() bool { return n.status != 0 || n.endsRound || n.then == "end" }
+
+// liftPath puts a condition for the path in place of a pattern that matches every path.
+func (n *rewrite) liftPath() {
+	if n.label != "" || len(n.when) != 1 {
+		return
+	}
+	i := slices.IndexFunc(n.when[0], func(t term) bool { return t.attr == "path" })
+	if i < 0 {
+		return
+	}
+	n.label = groupName.ReplaceAllString(n.when[0][i].value, "(")
+	n.to = groupVariable.ReplaceAllString(n.to, "{$1}")
+	if n.when[0] = slices.Delete(slices.Clone(n.when[0]), i, i+1); len(n.when[0]) == 0 {
+		n.when = nil
+	}
+}
+
+// groupName and groupVariable are what nameGroups makes.
+var (
+	groupName     = regexp.MustCompile(`\(\?<c[0-9]>`)
+	groupVariable = regexp.MustCompile(`\{c([0-9])\}`)
+)
 
 // everything are patterns that match each path of a folder.
 var everything = []string{"^", "$", "", ".*", "^.*$", "^.*", "(.*)", "^(.*)$", "^(.*)", "(.*)$", ".*$"}
@@ -322,7 +345,7 @@ func (w *rewriter) fill(text string) (filled, reason string) {
 
 // target is the text of "to". Relative ones begin in the folder of the rules.
 func (w *rewriter) target(text string, internal bool) (to, reason string) {
-	relative := !strings.HasPrefix(text, "/") && !strings.HasPrefix(text, "%{") && !strings.Contains(text, "://")
+	relative := !strings.HasPrefix(text, "/") && !strings.HasPrefix(text, "%") && !strings.Contains(text, "://")
 	if w.root != "" && strings.HasPrefix(text, w.root+"/") {
 		text = strings.TrimPrefix(text, w.root)
 	}
@@ -331,6 +354,9 @@ func (w *rewriter) target(text string, internal bool) (to, reason string) {
 	}
 	if relative && !(w.folder == "" && strings.HasPrefix(to, "{")) {
 		to = cmp.Or(w.base, w.folder, "/") + strings.TrimPrefix(to, "./")
+	}
+	if strings.HasPrefix(to, "{c") || strings.HasPrefix(to, "{1}") || strings.HasPrefix(to, "{0}") {
+		to = "/" + to // of several slashes one stays
 	}
 	if internal && strings.Contains(to, "#") {
 		return "", "a path has no #"
@@ -464,6 +490,13 @@ type comparison struct {
 
 // compare translates a condition. Its groups get names if the rule uses them.
 func (w *rewriter) compare(c rewriteCondition, r rewriteRule, captures bool) (k comparison, reason string) {
+	if k, reason = w.compareOne(c, r); reason == "" && captures && !k.not && k.list == nil && !k.always && k.attr != "scheme" && k.attr != "file" && k.attr != "folder" {
+		k.value = nameGroups(k.value)
+	}
+	return k, reason
+}
+
+func (w *rewriter) compareOne(c rewriteCondition, r rewriteRule) (k comparison, reason string) {
 	k.not = c.not
 	name := strings.TrimSuffix(strings.TrimPrefix(c.test, "%{"), "}")
 	field := fieldOfTest(name)
@@ -514,9 +547,6 @@ func (w *rewriter) compare(c rewriteCondition, r rewriteRule, captures bool) (k 
 	}
 	if text, ok := strings.CutPrefix(k.value, "(?i)"); ok && attr == "host" && strings.ToLower(text) == text {
 		k.value = text // a host is in small letters
-	}
-	if captures && !k.not {
-		k.value = nameGroups(k.value)
 	}
 	return k, ""
 }
@@ -700,6 +730,23 @@ func (w *rewriter) settle(refusals []*rewrite) {
 			n.then = "restart"
 		}
 	}
+}
+
+// catchesFolders reports whether a rule takes folders that are there, whose name Apache completes by a slash before.
+func (w *rewriter) catchesFolders() bool {
+	return w.folder != "" && slices.ContainsFunc(w.list, func(n *rewrite) bool {
+		return n.status == 0 && n.to != "" && n.when == nil && matches(n.label, w.folder+"x1") &&
+			!slices.ContainsFunc(n.not, func(t term) bool { return t.attr == "folder" })
+	})
+}
+
+// slash is the rewrite that completes the name of a folder.
+func (w *rewriter) slash(from Origin) *rewrite {
+	label := "[^/]$"
+	if w.folder != "/" {
+		label = "^" + quotePath(w.folder) + "(.*[^/])?$"
+	}
+	return &rewrite{from: from, label: label, to: "{path}/", status: 301, when: [][]term{{{attr: "folder", value: "{path}"}}}}
 }
 
 // meetsAgain reports whether a path that a rewrite has made could meet one that changes it. A path without variables is taken for that of

@@ -205,6 +205,9 @@ func (s *apacheSite) writeRewrites(b *Block, shut []*rewrite) {
 	scopes := slices.SortedStableFunc(slices.Values(s.scopes), func(a, b *scope) int { return cmp.Compare(len(b.path), len(a.path)) })
 	for i, c := range scopes {
 		c.rules.settle(shut)
+		if c.rules.catchesFolders() {
+			all = append(all, c.rules.slash(c.from))
+		}
 		all = append(all, c.rules.list...)
 		outer := slices.ContainsFunc(scopes[i+1:], func(o *scope) bool { return strings.HasPrefix(c.path, o.path) && len(o.rules.list) > 0 })
 		if c.rules.on && outer && c.path != "/" {
