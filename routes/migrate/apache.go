@@ -2,8 +2,8 @@ package migrate
 
 import (
 	"cmp"
-	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -17,8 +17,9 @@ type apacheReader struct {
 	pools    map[string]string           // names of PHP's pools, by their settings
 	formats  map[string]string           // of LogFormat
 	told     map[Origin]bool             // what was left out once
-	ofServer bool                        // rewrites are a server's
-	timeout  string                      // of a request to PHP
+	logs     []directive
+	ofServer bool   // rewrites are a server's
+	timeout  string // of a request to PHP
 }
 
 // limit is a number of an MPM.
@@ -93,7 +94,12 @@ func (r *apacheReader) server(all []directive) {
 			return strings.HasPrefix(d.name, "rewrite") || d.name == "servername" || d.name == "serveralias"
 		})
 	}
+	logs := r.logs // of the hosts that have none
+	r.logs = nil
 	for _, host := range hosts {
+		host.inner = slices.DeleteFunc(slices.Clone(host.inner), func(d directive) bool {
+			return (d.name == "customlog" || d.name == "transferlog" || d.name == "timeout" || d.name == "logformat") && r.global(d)
+		})
 		s := r.newSite(host.Origin)
 		// Folders are told by the root, which may be said behind them.
 		for _, d := range append(slices.Clone(outer), host.inner...) {
@@ -113,6 +119,12 @@ func (r *apacheReader) server(all []directive) {
 		s.read(s.scopes[0], folders)
 		s.addresses(host.words())
 		r.sites = append(r.sites, s)
+	}
+	if r.logs == nil {
+		r.logs = logs
+	}
+	for _, d := range r.logs {
+		r.log(d)
 	}
 }
 
@@ -137,16 +149,46 @@ func (r *apacheReader) global(d directive) bool {
 	case d.name == "listen":
 		r.listen = append(r.listen, d.arg(0))
 	case d.name == "user":
-		r.Need(Origin{}, "gateway").Set(d.Origin, "user", d.arg(0))
+		r.Need(d.Origin, "gateway").Set(d.Origin, "user", d.arg(0))
 	case d.name == "group": // the user has one
 	case d.name == "timeout":
 		r.timeout = secondsOf(d.arg(0))
 	case d.name == "logformat" && len(d.words()) == 2:
 		r.formats[d.arg(1)] = d.arg(0)
+	case d.name == "customlog", d.name == "transferlog":
+		r.logs = append(r.logs, d)
 	default:
 		return false
 	}
 	return true
+}
+
+// formatWord is a directive of a log's format that is not known here.
+var formatWord = regexp.MustCompile(`%[<>]?(?:\{[^}]*\}[^isDTPxp]|\{(?:Referer|User-Agent|Host|us|ms|s|SSL_PROTOCOL)\}[^iTx]|[^<>{halutrmUqHsbBDTvP%])`)
+
+// log takes a CustomLog. There is one for all sites.
+func (r *apacheReader) log(d directive) {
+	file, format := d.arg(0), cmp.Or(d.arg(1), "common")
+	if known, ok := r.formats[format]; ok {
+		format = known
+	}
+	g := r.Need(d.Origin, "gateway")
+	switch old := g.Find("access_log"); {
+	case len(d.words()) > 2:
+		g.Leave(d.Origin, "conditions have no counterpart")
+	case strings.HasPrefix(file, "|"):
+		g.Leave(d.Origin, "a log is a file: a program can read it, or standard output")
+	case old != nil && old.setting("path").text != literal(file):
+		g.Leave(d.Origin, "there is one access log for all sites, whose format can have their name (%%v)")
+	case old == nil:
+		log := g.Add(d.Origin, "access_log")
+		log.Set(d.Origin, "path", file)
+		if formatWord.MatchString(format) {
+			log.Leave(d.Origin, "the format has words that are not known here")
+		} else if format != "combined" {
+			log.Set(d.Origin, "format", format)
+		}
+	}
 }
 
 // apacheFolders reads .htaccess files. Each belongs to the site in whose root it stands, or to one of its own.
@@ -173,6 +215,14 @@ func (r *apacheReader) siteOf(folder string, from Origin) (s *apacheSite, at str
 	for _, s := range r.sites {
 		if below, ok := strings.CutPrefix(folder+"/", strings.TrimSuffix(s.root, "/")+"/"); ok && s.root != "" {
 			return s, "/" + below
+		}
+	}
+	for _, s := range r.sites {
+		for _, m := range s.mounts {
+			below, ok := strings.CutPrefix(folder+"/", strings.TrimSuffix(m.folder, "/")+"/")
+			if ok && m.folder != "" && strings.HasPrefix("/"+below, strings.TrimSuffix(m.label, "*")) {
+				return s, "/" + below
+			}
 		}
 	}
 	s = r.newSite(from)
@@ -202,19 +252,23 @@ func (r *apacheReader) write() {
 	r.writeLimits()
 }
 
+// limitOrder is that in which people write them.
+var limitOrder = []string{"start_servers", "min_spare_servers", "max_spare_servers", "server_limit", "max_request_workers", "max_requests_per_child"}
+
 // writeLimits gives the pools the numbers of the MPMs: those of prefork are PHP's, which it was there for.
 func (r *apacheReader) writeLimits() {
-	for _, mpm := range []string{"", "prefork"} {
-		for _, pool := range slices.Sorted(maps.Values(r.pools)) {
-			for _, attr := range slices.Sorted(maps.Keys(r.limits[mpm])) {
-				l := r.limits[mpm][attr]
-				r.Find("pool", pool).Set(l.from, attr, l.n)
+	for _, name := range r.pools {
+		for _, attr := range limitOrder {
+			for _, mpm := range []string{"", "prefork"} {
+				if l, ok := r.limits[mpm][attr]; ok {
+					r.Find("pool", name).Set(l.from, attr, l.n)
+				}
 			}
 		}
 	}
 	for _, mpm := range []string{"event", "worker"} {
-		if l, ok := r.limits[mpm]["max_request_workers"]; ok && r.Find("pool", "edge") != nil {
-			r.Find("pool", "edge").Set(l.from, "max_request_workers", l.n)
+		if l, ok := r.limits[mpm]["max_request_workers"]; ok && r.event != "" {
+			r.Find("pool", r.event).Set(l.from, "max_request_workers", l.n)
 		}
 	}
 }

@@ -175,7 +175,11 @@ func cutLookaheads(text string) (rest string, ahead []string, reason string) {
 				}
 				leading += join(kept[begins[level]:to])
 			}
-			ahead = append(ahead, leading+"(?:"+join(all[i+1:end])+")")
+			what := join(all[i+1 : end])
+			if len(splitAlternatives(what)) > 1 {
+				what = "(?:" + what + ")"
+			}
+			ahead = append(ahead, leading+what)
 			i = end
 			continue
 		case strings.HasPrefix(t.text, "(?=") || strings.HasPrefix(t.text, "(?<"):
@@ -219,8 +223,10 @@ func (s subject) anchor(text string) string {
 		return written
 	case s.name && startsFixed(all):
 		return written
+	case s.name && len(all) > 2 && all[0].text == "." && startsFixed(all[2:]):
+		return strings.TrimPrefix(strings.TrimPrefix(written, "[^/]*"), "[^/]+")
 	case s.name:
-		return "/[^/]*" + strings.TrimPrefix(strings.TrimPrefix(written, "[^/]*"), "[^/]+")
+		return "/[^/]*" + written
 	case s.folder == "/" && startsFixed(all):
 		return written
 	case len(all) > 0 && all[0].text == ".", strings.HasPrefix(text, "(.*"), strings.HasPrefix(text, "(.+"):

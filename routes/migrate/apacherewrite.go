@@ -744,7 +744,7 @@ func (w *rewriter) catchesFolders() bool {
 func (w *rewriter) slash(from Origin) *rewrite {
 	label := "[^/]$"
 	if w.folder != "/" {
-		label = "^" + quotePath(w.folder) + "(.*[^/])?$"
+		label = "^" + quotePath(w.folder) + ".*[^/]$"
 	}
 	return &rewrite{from: from, label: label, to: "{path}/", status: 301, when: [][]term{{{attr: "folder", value: "{path}"}}}}
 }

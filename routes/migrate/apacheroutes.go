@@ -56,10 +56,10 @@ func (s *apacheSite) write() {
 	if s.root != "" {
 		b.Set(s.from, "root", s.root)
 	}
-	if links := root.set["symlinks"]; links != "" {
+	if links := root.set["symlinks"]; links != "" && s.root != "" {
 		b.Set(root.from, "symlinks", links)
 	}
-	if root.index == nil && s.php {
+	if root.index == nil && s.php && s.root != "" {
 		root.index = []string{"index.php", "index.html"}
 	}
 	if root.index != nil {
@@ -188,9 +188,10 @@ func (s *apacheSite) refusedNames(c *scope) (list []*rewrite) {
 	return list
 }
 
-// isHidden reports names that begin with a dot, such as .htaccess: they are never served.
+// isHidden reports names that are never served: those that begin with a dot, such as .htaccess, and sources of PHP.
 func (n *namedFiles) isHidden() bool {
-	return n.not == nil && (strings.HasPrefix(n.text, "/[.]ht") && !strings.Contains(n.text, "|") || strings.HasPrefix(n.text, `/[.]`) && n.exact != "")
+	plain := !slices.ContainsFunc(splitAlternatives(n.text), func(text string) bool { return !strings.HasPrefix(text, "/[.]") })
+	return plain && !matches(n.text, "/.well-known/x") || slices.Equal(n.endings, []string{".phps"})
 }
 
 // writeRewrites writes them in the order in which Apache asks: what is shut, what leads elsewhere, the rules of folders, the inner ones
@@ -203,6 +204,9 @@ func (s *apacheSite) writeRewrites(b *Block, shut []*rewrite) {
 	}
 	all = append(all, s.leads...)
 	scopes := slices.SortedStableFunc(slices.Values(s.scopes), func(a, b *scope) int { return cmp.Compare(len(b.path), len(a.path)) })
+	if elsewhere := s.elsewhere(); elsewhere != nil && slices.ContainsFunc(scopes, func(c *scope) bool { return len(c.rules.list) > 0 }) {
+		all = append(all, elsewhere)
+	}
 	for i, c := range scopes {
 		c.rules.settle(shut)
 		if c.rules.catchesFolders() {
@@ -221,6 +225,29 @@ func (s *apacheSite) writeRewrites(b *Block, shut []*rewrite) {
 		}
 		b.Append(n.block())
 	}
+}
+
+// elsewhere keeps the rules of folders from paths that lead to none of them; nil: there are no such paths.
+func (s *apacheSite) elsewhere() *rewrite {
+	var names []string
+	n := &rewrite{then: "last"}
+	for _, m := range s.mounts {
+		if folder := strings.Trim(m.label, "/*"); !m.within && !slices.Contains(names, quotePath(folder)) {
+			n.from, names = m.from, append(names, quotePath(folder))
+		}
+	}
+	switch {
+	case names == nil:
+		return nil
+	case len(names) == 1:
+		n.label = "^/" + names[0] + "(/|$)"
+	default:
+		n.label = "^/(" + strings.Join(names, "|") + ")(/|$)"
+	}
+	if slices.Contains(names, "") {
+		n.label = ""
+	}
+	return n
 }
 
 // writeRoutes writes the routes, those for less before those for more.
@@ -262,6 +289,12 @@ func (s *apacheSite) writeRoutes(b *Block) {
 			}
 		}
 	}
+	if s.root == "" { // there are no files: the rewrites answer, or the mounts
+		route := b.Add(s.from, "route", "/*")
+		route.Set(s.from, "pool", s.edge())
+		route.Add(s.from, "respond").Set(s.from, "status", 404)
+		return
+	}
 	s.writeFiles(b, root, "")
 }
 
@@ -296,9 +329,9 @@ func (s *apacheSite) writeMount(b *Block, m mount) {
 func (s *apacheSite) dress(route *Block, c *scope) {
 	a := s.inherited(c)
 	around := s.around(c)
-	if len(around) > 0 {
+	if v := a.verdict(); len(around) > 0 && !(v.nobody && c.opened(a) != nil) { // else a rewrite refuses the others
 		outer := s.inherited(around[len(around)-1])
-		a.write(route, a.verdict(), outer.verdict())
+		a.write(route, v, outer.verdict())
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.set)) {
 		route.Set(c.from, name, c.set[name])
@@ -313,12 +346,19 @@ func (s *apacheSite) dress(route *Block, c *scope) {
 
 // writeScope writes the routes of a part of the site, unless it is shut or nothing was said of it that routes say.
 func (s *apacheSite) writeScope(b *Block, c *scope) {
-	a := s.inherited(c)
-	mounted := slices.ContainsFunc(s.mounts, func(m mount) bool { return m.label == c.path+"*" && m.add != nil })
-	if v := a.verdict(); !c.anything || v.nobody && c.opened(a) == nil || mounted {
+	a, root := s.inherited(c), ""
+	for _, m := range s.mounts {
+		switch {
+		case m.label == c.path+"*":
+			return // its routes are the mount's
+		case m.add == nil && strings.HasPrefix(c.path, strings.TrimSuffix(m.label, "*")):
+			root = m.folder
+		}
+	}
+	if v := a.verdict(); !c.anything || v.nobody && c.opened(a) == nil {
 		return
 	}
-	s.writeFiles(b, c, "")
+	s.writeFiles(b, c, root)
 }
 
 // writeFiles writes the routes for scripts and files of a part of the site.

@@ -108,7 +108,7 @@ func (s *apacheSite) pass(d directive, words []string) (reason string) {
 	}
 	folder := strings.TrimSuffix(path.Clean(words[0]), "/") + "/"
 	if words[1] == "!" {
-		s.mounts = append(s.mounts, mount{from: d.Origin, label: folder + "*", add: s.addFiles})
+		s.mounts = append(s.mounts, mount{from: d.Origin, label: folder + "*", add: s.addFiles, within: true})
 		return ""
 	}
 	servers, base := []string{words[1]}, ""

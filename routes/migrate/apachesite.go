@@ -40,6 +40,7 @@ type mount struct {
 	label  string
 	folder string // of files, from which the path is looked for
 	add    func(route *Block)
+	within bool // its files are those of the site
 }
 
 // scope is a folder of a site, or a part of its paths, for which something was said.
@@ -158,6 +159,9 @@ func (s *apacheSite) section(c *scope, d directive) (reason string) {
 		if arg == "~" || strings.ContainsAny(arg, "*?[") {
 			return "only a path can be told here"
 		}
+		if slices.ContainsFunc(d.inner, func(inner directive) bool { return inner.name == "sethandler" && isStatus[inner.arg(0)] }) {
+			return "" // `gateway status` tells it
+		}
 		s.read(s.scope(strings.TrimSuffix(path.Clean("/"+arg), "/")+"/", d.Origin), d.inner)
 		return ""
 	case "<locationmatch":
@@ -177,18 +181,26 @@ func (s *apacheSite) section(c *scope, d directive) (reason string) {
 	return "it has no counterpart: what it holds is left, too"
 }
 
+// isStatus are the handlers that tell how the server is.
+var isStatus = setOf("server-status server-info balancer-manager ldap-status")
+
 // folder reads a <Directory>. Those around the root hold for the whole site, others where a path leads to them.
 func (s *apacheSite) folder(d directive) (reason string) {
 	arg := d.arg(0)
+	if i := strings.IndexAny(arg, "*?["); i >= 0 && !strings.HasPrefix(s.root, arg[:i]) && !strings.HasPrefix(arg[:i], s.root+"/") {
+		return "" // nothing leads there
+	}
 	if arg == "~" || strings.ContainsAny(arg, "*?[") {
 		return "only one folder can be told here"
 	}
-	arg = path.Clean(arg)
+	if arg = path.Clean(arg); s.root == "" {
+		return ""
+	}
 	if s.root == arg || arg == "/" || strings.HasPrefix(s.root, arg+"/") {
 		s.read(s.scopes[0], d.inner)
 		return ""
 	}
-	if below, ok := strings.CutPrefix(arg, s.root+"/"); ok && s.root != "" {
+	if below, ok := strings.CutPrefix(arg, strings.TrimSuffix(s.root, "/")+"/"); ok {
 		s.read(s.scope("/"+below+"/", d.Origin), d.inner)
 		return ""
 	}
@@ -268,7 +280,7 @@ func (s *apacheSite) named(c *scope, n *namedFiles, d directive) (reason string)
 	switch {
 	case d.fault != "":
 		return d.fault
-	case n.access.directive(d), needless[d.name]:
+	case n.access.directive(d), needless[d.name], d.name == "fallbackresource" && d.arg(0) == "disabled":
 		return ""
 	case d.name == "expiresactive" && strings.EqualFold(d.arg(0), "off") && slices.Contains(n.endings, ".php"):
 		return "" // applications say it themselves

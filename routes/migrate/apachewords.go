@@ -24,7 +24,7 @@ var needless = setOf(`accessfilename acceptpathinfo adddefaultcharset addcharset
 	securelisten sendbuffersize serveradmin serverpath serversignature servertokens sslciphersuite sslcompression
 	sslcryptodevice sslhonorcipherorder sslinsecurerenegotiation sslopensslconfcmd sslpassphrasedialog sslproxyengine sslrandomseed sslsessioncache
 	sslsessioncachetimeout sslsessiontickets sslstaplingcache sslstrictsnivhostcheck sslusestapling sslverifydepth threadstacksize traceenable
-	transferlog typesconfig usecanonicalname usecanonicalphysicalport allowencodedslashes contentdigest asyncrequestworkerfactor coredumpdirectory
+	proxystatus typesconfig usecanonicalname usecanonicalphysicalport allowencodedslashes contentdigest asyncrequestworkerfactor coredumpdirectory
 	maxmemfree maxrangeoverlaps maxrangereversals maxranges mergeslashes mergetrailers deflatecompressionlevel
 	deflatememlevel deflatewindowsize deflatebuffersize deflatefilternote filterdeclare filterprovider filterchain filterprotocol addoutputfilter
 	bufferedlogs cgidscripttimeout interpretersource win32disableacceptex acceptfilter acceptmutex lockfile`)
@@ -59,7 +59,7 @@ func (s *apacheSite) setting(c *scope, d directive) (done bool, reason string) {
 	case "fallbackresource":
 		if value != "disabled" {
 			c.rules.list = append(c.rules.list, &rewrite{
-				from: from, label: strings.TrimSuffix(strings.TrimSuffix(below(c.path), "(/|$)")+"/", "^/"), to: value, then: "last",
+				from: from, label: map[bool]string{true: "", false: "^" + quotePath(c.path)}[c.path == "/"], to: value, then: "last",
 				not: []term{{attr: "file", value: "{path}"}, {attr: "folder", value: "{path}"}},
 			})
 		}
@@ -309,6 +309,8 @@ func (s *apacheSite) handler(c *scope, d directive) (reason string) {
 			return "it is no address of a FastCGI server"
 		}
 		s.fastcgi = address
+	case name == "type-map":
+		return "" // no file says which others to send
 	case !isPHP(name) && name != "cgi-script":
 		return "it has no counterpart"
 	}
@@ -375,9 +377,12 @@ func header(b *Block, d directive, word string) (reason string) {
 			return ""
 		}
 		block.Set(d.Origin, "remove", []string{name})
-		return ""
+	} else {
+		block.Put(d.Origin, attr, name, escapeBraces(strings.ReplaceAll(value, "%%", "%")))
 	}
-	block.Put(d.Origin, attr, name, escapeBraces(strings.ReplaceAll(value, "%%", "%")))
+	if always {
+		block.Set(d.Origin, "always", true)
+	}
 	return ""
 }
 
@@ -392,11 +397,7 @@ func headerBlock(b *Block, from Origin, word string, always bool, attr, name str
 			return last
 		}
 	}
-	last := b.Add(from, word)
-	if always {
-		last.Set(from, "always", true)
-	}
-	return last
+	return b.Add(from, word)
 }
 
 // expiry is what mod_expires says.
