@@ -19,6 +19,7 @@ type access struct {
 	ordered           bool // one of Order, Allow and Deny was said
 	any               bool
 	passOn            bool
+	shut              bool // what was said can't be said here, and has its note already
 }
 
 // verdict is who may come in.
@@ -75,12 +76,13 @@ func (a *access) directive(d directive) bool {
 	return true
 }
 
-func (a *access) says() bool { return a.required != nil || a.ordered }
+func (a *access) says() bool { return a.required != nil || a.ordered || a.shut }
 
 // inherit takes from an outer section what this one leaves open.
 func (a access) inherit(outer access) access {
 	if !a.says() {
 		a.required, a.order, a.allow, a.deny, a.ordered, a.from = outer.required, outer.order, outer.allow, outer.deny, outer.ordered, outer.from
+		a.shut = outer.shut
 	}
 	if a.kind == "" {
 		a.kind, a.provider = outer.kind, outer.provider
@@ -97,6 +99,9 @@ func (a access) inherit(outer access) access {
 
 // verdict says what all this comes to.
 func (a *access) verdict() verdict {
+	if a.shut {
+		return verdict{nobody: true}
+	}
 	required, ordered := requirements(a.required, false), a.orders()
 	v := required
 	switch {
@@ -123,8 +128,11 @@ func (a *access) verdict() verdict {
 
 // requirements evaluates Require lines, of which one is enough, or all are needed.
 func requirements(list []directive, all bool) (v verdict) {
-	if list == nil {
+	switch len(list) {
+	case 0:
 		return v
+	case 1:
+		return requirement(list[0])
 	}
 	granted, denied := false, false
 	for _, d := range list {
@@ -136,8 +144,8 @@ func requirements(list []directive, all bool) (v verdict) {
 			granted = true
 		case part.nobody:
 			denied = true
-		case part.user && v.user, part.allow != nil && v.allow != nil && all, part.either && len(list) > 1 && (all || v.user || v.allow != nil),
-			part.deny != nil && !all && len(list) > 1:
+		case part.user && v.user, part.allow != nil && v.allow != nil && all, part.either && (all || v.user || v.allow != nil), v.either && all,
+			!all && (part.deny != nil || part.user && part.allow != nil && !part.either):
 			return nobodyFor("%s can't be joined with the others here", d.Text)
 		default:
 			v.allow, v.deny, v.user, v.either = append(v.allow, part.allow...), append(v.deny, part.deny...), v.user || part.user, v.either || part.either

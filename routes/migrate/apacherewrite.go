@@ -725,8 +725,8 @@ func (w *rewriter) settle(refusals []*rewrite) {
 		return
 	}
 	all := append(slices.Clone(refusals), w.list...)
-	for _, n := range w.list {
-		if n.endsRound && n.to != "" && meetsAgain(all, n.to) {
+	for i, n := range w.list {
+		if n.endsRound && n.to != "" && meetsAgain(all, len(refusals)+i, n.to) {
 			n.then = "restart"
 		}
 	}
@@ -749,19 +749,19 @@ func (w *rewriter) slash(from Origin) *rewrite {
 	return &rewrite{from: from, label: label, to: "{path}/", status: 301, when: [][]term{{{attr: "folder", value: "{path}"}}}}
 }
 
-// meetsAgain reports whether a path that a rewrite has made could meet one that changes it. A path without variables is taken for that of
-// a file.
-func meetsAgain(all []*rewrite, to string) bool {
+// meetsAgain reports whether a path that the rewrite at an index has made could meet one that changes it. A path without variables is
+// taken for that of a file.
+func meetsAgain(all []*rewrite, at int, to string) bool {
 	path, _, _ := strings.Cut(to, "?")
 	fixed := !strings.Contains(path, "{")
 	sample := regexp.MustCompile(`\{[^}]*\}`).ReplaceAllString(path, "x1")
 	if strings.HasPrefix(sample, "x1") {
 		sample = "/" + sample
 	}
-	for _, n := range all {
+	for i, n := range all {
 		target, _, _ := strings.Cut(n.to, "?")
 		switch {
-		case n.firstRound, n.reason != "", !matches(n.label, sample), slices.ContainsFunc(n.not, func(t term) bool { return t.excludes(sample, fixed) }),
+		case n.firstRound, n.reason != "", i < at && n.status != 0 && n.isForAll(), !matches(n.label, sample), slices.ContainsFunc(n.not, func(t term) bool { return t.excludes(sample, fixed) }),
 			n.when != nil && !slices.ContainsFunc(n.when, func(all []term) bool { return mayHold(all, sample) }):
 		case n.status == 0 && (n.to == "" || fixed && target == path):
 			return false // it ends there
@@ -770,6 +770,13 @@ func meetsAgain(all []*rewrite, to string) bool {
 		}
 	}
 	return false
+}
+
+// isForAll reports whether a rewrite goes by the path in no way, so that it would have answered before.
+func (n *rewrite) isForAll() bool {
+	byPath := func(t term) bool { return t.attr == "path" || t.attr == "file" || t.attr == "folder" }
+	return slices.Contains([]string{"", "^/(.*)$", "^/(.*)", "^/.*$", "^"}, n.label) && !slices.ContainsFunc(n.not, byPath) &&
+		!slices.ContainsFunc(n.when, func(all []term) bool { return slices.ContainsFunc(all, byPath) })
 }
 
 func (t term) excludes(path string, file bool) bool {

@@ -262,7 +262,7 @@ func (s *apacheSite) writeRoutes(b *Block) {
 		if v := a.verdict(); v.user && n.access.says() && n.exact != "" {
 			route := b.Add(n.from, "route", "/"+n.exact)
 			a.write(route, v, root.access.verdict())
-			s.handle(route, root, endsIn("/"+n.exact, s.scripts))
+			s.handle(route, root, endsIn("/"+n.exact, s.scripts), "")
 		}
 	}
 	byLength := func(x, y string) int { return cmp.Compare(len(y), len(x)) }
@@ -384,7 +384,7 @@ func (s *apacheSite) writeFiles(b *Block, c *scope, root string) {
 	}
 	if !c.noPHP {
 		for _, ending := range s.scripts {
-			s.handle(routes(ending), c, true)
+			s.handle(routes(ending), c, true, ending)
 		}
 	}
 	for _, n := range c.names {
@@ -397,7 +397,7 @@ func (s *apacheSite) writeFiles(b *Block, c *scope, root string) {
 			}
 			route := routes(ending)
 			route.inner = append(route.inner, n.block.inner...)
-			s.handle(route, c, false)
+			s.handle(route, c, false, ending)
 		}
 	}
 	label := c.path + "*"
@@ -408,14 +408,14 @@ func (s *apacheSite) writeFiles(b *Block, c *scope, root string) {
 	if c.path != "/" {
 		s.dress(route, c)
 	}
-	s.handle(route, c, false)
+	s.handle(route, c, false, "")
 }
 
 // addFiles is the handler of a path that is no longer a server's.
-func (s *apacheSite) addFiles(route *Block) { s.handle(route, s.scopes[0], false) }
+func (s *apacheSite) addFiles(route *Block) { s.handle(route, s.scopes[0], false, "") }
 
-// handle gives a route its pool and, for files, their handler.
-func (s *apacheSite) handle(route *Block, c *scope, script bool) {
+// handle gives a route its pool and, for files, their handler; ending is that of all its files, if there is one.
+func (s *apacheSite) handle(route *Block, c *scope, script bool, ending string) {
 	for _, p := range s.fpms {
 		if script && s.fastcgi != "" && p.listen == s.fastcgi {
 			route.Set(s.from, "pool", p.name())
@@ -447,9 +447,7 @@ func (s *apacheSite) handle(route *Block, c *scope, script bool) {
 	if c.path != "/" && e.base == "" && e.byType == nil {
 		e = s.scopes[0].expires
 	}
-	if e.base != "" && !e.off {
-		static.Set(c.from, "cache_control", e.base)
-	}
+	base := e.base
 	cache := map[string]string{}
 	if !e.off {
 		maps.Copy(cache, e.byType)
@@ -466,7 +464,13 @@ func (s *apacheSite) handle(route *Block, c *scope, script bool) {
 			static.Set(o.from, "types", o.types)
 		}
 	}
-	if len(cache) > 0 {
+	if value, ok := cache[ending]; ok {
+		base = value
+	}
+	if base != "" && !e.off {
+		static.Set(c.from, "cache_control", base)
+	}
+	if len(cache) > 0 && ending == "" {
 		static.Set(c.from, "cache_by_suffix", cache)
 	}
 }

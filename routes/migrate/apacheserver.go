@@ -3,7 +3,6 @@ package migrate
 import (
 	"net/url"
 	"path"
-	"slices"
 	"strings"
 )
 
@@ -88,7 +87,7 @@ func (s *apacheSite) proxy(c *scope, d directive) (reason string) {
 	case "proxypassmatch":
 		if len(words) > 1 {
 			address, ok := fcgiAddress(strings.ReplaceAll(words[1], "$1", ""))
-			if ends := endings(strings.TrimSuffix(words[0], "(/.*)?)$") + ")$"); ok && slices.Contains(append(ends, endings(words[0])...), ".php") {
+			if ok && matches(words[0], "/x/y.php") && !matches(words[0], "/x/y.txt") {
 				s.fastcgi, s.scripts = address, append(s.scripts, ".php")
 				return ""
 			}

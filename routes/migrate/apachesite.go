@@ -250,7 +250,7 @@ func (s *apacheSite) files(c *scope, d directive) (reason string) {
 	n, reason := s.namesOf(d)
 	if reason != "" {
 		if restricts(d) {
-			c.access.required = append(c.access.required, directive{Origin: d.Origin, name: "require", raw: "unknown"})
+			c.access.shut, c.access.from = true, d.Origin
 			return reason + ": nobody may come in until this is decided"
 		}
 		return reason + ": what it holds is left, too"
