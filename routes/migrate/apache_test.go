@@ -33,7 +33,7 @@ func TestImportApache(t *testing.T) {
 		{"lines are continued", ".htaccess", "DirectoryIndex \\\n  a.html \\\n  b.html", `index = ["a.html", "b.html"]`, 0},
 		{"a folder that is a file's goes on", ".htaccess", "FallbackResource /index.php", `rewrite "" { to = "/index.php" then = "last" not { file = "{path}" folder = "{path}" } }`, 0},
 		{"braces of a header are no variables", ".htaccess", `Header set Report-To "{path}"`, `set = { Report-To = "{{path}" }`, 0},
-		{"HCL's own templates stay texts", ".htaccess", `Header set X "${a} %%{b}"`, `set = { X = "$${{a} %{{b}" }`, 0},
+		{"HCL's own templates stay texts", ".htaccess", `Header set X "${a} %%{b}"`, `set = { X = "$${{a} %%{{b}" }`, 0},
 		{"a redirect to a host keeps its path", ".htaccess", "Redirect permanent / https://a.example", `rewrite "^/(.*)$" { to = "https://a.example/{1}" status = 301 }`, 0},
 		{"a definition is used", "x.conf", "Define R /srv/a\nDocumentRoot ${R}/b", `root = "/srv/a/b"`, 0},
 		{"what is not defined is told", "x.conf", "DocumentRoot /a\n<IfDefine SSL>\nListen 443\n</IfDefine>", `SSL is not defined in what was read`, 1},

@@ -80,7 +80,7 @@ func flags(text string) map[string]string {
 }
 
 func (w *rewriter) condition(d directive) {
-	words := append(splitWords(d.raw, true), "", "") // a broken one matches nothing that is known
+	words := append(splitWords(d.raw, true), "", "", "") // a broken one matches nothing that is known
 	c := rewriteCondition{directive: d, test: words[0], pattern: words[1], flags: flags(words[2])}
 	c.pattern, c.not = strings.CutPrefix(c.pattern, "!")
 	w.conds = append(w.conds, c)
