@@ -21,6 +21,8 @@ func TestImportApache(t *testing.T) {
 		{"digests shut the site", ".htaccess", "AuthType Digest\nAuthUserFile /x\nRequire valid-user", `deny = "all"`, 1},
 		{"hosts by name shut the site", ".htaccess", "Order deny,allow\nDeny from all\nAllow from example.com", `deny = "all"`, 1},
 		{"an expression that is unknown shuts the folder", ".htaccess", "<FilesMatch \"a(?=b)\">\nRequire all denied\n</FilesMatch>", `deny = "all"`, 1},
+		{"a condition that is unknown shuts what it is for", ".htaccess", "<If \"%{HTTP_HOST} == 'a'\">\nRequire all denied\n</If>", `deny = "all"`, 1},
+		{"passwords for some methods shut what they are for", ".htaccess", "AuthType Basic\nAuthUserFile /x\n<Limit POST>\nRequire valid-user\n</Limit>", `deny = "all"`, 1},
 		{"all of several requirements", ".htaccess", "AuthType Basic\nAuthUserFile /x\n<RequireAll>\nRequire valid-user\nRequire ip 10.1\n</RequireAll>", `allow = ["10.1.0.0/16"] auth_basic { file = "/x" }`, 0},
 		{"one of several requirements", ".htaccess", "AuthType Basic\nAuthName \"My \\\"x\\\"\"\nAuthUserFile /x\nRequire valid-user\nRequire ip 10.0.0.0/255.0.0.0", `allow = ["10.0.0.0/8"] satisfy = "any" auth_basic { realm = "My 'x'" file = "/x" }`, 0},
 		{"Satisfy joins both kinds", ".htaccess", "AuthType Basic\nAuthUserFile /x\nRequire valid-user\nOrder deny,allow\nDeny from all\nAllow from 192.0.2.1\nSatisfy any", `allow = ["192.0.2.1"] satisfy = "any"`, 0},

@@ -109,6 +109,10 @@ func (s *apacheSite) leave(d directive, reason string) {
 func (s *apacheSite) read(c *scope, list []directive) {
 	for _, d := range list {
 		reason := s.directive(c, d)
+		if reason != "" && restricts(d) {
+			c.access.shut, c.access.from, c.anything = true, d.Origin, true
+			reason += ": nobody may come in until this is decided"
+		}
 		if reason != "" {
 			s.leave(d, reason)
 		}
@@ -249,14 +253,11 @@ func (s *apacheSite) namesOf(d directive) (n *namedFiles, reason string) {
 func (s *apacheSite) files(c *scope, d directive) (reason string) {
 	n, reason := s.namesOf(d)
 	if reason != "" {
-		if restricts(d) {
-			c.access.shut, c.access.from = true, d.Origin
-			return reason + ": nobody may come in until this is decided"
-		}
 		return reason + ": what it holds is left, too"
 	}
 	for _, inner := range d.inner {
 		if reason := s.named(c, n, inner); reason != "" {
+			n.access.shut = n.access.shut || restricts(inner)
 			s.leave(inner, reason)
 		}
 	}
@@ -264,13 +265,16 @@ func (s *apacheSite) files(c *scope, d directive) (reason string) {
 	return ""
 }
 
-// restricts reports whether a section says who may come in.
+// restricts reports whether a section keeps somebody out.
 func restricts(d directive) bool {
 	var a access
 	for _, inner := range d.inner {
-		a.directive(inner)
+		if !a.directive(inner) && restricts(inner) {
+			return true
+		}
 	}
-	return a.says() && !strings.Contains(strings.ToLower(d.Text), "granted")
+	v := a.verdict()
+	return d.name[0] == '<' && !v.isOpen()
 }
 
 // named takes a directive about files with certain names.
