@@ -219,9 +219,8 @@ func (r *apacheReader) siteOf(folder string, from Origin) (s *apacheSite, at str
 	}
 	for _, s := range r.sites {
 		for _, m := range s.mounts {
-			below, ok := strings.CutPrefix(folder+"/", strings.TrimSuffix(m.folder, "/")+"/")
-			if ok && m.folder != "" && strings.HasPrefix("/"+below, strings.TrimSuffix(m.label, "*")) {
-				return s, "/" + below
+			if url, ok := m.urlOf(folder); ok {
+				return s, url
 			}
 		}
 	}

@@ -732,6 +732,22 @@ func (w *rewriter) settle(refusals []*rewrite) {
 	}
 }
 
+// before are the rules of a server, whose path goes on to the rules of folders, but not to redirects: where these and what is left of its
+// own can't match, "last" is not said.
+func (w *rewriter) before(leads, folders []*rewrite) (list []*rewrite) {
+	for i, n := range w.list {
+		list = append(list, n)
+		if !n.endsRound || n.to == "" || !meetsAgain(folders, -1, n.to) {
+			continue
+		}
+		if n.then = ""; meetsAgain(slices.Concat(w.list[i+1:], leads), -1, n.to) {
+			n.then = "last"
+			list = append(list, &rewrite{from: n.from, reason: "the rules of folders are not asked behind it"})
+		}
+	}
+	return list
+}
+
 // catchesFolders reports whether a rule takes folders that are there, whose name Apache completes by a slash before.
 func (w *rewriter) catchesFolders() bool {
 	return w.folder != "" && slices.ContainsFunc(w.list, func(n *rewrite) bool {

@@ -199,9 +199,11 @@ func (n *namedFiles) isHidden() bool {
 func (s *apacheSite) writeRewrites(b *Block, shut []*rewrite) {
 	var all []*rewrite
 	all = append(all, shut...)
-	if s.outer.folder == "" && len(s.outer.list) > 0 { // a server's rules come before its redirects
-		all = append(all, s.outer.list...)
+	var folders []*rewrite
+	for _, c := range s.scopes {
+		folders = append(folders, c.rules.list...)
 	}
+	all = append(all, s.outer.before(s.leads, folders)...) // a server's rules come before its redirects
 	all = append(all, s.leads...)
 	scopes := slices.SortedStableFunc(slices.Values(s.scopes), func(a, b *scope) int { return cmp.Compare(len(b.path), len(a.path)) })
 	if elsewhere := s.elsewhere(); elsewhere != nil && slices.ContainsFunc(scopes, func(c *scope) bool { return len(c.rules.list) > 0 }) {

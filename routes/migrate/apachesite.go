@@ -43,6 +43,12 @@ type mount struct {
 	within bool // its files are those of the site
 }
 
+// urlOf is the path that leads to a folder through the mount.
+func (m *mount) urlOf(folder string) (url string, ok bool) {
+	below, ok := strings.CutPrefix(folder+"/", strings.TrimSuffix(m.folder, "/")+"/")
+	return "/" + below, ok && m.folder != "" && strings.HasPrefix("/"+below, strings.TrimSuffix(m.label, "*"))
+}
+
 // scope is a folder of a site, or a part of its paths, for which something was said.
 type scope struct {
 	path     string // ends in a slash
@@ -206,17 +212,13 @@ func (s *apacheSite) folder(d directive) (reason string) {
 	}
 	if below, ok := strings.CutPrefix(arg, strings.TrimSuffix(s.root, "/")+"/"); ok {
 		s.read(s.scope("/"+below+"/", d.Origin), d.inner)
-		return ""
 	}
-	for _, m := range s.mounts {
-		if below, ok := strings.CutPrefix(arg, m.folder+"/"); ok && m.folder != "" {
-			if url := "/" + below + "/"; strings.HasPrefix(url, strings.TrimSuffix(m.label, "*")) {
-				s.read(s.scope(url, d.Origin), d.inner)
-			}
-			return ""
+	for _, m := range s.mounts { // or nothing leads there
+		if url, ok := m.urlOf(arg); ok {
+			s.read(s.scope(url, d.Origin), d.inner)
 		}
 	}
-	return "" // nothing leads there
+	return ""
 }
 
 // names is the expression for the files of a section.

@@ -50,7 +50,7 @@ func testApplication(t *testing.T, name string) {
 			passwords = string(f.Data)
 		default:
 			sources = append(sources, filepath.Join(root, f.Name))
-			write(t, filepath.Join(root, f.Name), string(f.Data))
+			write(t, filepath.Join(root, f.Name), strings.ReplaceAll(string(f.Data), "@ROOT@", root))
 		}
 	}
 	doc, err := migrate.Import(migrate.Options{Root: root}, sources...)
