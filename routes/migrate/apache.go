@@ -97,28 +97,7 @@ func (r *apacheReader) server(all []directive) {
 	logs := r.logs // of the hosts that have none
 	r.logs = nil
 	for _, host := range hosts {
-		host.inner = slices.DeleteFunc(slices.Clone(host.inner), func(d directive) bool {
-			return (d.name == "customlog" || d.name == "transferlog" || d.name == "timeout" || d.name == "logformat") && r.global(d)
-		})
-		s := r.newSite(host.Origin)
-		// Folders are told by the root, which may be said behind them.
-		for _, d := range append(slices.Clone(outer), host.inner...) {
-			if d.name == "documentroot" {
-				s.setRoot(filepath.Clean(d.arg(0)))
-			}
-		}
-		first, last := func(d directive) bool { return strings.HasSuffix(d.name, "alias") }, func(d directive) bool { return d.name == "<directory" }
-		list := append(slices.Clone(host.inner), outer...)
-		folders := slices.DeleteFunc(slices.Clone(list), func(d directive) bool { return !last(d) })
-		slices.SortStableFunc(folders, func(a, b directive) int { return cmp.Compare(len(a.arg(0)), len(b.arg(0))) })
-		r.ofServer = true
-		s.read(s.scopes[0], slices.DeleteFunc(slices.Clone(outer), func(d directive) bool { return first(d) || last(d) }))
-		s.read(s.scopes[0], slices.DeleteFunc(slices.Clone(list), func(d directive) bool { return !first(d) }))
-		s.read(s.scopes[0], slices.DeleteFunc(slices.Clone(host.inner), func(d directive) bool { return first(d) || last(d) }))
-		r.ofServer = false
-		s.read(s.scopes[0], folders)
-		s.addresses(host.words())
-		r.sites = append(r.sites, s)
+		r.host(host, outer)
 	}
 	if r.logs == nil {
 		r.logs = logs
@@ -127,6 +106,38 @@ func (r *apacheReader) server(all []directive) {
 		r.log(d)
 	}
 }
+
+// host makes a site of a virtual host. Folders are told of when the root and the aliases that lead there are known, the outer ones first.
+func (r *apacheReader) host(host directive, outer []directive) {
+	s := r.newSite(host.Origin)
+	all := slices.Concat(outer, host.inner)
+	phase := func(d directive) int {
+		switch {
+		case d.name == "documentroot":
+			return 0
+		case strings.HasSuffix(d.name, "alias"):
+			return 1
+		case d.name == "<directory":
+			return folders + len(d.arg(0))
+		}
+		return folders - 1
+	}
+	slices.SortStableFunc(all, func(a, b directive) int { return cmp.Compare(phase(a), phase(b)) })
+	for _, d := range all {
+		if r.ofServer = phase(d) < folders; !hostsToo[d.name] || !r.global(d) {
+			s.read(s.scopes[0], []directive{d})
+		}
+	}
+	r.ofServer = false
+	s.addresses(host.words())
+	r.sites = append(r.sites, s)
+}
+
+// folders is the first phase of what is told of folders.
+const folders = 3
+
+// hostsToo are directives for the whole program here that may stand in a virtual host.
+var hostsToo = setOf("customlog transferlog logformat timeout")
 
 func originOf(list []directive) Origin {
 	if len(list) == 0 {
@@ -166,6 +177,9 @@ func (r *apacheReader) global(d directive) bool {
 // formatWord is a directive of a log's format that is not known here.
 var formatWord = regexp.MustCompile(`%[<>]?(?:\{[^}]*\}[^isDTPxp]|\{(?:Referer|User-Agent|Host|us|ms|s|SSL_PROTOCOL)\}[^iTx]|[^<>{halutrmUqHsbBDTvP%])`)
 
+// combined is the format of that name.
+const combined = `%h %l %u %t "%r" %>s %b "%{Referer}i" "%{User-Agent}i"`
+
 // log takes a CustomLog. There is one for all sites.
 func (r *apacheReader) log(d directive) {
 	file, format := d.arg(0), cmp.Or(d.arg(1), "common")
@@ -183,9 +197,10 @@ func (r *apacheReader) log(d directive) {
 	case old == nil:
 		log := g.Add(d.Origin, "access_log")
 		log.Set(d.Origin, "path", file)
+		format = strings.ReplaceAll(format, "%O", "%b") // the header is not counted here
 		if formatWord.MatchString(format) {
 			log.Leave(d.Origin, "the format has words that are not known here")
-		} else if format != "combined" {
+		} else if format != "combined" && format != combined {
 			log.Set(d.Origin, "format", format)
 		}
 	}

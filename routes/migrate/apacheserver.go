@@ -107,7 +107,7 @@ func (s *apacheSite) pass(d directive, words []string) (reason string) {
 	}
 	folder := strings.TrimSuffix(path.Clean(words[0]), "/") + "/"
 	if words[1] == "!" {
-		s.mounts = append(s.mounts, mount{from: d.Origin, label: folder + "*", add: s.addFiles, within: true})
+		s.mount(mount{from: d.Origin, label: folder + "*", add: s.addFiles, within: true})
 		return ""
 	}
 	servers, base := []string{words[1]}, ""
@@ -141,9 +141,9 @@ func (s *apacheSite) pass(d directive, words []string) (reason string) {
 		}
 	}
 	if folder != "/" && !strings.HasSuffix(words[0], "/") {
-		s.mounts = append(s.mounts, mount{from: d.Origin, label: strings.TrimSuffix(folder, "/"), add: add})
+		s.mount(mount{from: d.Origin, label: strings.TrimSuffix(folder, "/"), add: add})
 	}
-	s.mounts = append(s.mounts, mount{from: d.Origin, label: folder + "*", add: add})
+	s.mount(mount{from: d.Origin, label: folder + "*", add: add})
 	return ""
 }
 

@@ -43,6 +43,12 @@ type mount struct {
 	within bool // its files are those of the site
 }
 
+// mount adds a mount, in place of one for the same paths: that of the server, where a virtual host has its own.
+func (s *apacheSite) mount(m mount) {
+	s.mounts = slices.DeleteFunc(s.mounts, func(old mount) bool { return old.label == m.label })
+	s.mounts = append(s.mounts, m)
+}
+
 // urlOf is the path that leads to a folder through the mount.
 func (m *mount) urlOf(folder string) (url string, ok bool) {
 	below, ok := strings.CutPrefix(folder+"/", strings.TrimSuffix(m.folder, "/")+"/")

@@ -184,7 +184,6 @@ func (s *apacheSite) alias(d directive) (reason string) {
 	}
 	folder := strings.TrimSuffix(path.Clean(url), "/") + "/"
 	label := folder + "*"
-	s.scripts = slices.Compact(s.scripts)
 	if script {
 		pool := s.scriptPool()
 		m := mount{from: d.Origin, label: label, add: func(route *Block) {
@@ -197,17 +196,17 @@ func (s *apacheSite) alias(d directive) (reason string) {
 				route.Set(d.Origin, "pool", pool)
 				route.Add(d.Origin, "cgi").Set(d.Origin, "script", target)
 			}
-			s.mounts = append(s.mounts, m)
+			s.mount(m)
 			m.label = label
 		}
-		s.mounts = append(s.mounts, m)
+		s.mount(m)
 		return ""
 	}
 	root, ok := strings.CutSuffix(path.Clean(target)+"/", folder)
 	if !ok {
 		return "a root holds the whole path: give the folder that name (a link is enough), and write root in a route \"" + label + "\""
 	}
-	s.mounts = append(s.mounts, mount{from: d.Origin, label: label, folder: cmp.Or(root, "/")})
+	s.mount(mount{from: d.Origin, label: label, folder: cmp.Or(root, "/")})
 	return ""
 }
 
