@@ -21,6 +21,11 @@ func TestImportApache(t *testing.T) {
 		{"digests shut the site", ".htaccess", "AuthType Digest\nAuthUserFile /x\nRequire valid-user", `deny = "all"`, 1},
 		{"hosts by name shut the site", ".htaccess", "Order deny,allow\nDeny from all\nAllow from example.com", `deny = "all"`, 1},
 		{"an expression that is unknown shuts the folder", ".htaccess", "<FilesMatch \"a(?=b)\">\nRequire all denied\n</FilesMatch>", `deny = "all"`, 1},
+		{"a file with a password has it nowhere else", ".htaccess", "<Files wp-login.php>\nAuthType Basic\nAuthUserFile /x\nRequire valid-user\n</Files>", `rewrite "^/wp-login[.]php/|^/.+/wp-login[.]php(/|$)" { status = 403 } route "/wp-login.php" { pool = "php" auth_basic { file = "/x" } }`, 0},
+		{"rewrites don't lead around a password", "x.conf", "DocumentRoot /srv\n<Directory /srv>\nFallbackResource /i.php\n</Directory>\n<Location /a>\nRequire ip 10\n</Location>", `rewrite "^/a(/|$)" { then = "last" } rewrite "" { to = "/i.php" then = "last" not { file = "{path}" folder = "{path}" } } route "/a/*.php" { allow = ["10.0.0.0/8"] pool = "php" rewrite "" { to = "/i.php"`, 0},
+		{"a part of a proxy has a password", "x.conf", "<VirtualHost *:80>\nProxyPass / http://127.0.0.1:3000/\n<Location /a>\nRequire ip 10\n</Location>\n</VirtualHost>", `route "/a" { allow = ["10.0.0.0/8"] pool = "edge" proxy { to = ["http://127.0.0.1:3000"] } }`, 0},
+		{"who may use a proxy is for its paths", "x.conf", "DocumentRoot /srv\n<Proxy *>\nRequire ip 10\n</Proxy>", `deny = "all"`, 1},
+		{"a part of a folder of CGI scripts is shut", "x.conf", "DocumentRoot /srv\nScriptAlias /cgi-bin /c\n<Location /cgi-bin/a>\nRequire ip 10\n</Location>", `rewrite "^/cgi-bin/a(/|$)" { status = 403 }`, 1},
 		{"a condition that is unknown shuts what it is for", ".htaccess", "<If \"%{HTTP_HOST} == 'a'\">\nRequire all denied\n</If>", `deny = "all"`, 1},
 		{"passwords for some methods shut what they are for", ".htaccess", "AuthType Basic\nAuthUserFile /x\n<Limit POST>\nRequire valid-user\n</Limit>", `deny = "all"`, 1},
 		{"all of several requirements", ".htaccess", "AuthType Basic\nAuthUserFile /x\n<RequireAll>\nRequire valid-user\nRequire ip 10.1\n</RequireAll>", `allow = ["10.1.0.0/16"] auth_basic { file = "/x" }`, 0},
@@ -46,7 +51,7 @@ func TestImportApache(t *testing.T) {
 		{"a part of a proxy that is not passed on", "x.conf", "DocumentRoot /srv\nProxyPass /static !\nProxyPass / unix:/run/a.sock|http://localhost/", `route "/static/*" { pool = "edge" static {} } route "/*" { pool = "edge" proxy { to = ["unix:/run/a.sock"] } }`, 0},
 		{"php-fpm by ProxyPassMatch", "x.conf", "DocumentRoot /srv\nProxyPassMatch ^/(.*\\.php(/.*)?)$ fcgi://127.0.0.1:9000/srv/$1", `route "*.php" { pool = "fpm" fastcgi { to = "127.0.0.1:9000" } }`, 0},
 		{"one CGI program", "x.conf", "DocumentRoot /srv\nScriptAlias /git /usr/lib/git-http.cgi", `route "/git/*" { pool = "scripts" cgi { script = "/usr/lib/git-http.cgi" } }`, 0},
-		{"folders of a location need a password", "x.conf", "DocumentRoot /srv\n<Location /a>\nAuthType Basic\nAuthUserFile /x\nRequire valid-user\n</Location>", `route "/a/*" { pool = "edge" auth_basic { file = "/x" } static {} }`, 0},
+		{"folders of a location need a password", "x.conf", "DocumentRoot /srv\n<Location /a>\nAuthType Basic\nAuthUserFile /x\nRequire valid-user\n</Location>", `route "/a" { pool = "edge" auth_basic { file = "/x" } static {} } route "/a/*" { pool = "edge" auth_basic { file = "/x" } static {} }`, 0},
 		{"an alias with another name is left", "x.conf", "DocumentRoot /srv\nAlias /a /b", "a root holds the whole path", 1},
 	}
 	for _, row := range rows {

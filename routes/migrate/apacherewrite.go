@@ -808,6 +808,16 @@ func matches(text, path string) bool {
 	return err == nil && re.MatchString(path)
 }
 
+// concerns reports whether a rewrite may be meant for paths of a folder: its pattern names no other one.
+func (n *rewrite) concerns(folder string) bool {
+	literal := strings.TrimSuffix(n.label, "(/|$)")
+	if !strings.HasPrefix(literal, "^/") || strings.ContainsAny(literal, "([{*+?.|\\$") {
+		return true
+	}
+	literal = literal[1:]
+	return strings.HasPrefix(folder, literal) || strings.HasPrefix(literal, folder)
+}
+
 // block writes a rewrite.
 func (n *rewrite) block() *Block {
 	b := NewBlock(n.from, "rewrite", n.label)

@@ -134,6 +134,10 @@ func (s *apacheSite) refusals(root verdict) (list []*rewrite) {
 			}
 			list = append(list, &rewrite{from: a.from, label: below(c.path), status: 403, not: open})
 		}
+		if m := s.mountOf(c.path); m != nil && m.cuts && m.label != c.path+"*" && s.restricts(c) {
+			s.rest.Leave(a.from, "a part of a folder of CGI scripts has no access of its own: nobody may come in until this is decided")
+			list = append(list, &rewrite{from: a.from, label: below(c.path), status: 403})
+		}
 		if !v.nobody {
 			list = append(list, s.refusedNames(c)...)
 		}
@@ -141,10 +145,27 @@ func (s *apacheSite) refusals(root verdict) (list []*rewrite) {
 	return list
 }
 
+// restricts reports whether not everybody may come into a part of the site, but somebody.
+func (s *apacheSite) restricts(c *scope) bool {
+	a := s.inherited(c)
+	v := a.verdict()
+	return c.path != "/" && c.access.says() && !v.isOpen() && !v.nobody
+}
+
+// mountOf is the mount that has the paths of a folder; nil: they are those of the site's files.
+func (s *apacheSite) mountOf(folder string) (found *mount) {
+	for i, m := range s.mounts {
+		if prefix, ok := strings.CutSuffix(m.label, "*"); ok && strings.HasPrefix(folder, prefix) && (found == nil || len(m.label) > len(found.label)) {
+			found = &s.mounts[i]
+		}
+	}
+	return found
+}
+
 // opened are the names that everybody may have in a folder that is shut.
 func (c *scope) opened(outer access) (terms []term) {
 	for _, n := range c.names {
-		if a := n.access.inherit(outer); n.access.says() && !a.verdict().nobody {
+		if a := n.access.inherit(outer); n.access.says() && n.not == nil && !a.verdict().nobody {
 			terms = append(terms, term{attr: "path", value: n.in(c.path)})
 		}
 	}
@@ -171,8 +192,9 @@ func (s *apacheSite) refusedNames(c *scope) (list []*rewrite) {
 		switch {
 		case !n.access.says() || v.isOpen() || n.isHidden():
 			continue
-		case v.user && n.exact != "" && c.path == "/":
-			continue // a route asks
+		case v.user && v.fault == "" && n.exact != "" && c.path == "/": // its route asks; for no other place there is one
+			name := quotePath(n.exact)
+			r.label = "^/" + name + "/|^/.+/" + name + "(/|$)"
 		case v.user || v.deny != nil && v.allow != nil:
 			v = nobodyFor("only files that are named and shut, or open to addresses, can be told here")
 			s.rest.Leave(n.from, "%s", v.fault)
@@ -197,9 +219,7 @@ func (n *namedFiles) isHidden() bool {
 // writeRewrites writes them in the order in which Apache asks: what is shut, what leads elsewhere, the rules of folders, the inner ones
 // in place of the outer ones.
 func (s *apacheSite) writeRewrites(b *Block, shut []*rewrite) {
-	var all []*rewrite
-	all = append(all, shut...)
-	var folders []*rewrite
+	var all, folders []*rewrite
 	for _, c := range s.scopes {
 		folders = append(folders, c.rules.list...)
 	}
@@ -220,12 +240,33 @@ func (s *apacheSite) writeRewrites(b *Block, shut []*rewrite) {
 			all = append(all, &rewrite{from: c.from, label: "^" + quotePath(c.path), then: "last"})
 		}
 	}
+	for _, n := range shut {
+		b.Append(n.block())
+	}
+	s.guard(b, all)
 	for _, n := range all {
 		if n.reason != "" {
 			b.Leave(n.from, "%s", n.reason)
 			continue
 		}
 		b.Append(n.block())
+	}
+}
+
+// guard leaves the rewrites for those parts of the site to their routes where not everybody may come in: rewrites of a site are asked
+// before access, and would lead around it.
+func (s *apacheSite) guard(b *Block, all []*rewrite) {
+	for _, c := range s.scopes {
+		if len(all) == 0 || !s.restricts(c) {
+			continue
+		}
+		guard := rewrite{from: c.access.from, label: below(c.path), then: "last"}
+		b.Append(guard.block())
+		for _, n := range all {
+			if n.reason == "" && n.concerns(c.path) {
+				c.guarded = append(c.guarded, n.block())
+			}
+		}
 	}
 }
 
@@ -344,23 +385,26 @@ func (s *apacheSite) dress(route *Block, c *scope) {
 		}
 	}
 	route.inner = append(route.inner, c.block.inner...)
+	route.inner = append(route.inner, c.guarded...)
 }
 
 // writeScope writes the routes of a part of the site, unless it is shut or nothing was said of it that routes say.
 func (s *apacheSite) writeScope(b *Block, c *scope) {
-	a, root := s.inherited(c), ""
-	for _, m := range s.mounts {
-		switch {
-		case m.label == c.path+"*":
-			return // its routes are the mount's
-		case m.add == nil && strings.HasPrefix(c.path, strings.TrimSuffix(m.label, "*")):
-			root = m.folder
+	a, m := s.inherited(c), s.mountOf(c.path)
+	v := a.verdict()
+	switch {
+	case !c.anything, v.nobody && c.opened(a) == nil, m != nil && m.label == c.path+"*": // its routes are the mount's
+	case m == nil:
+		s.writeFiles(b, c, "")
+	case m.add == nil:
+		s.writeFiles(b, c, m.folder)
+	case !m.cuts:
+		for _, label := range []string{strings.TrimSuffix(c.path, "/"), c.path + "*"} {
+			route := b.Add(c.from, "route", label)
+			s.dress(route, c)
+			m.add(route)
 		}
 	}
-	if v := a.verdict(); !c.anything || v.nobody && c.opened(a) == nil {
-		return
-	}
-	s.writeFiles(b, c, root)
 }
 
 // writeFiles writes the routes for scripts and files of a part of the site.
@@ -402,15 +446,20 @@ func (s *apacheSite) writeFiles(b *Block, c *scope, root string) {
 			s.handle(route, c, false, ending)
 		}
 	}
-	label := c.path + "*"
-	route := b.Add(c.from, "route", label)
-	if root != "" {
-		route.Set(c.from, "root", root)
+	labels := []string{c.path + "*"}
+	if s.restricts(c) {
+		labels = []string{strings.TrimSuffix(c.path, "/"), c.path + "*"}
 	}
-	if c.path != "/" {
-		s.dress(route, c)
+	for _, label := range labels {
+		route := b.Add(c.from, "route", label)
+		if root != "" {
+			route.Set(c.from, "root", root)
+		}
+		if c.path != "/" {
+			s.dress(route, c)
+		}
+		s.handle(route, c, false, "")
 	}
-	s.handle(route, c, false, "")
 }
 
 // addFiles is the handler of a path that is no longer a server's.

@@ -41,6 +41,7 @@ type mount struct {
 	folder string // of files, from which the path is looked for
 	add    func(route *Block)
 	within bool // its files are those of the site
+	cuts   bool // what the route's pattern matches is cut off the path
 }
 
 // mount adds a mount, in place of one for the same paths: that of the server, where a virtual host has its own.
@@ -66,6 +67,7 @@ type scope struct {
 	listing  *bool
 	noPHP    bool
 	expires  expiry
+	guarded  []*Block // rewrites that are asked behind the access, see apacheSite.guard
 	types    map[string]string
 	names    []*namedFiles
 	from     Origin
@@ -185,6 +187,9 @@ func (s *apacheSite) section(c *scope, d directive) (reason string) {
 	case "<limit", "<limitexcept":
 		return s.limit(c, d)
 	case "<proxy":
+		if restricts(d) {
+			return "who may reach a server is said for its paths"
+		}
 		for _, inner := range d.inner {
 			if inner.name == "balancermember" {
 				s.balanced[arg] = append(s.balanced[arg], inner.raw)
@@ -227,7 +232,7 @@ func (s *apacheSite) folder(d directive) (reason string) {
 	return ""
 }
 
-// names is the expression for the files of a section.
+// namesOf is the expression for the files of a section.
 func (s *apacheSite) namesOf(d directive) (n *namedFiles, reason string) {
 	words := d.words()
 	n = &namedFiles{from: d.Origin, block: &Block{}}

@@ -186,7 +186,7 @@ func (s *apacheSite) alias(d directive) (reason string) {
 	label := folder + "*"
 	if script {
 		pool := s.scriptPool()
-		m := mount{from: d.Origin, label: label, add: func(route *Block) {
+		m := mount{from: d.Origin, label: label, cuts: true, add: func(route *Block) {
 			route.Set(d.Origin, "pool", pool)
 			route.Add(d.Origin, "cgi").Set(d.Origin, "root", path.Clean(target))
 		}}
@@ -401,10 +401,9 @@ func headerBlock(b *Block, from Origin, word string, always bool, attr, name str
 
 // expiry is what mod_expires says.
 type expiry struct {
-	off     bool
-	base    string
-	byType  map[string]string
-	ordered []string
+	off    bool
+	base   string
+	byType map[string]string
 }
 
 var expirySpan = regexp.MustCompile(`([0-9]+)\s*(second|minute|hour|day|week|month|year)s?`)
