@@ -224,7 +224,7 @@ func (c *comparison) found(t routes.Template, is func(fs.FileMode) bool) bool {
 	if c.x.notes != nil {
 		c.x.note("look at %s: %s", path, lookResult(mode, err))
 	}
-	if err != nil && is(0) && len(t) == 1 && t[0].Name == "path" {
+	if regular := fs.FileMode(0); err != nil && is(regular) && len(t) == 1 && t[0].Name == "path" {
 		_, err = firstFile(c.files, path) // as Apache's REQUEST_FILENAME, which ends before PATH_INFO
 		return err == nil
 	}

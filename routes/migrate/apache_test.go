@@ -21,7 +21,7 @@ func TestImportApache(t *testing.T) {
 		{"digests shut the site", ".htaccess", "AuthType Digest\nAuthUserFile /x\nRequire valid-user", `deny = "all"`, 1},
 		{"hosts by name shut the site", ".htaccess", "Order deny,allow\nDeny from all\nAllow from example.com", `deny = "all"`, 1},
 		{"an expression that is unknown shuts the folder", ".htaccess", "<FilesMatch \"a(?=b)\">\nRequire all denied\n</FilesMatch>", `deny = "all"`, 1},
-		{"a file with a password has it nowhere else", ".htaccess", "<Files wp-login.php>\nAuthType Basic\nAuthUserFile /x\nRequire valid-user\n</Files>", `rewrite "^/wp-login[.]php/|^/.+/wp-login[.]php(/|$)" { status = 403 } route "/wp-login.php" { pool = "php" auth_basic { file = "/x" } }`, 0},
+		{"a file with a password has it nowhere else", ".htaccess", "<Files wp-login.php>\nAuthType Basic\nAuthUserFile /x\nRequire valid-user\n</Files>", `rewrite "^/.+/wp-login[.]php(/|$)" { status = 403 } route "/wp-login.php" { pool = "php" auth_basic { file = "/x" } }`, 0},
 		{"rewrites don't lead around a password", "x.conf", "DocumentRoot /srv\n<Directory /srv>\nFallbackResource /i.php\n</Directory>\n<Location /a>\nRequire ip 10\n</Location>", `rewrite "^/a(/|$)" { then = "last" } rewrite "" { to = "/i.php" then = "last" not { file = "{path}" folder = "{path}" } } route "/a/*.php" { allow = ["10.0.0.0/8"] pool = "php" rewrite "" { to = "/i.php"`, 0},
 		{"a part of a proxy has a password", "x.conf", "<VirtualHost *:80>\nProxyPass / http://127.0.0.1:3000/\n<Location /a>\nRequire ip 10\n</Location>\n</VirtualHost>", `route "/a" { allow = ["10.0.0.0/8"] pool = "edge" proxy { to = ["http://127.0.0.1:3000"] } }`, 0},
 		{"who may use a proxy is for its paths", "x.conf", "DocumentRoot /srv\n<Proxy *>\nRequire ip 10\n</Proxy>", `deny = "all"`, 1},
@@ -91,6 +91,7 @@ func TestImportRewrites(t *testing.T) {
 		{"bots", "RewriteCond %{HTTP_USER_AGENT} (bad|worse) [NC]\nRewriteRule .* - [F,L]", `rewrite "" { status = 403 when { header = { User-Agent = "(?i)(bad|worse)" } } }`},
 		{"a password needs no rule", "RewriteCond %{HTTP:Authorization} ^(.*)\nRewriteRule .* - [e=HTTP_AUTHORIZATION:%1]\nRewriteRule ^a$ /b [END]", `root = "/srv/www" rewrite "^/a$" { to = "/b" then = "end" }`},
 		{"rules that are off are not asked", "RewriteEngine Off\nRewriteRule ^a$ /b\nDirectoryIndex x.html", `index = ["x.html"] route "/*"`},
+		{"rules that a rule skips are left out with it", "RewriteRule ^a$ - [S=1]\nRewriteRule ^b$ /c [L]\nRewriteRule ^d$ /e [L]", `RewriteRule ^b$ /c [L]: it depends on a rule that was left out rewrite "^/d$"`},
 		{"what is left out takes its conditions along", "RewriteCond %{HTTPS} on\nRewriteRule ^a$ - [T=text/plain]", `has no counterpart in a rewrite; so these are left, too: RewriteCond %{HTTPS} on`},
 	}
 	for _, row := range rows {

@@ -37,6 +37,7 @@ type rewriter struct {
 	root   string // the folder of files
 	on     bool
 	once   bool               // rules end as soon as one was applied
+	tied   int                // so many rules depend on one that was left out
 	conds  []rewriteCondition // that wait for their rule
 	known  map[string]string  // variables that have one value only
 	list   []*rewrite
@@ -72,8 +73,12 @@ func flags(text string) map[string]string {
 		if short, ok := long[strings.ToLower(name)]; ok {
 			name = short
 		}
+		name = strings.ToUpper(name)
+		if old, again := found[name]; again {
+			value = old + "," + value
+		}
 		if name != "" {
-			found[strings.ToUpper(name)] = value
+			found[name] = value
 		}
 	}
 	return found
@@ -104,6 +109,11 @@ func (w *rewriter) rule(d directive) {
 		return
 	}
 	list, reason := w.rewrites(r, conds)
+	if w.tied > 0 {
+		w.tied--
+		reason = cmp.Or(reason, "it depends on a rule that was left out")
+	}
+	w.tied = max(w.tied, dependents(r.flags))
 	if reason != "" && len(conds) > 0 {
 		var texts []string
 		for _, c := range conds {
@@ -116,6 +126,19 @@ func (w *rewriter) rule(d directive) {
 		return
 	}
 	w.list = append(w.list, list...)
+}
+
+// dependents is the number of rules behind one with [C] or [S] that are asked only if it does, or does not, apply.
+func dependents(flags map[string]string) int {
+	if _, chained := flags["C"]; chained {
+		return 1
+	}
+	text, skips := flags["S"]
+	n, isNumber := natural(text)
+	if skips && !isNumber {
+		return 1
+	}
+	return n
 }
 
 func (w *rewriter) leave(from Origin, reason string) {
@@ -150,17 +173,20 @@ func (w *rewriter) rewrites(r rewriteRule, conds []rewriteCondition) (list []*re
 			return nil, "[" + flag + "] has no counterpart in a rewrite"
 		}
 	}
-	if e, ok := r.flags["E"]; ok {
+	if e, ok := r.flags["E"]; ok && !strings.HasPrefix(e, "HTTP_AUTHORIZATION:") {
 		return nil, "a rewrite sets no variables of the environment: " + e
 	}
 	model := rewrite{from: r.Origin}
-	if reason := w.outcome(r, &model, conds); reason != "" {
+	if reason := w.outcome(r, &model); reason != "" {
 		return nil, reason
 	}
 	_, fold := r.flags["NC"]
 	patterns, reason := subject{folder: w.folder, fold: fold}.translate(r.pattern)
 	if reason != "" {
 		return nil, reason
+	}
+	if r.not && (len(patterns) > 1 || len(patterns[0].not) > 0) {
+		return nil, "a negated expression with a lookahead can't be said here"
 	}
 	alternatives, reason := w.alternatives(r, conds, &model)
 	if reason != "" {
@@ -184,9 +210,6 @@ func (w *rewriter) rewrites(r rewriteRule, conds []rewriteCondition) (list []*re
 			}
 			list = append(list, &n)
 		}
-	}
-	if r.not && len(patterns[0].not) > 0 {
-		return nil, "a negated expression with a lookahead can't be said here"
 	}
 	if model.to == "" && model.status == 0 && model.then == "" {
 		return nil, "" // it only has conditions
@@ -235,7 +258,7 @@ func (w *rewriter) label(r rewriteRule, p pattern, conds []rewriteCondition) str
 }
 
 // outcome reads what a rule does.
-func (w *rewriter) outcome(r rewriteRule, n *rewrite, conds []rewriteCondition) (reason string) {
+func (w *rewriter) outcome(r rewriteRule, n *rewrite) (reason string) {
 	redirect, isRedirect := r.flags["R"]
 	_, forbidden := r.flags["F"]
 	_, gone := r.flags["G"]

@@ -194,7 +194,7 @@ func (s *apacheSite) refusedNames(c *scope) (list []*rewrite) {
 			continue
 		case v.user && v.fault == "" && n.exact != "" && c.path == "/": // its route asks; for no other place there is one
 			name := quotePath(n.exact)
-			r.label = "^/" + name + "/|^/.+/" + name + "(/|$)"
+			r.label = "^/.+/" + name + "(/|$)"
 		case v.user || v.deny != nil && v.allow != nil:
 			v = nobodyFor("only files that are named and shut, or open to addresses, can be told here")
 			s.rest.Leave(n.from, "%s", v.fault)
