@@ -67,8 +67,9 @@ func (s *apacheSite) write() {
 	}
 	b.inner = append(b.inner, s.settings.inner...)
 	outer := root.access.verdict()
-	shut := s.refusals(outer)
-	if !outer.nobody || outer.fault != "" || len(shut) == 0 || shut[0].label != "" {
+	shut := s.refusals()
+	excepted := len(shut) > 0 && shut[0].label == "" // a rewrite shuts the site, but for some files and folders
+	if !excepted || outer.fault != "" {
 		root.access.write(b, outer, verdict{})
 	}
 	if s.secure || len(s.tls.inner) > 0 {
@@ -118,7 +119,7 @@ func (s *apacheSite) around(c *scope) (list []*scope) {
 }
 
 // refusals are the rewrites that answer 403: for folders that are shut, and for names.
-func (s *apacheSite) refusals(root verdict) (list []*rewrite) {
+func (s *apacheSite) refusals() (list []*rewrite) {
 	for _, c := range s.scopes {
 		a := s.inherited(c)
 		v := a.verdict()
