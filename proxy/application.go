@@ -99,6 +99,7 @@ type call struct {
 	params *environment // of an application that speaks FastCGI
 	stderr stderrLog    // of the try, likewise
 	body   *spooled
+	server *upstream     // that is asked; nil: a child is
 	br     *bufio.Reader // before the response; nil: none
 
 	reading sync.WaitGroup // readers of body that others have

@@ -29,10 +29,10 @@ var (
 	errTarget = errors.New("a query that try_files or a script has made can't be sent to a server")
 )
 
-// ask has an HTTP server answer the request, below a path. connect returns a connection to it.
+// ask has an HTTP server answer the request. connect returns a connection to it.
 //
 // A connection that was kept may end just when the request comes, so it is perhaps asked again.
-func (c *call) ask(h *hold, below string, connect func() (*serverConn, error)) (*serverAnswer, error) {
+func (c *call) ask(h *hold, connect func() (*serverConn, error)) (*serverAnswer, error) {
 	for sent := false; ; {
 		k, err := connect()
 		if err != nil {
@@ -42,7 +42,7 @@ func (c *call) ask(h *hold, below string, connect func() (*serverConn, error)) (
 			return nil, err
 		}
 		h.hook(k)
-		a, err := k.ask(c, below, &earlyAnswers{w: c.w})
+		a, err := k.ask(c, &earlyAnswers{w: c.w})
 		if err == nil {
 			return a, nil
 		}
@@ -97,10 +97,10 @@ func unmarked(err error) error {
 	return errors.New(err.Error())
 }
 
-// appendRequest appends the head of the request as a server gets it, below a path: the client's without what concerns its
-// connection, and with what the server can't know itself. The body is here and has a length.
-func (c *call) appendRequest(b []byte, below string) ([]byte, error) {
-	target := c.target(below)
+// appendRequest appends the head of the request as a server gets it: the client's without what concerns its connection, and with what
+// the server can't know itself. The body has a length, or goes out in frames.
+func (c *call) appendRequest(b []byte) ([]byte, error) {
+	target := c.target(c.below())
 	if !http1.ValidTarget(target) {
 		return b, fmt.Errorf("%w: %q", errTarget, target)
 	}
@@ -118,6 +118,9 @@ func (c *call) appendRequest(b []byte, below string) ([]byte, error) {
 	b = c.appendForwarded(b)
 	switch c.r.Method {
 	case http.MethodPost, http.MethodPut, http.MethodPatch:
+		if c.body.length < 0 {
+			break
+		}
 		b = http1.AppendContentLength(b, c.body.length)
 	default:
 		if c.body.length > 0 {
@@ -127,15 +130,31 @@ func (c *call) appendRequest(b []byte, below string) ([]byte, error) {
 	return append(b, "\r\n"...), nil
 }
 
-// host is the one that the client asked for, or else the site's name.
+// host is what the server is asked for: what the client has asked for, unless its route says otherwise.
 func (c *call) host() string {
+	if c.server != nil && c.server.Host != "" {
+		return c.server.Host
+	}
+	return c.clientHost()
+}
+
+// clientHost is the host that the client asked for, or else the site's name.
+func (c *call) clientHost() string {
 	if c.r.Host == "" { // HTTP/1.0
 		return c.x.site.Names[0]
 	}
 	return c.r.Host
 }
 
-// target is what is asked for: the clean path, in the client's spelling if that is the same.
+// below is the path that goes before that of the request.
+func (c *call) below() string {
+	if c.server != nil {
+		return c.server.base
+	}
+	return ""
+}
+
+// target is what is asked for, below a path: the clean path, in the client's spelling if that is the same.
 func (c *call) target(below string) string {
 	path := (&url.URL{Path: c.x.path, RawPath: c.x.asked}).EscapedPath()
 	if c.r.URL.RawQuery == "" && !c.r.URL.ForceQuery {

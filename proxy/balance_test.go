@@ -26,7 +26,7 @@ func named(t testing.TB, p *routes.Proxy, servers ...routes.Upstream) *upstreams
 		s.Network, s.Address = "unix", string(rune('a'+i))
 		p.To = append(p.To, s)
 	}
-	u := newUpstreams(&routes.Route{Proxy: p}, newTestLog())
+	u := newUpstreams(&routes.Route{Proxy: p}, noTLS, newTestLog())
 	t.Cleanup(u.close)
 	return u
 }

@@ -133,9 +133,9 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request, x *exchange, p 
 		for _, server := range u.servers {
 			names = append(names, server.Address)
 		}
-		s.explainHTTP(w, r, x, p, strings.Join(names, " or "), u.servers[0].base)
+		s.explainHTTP(w, r, x, p, strings.Join(names, " or "), u.servers[0])
 	case p.config.HTTP != nil:
-		s.explainHTTP(w, r, x, p, "a child of pool "+strconv.Quote(x.pool), "")
+		s.explainHTTP(w, r, x, p, "a child of pool "+strconv.Quote(x.pool), nil)
 	case x.route.FastCGI != nil:
 		s.explainProgram(w, r, x, p, "the server "+x.route.FastCGI.Address)
 	case x.route.CGI != nil || p.config.HasApplication():
@@ -146,10 +146,10 @@ func (s *Server) explain(w http.ResponseWriter, r *http.Request, x *exchange, p 
 	return ""
 }
 
-// explainHTTP tells the request for an HTTP server, below a path.
-func (s *Server) explainHTTP(w http.ResponseWriter, r *http.Request, x *exchange, p pool, who, below string) {
-	c := call{Server: s, w: w, r: r, x: x, pool: p, body: new(spooled)}
-	head, err := c.appendRequest(nil, below)
+// explainHTTP tells the request for an HTTP server; nil: a child.
+func (s *Server) explainHTTP(w http.ResponseWriter, r *http.Request, x *exchange, p pool, who string, server *upstream) {
+	c := call{Server: s, w: w, r: r, x: x, pool: p, body: new(spooled), server: server}
+	head, err := c.appendRequest(nil)
 	if err != nil {
 		x.note("no request: %v", err)
 		s.fail(w, x, http.StatusBadRequest, nil)

@@ -102,10 +102,7 @@ func (c *call) appendForwarded(b []byte) []byte {
 		}
 		return strings.Join(c.r.Header[name], ", ")
 	}
-	scheme := "http"
-	if x.https {
-		scheme = "https"
-	}
+	scheme := c.clientScheme()
 	clients := said("X-Forwarded-For")
 	if x.peer.IsValid() {
 		clients = joinList(clients, x.peer.Addr().Unmap().String())

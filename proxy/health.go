@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"gateway/proxy/http1"
@@ -40,7 +39,12 @@ func (s *upstream) watchHealth(ctx context.Context, h *routes.Health) {
 func (s *upstream) check(ctx context.Context, h *routes.Health) error {
 	ctx, cancel := context.WithTimeout(ctx, h.Timeout)
 	defer cancel()
+	header := appendProxyHeader(nil, s.proxy.ProxyProtocol, peers{})
 	nc, err := s.open(ctx)
+	if err == nil && s.TLS {
+		nc, err = s.encrypt(ctx, nc, header)
+		header = nil
+	}
 	if err != nil {
 		return err
 	}
@@ -49,11 +53,11 @@ func (s *upstream) check(ctx context.Context, h *routes.Health) error {
 		stop()
 		_ = nc.Close() // the body is of no interest
 	}()
-	ask := askHealth
+	ask := s.askHealth
 	if s.HTTP2 {
-		ask = askHealth2
+		ask = s.askHealth2
 	}
-	status, err := ask(nc, s.proxy.ProxyProtocol, s.Address, s.base+h.URI)
+	status, err := ask(nc, header, s.base+h.URI)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -65,15 +69,21 @@ func (s *upstream) check(ctx context.Context, h *routes.Health) error {
 	return nil
 }
 
-// askHealth returns the status with which a server answers.
-func askHealth(nc net.Conn, protocol, address, target string) (status int, err error) {
-	host := address
-	if strings.HasPrefix(address, "/") {
-		host = "localhost"
+// healthHost is the host that a server is asked for.
+func (s *upstream) healthHost() string {
+	switch {
+	case s.Host != "":
+		return s.Host
+	case s.Network == "unix":
+		return "localhost"
 	}
-	request := appendProxyHeader(nil, protocol, peers{})
-	request = append(append(append(request, "GET "...), target...), " HTTP/1.1\r\nConnection: close\r\n"...)
-	request = append(http1.AppendField(request, "Host", host), "\r\n"...)
+	return s.Address
+}
+
+// askHealth returns the status with which a server answers a request behind a header.
+func (s *upstream) askHealth(nc net.Conn, header []byte, target string) (status int, err error) {
+	request := append(append(append(header, "GET "...), target...), " HTTP/1.1\r\nConnection: close\r\n"...)
+	request = append(http1.AppendField(request, "Host", s.healthHost()), "\r\n"...)
 	if _, err := nc.Write(request); err != nil {
 		return 0, err
 	}
@@ -96,12 +106,12 @@ func askHealth(nc net.Conn, protocol, address, target string) (status int, err e
 }
 
 // askHealth2 is askHealth of a server that speaks HTTP/2, with which no PROXY protocol goes.
-func askHealth2(nc net.Conn, _, address, target string) (status int, err error) {
+func (s *upstream) askHealth2(nc net.Conn, _ []byte, target string) (status int, err error) {
 	k, err := speakHTTP2(context.Background(), nc, 0)
 	if err != nil {
 		return 0, err
 	}
-	resp, err := k.RoundTrip(&http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: "http", Host: address, Opaque: target}, Header: http.Header{}})
+	resp, err := k.RoundTrip(&http.Request{Method: http.MethodGet, URL: &url.URL{Scheme: s.scheme(), Host: s.healthHost(), Opaque: target}, Header: http.Header{}})
 	if err != nil {
 		return 0, err
 	}

@@ -154,7 +154,7 @@ func userOf(pid int) (uint32, error) {
 func (c *call) tryHTTP(slot *mpm.Slot) error {
 	h := c.newHold(slot)
 	kept, _ := slot.Channel.(*serverConn)
-	a, err := c.ask(h, "", func() (*serverConn, error) {
+	a, err := c.ask(h, func() (*serverConn, error) {
 		if k := kept; k != nil {
 			kept = nil
 			return k, nil
@@ -251,6 +251,9 @@ func (c *call) answerHTTP(h *hold, a *serverAnswer) error {
 		}
 		h.forgo(a)
 		return fmt.Errorf("the application answers with status %03d, which HTTP does not have", a.status)
+	}
+	if c.server != nil {
+		c.reverse(a.header)
 	}
 	rp := &reply{status: a.status, header: a.header, length: a.length}
 	if isEndless(rp.header) {

@@ -44,8 +44,15 @@ type Server struct {
 	hot       *hotCache
 	encoders  map[*routes.Compress]*encoders
 	refusals  quiet.Limiter // of warnings about files
+	encrypt   Encrypt
 	log       Logger
 }
+
+// Option changes how a [Server] works.
+type Option func(*Server)
+
+// WithEncrypt says how TLS is spoken to servers. Without it, with none.
+func WithEncrypt(e Encrypt) Option { return func(s *Server) { s.encrypt = e } }
 
 // pool is a pool and what its children run.
 type pool struct {
@@ -54,11 +61,14 @@ type pool struct {
 }
 
 // NewServer opens the folders of a configuration. pools has a pool for each of its names. The caller must call Close.
-func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger) *Server {
+func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger, options ...Option) *Server {
 	s := &Server{
 		table: routes.NewTable(c), trust: &c.Gateway.Trust, pools: map[string]pool{}, files: map[folderName]*Files{}, upstreams: map[*routes.Proxy]*upstreams{},
 		encoders: map[*routes.Compress]*encoders{}, dresses: map[*routes.Site]bool{}, limiters: map[*routes.RateLimit]*limiter{},
-		passwords: newPasswords(), responses: map[string]*responses{"": new(responses)}, log: log,
+		passwords: newPasswords(), responses: map[string]*responses{"": new(responses)}, encrypt: noTLS, log: log,
+	}
+	for _, option := range options {
+		option(s)
 	}
 	for i := range c.Pools {
 		s.pools[c.Pools[i].Name] = pool{pools[c.Pools[i].Name], &c.Pools[i]}
@@ -102,7 +112,7 @@ func (s *Server) addRoute(site *routes.Site, r *routes.Route) {
 		}
 	}
 	if r.Proxy != nil {
-		u := newUpstreams(r, s.log)
+		u := newUpstreams(r, s.encrypt, s.log)
 		s.upstreams[r.Proxy], s.proxies = u, append(s.proxies, u)
 	}
 }

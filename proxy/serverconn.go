@@ -31,11 +31,12 @@ const (
 // serverConn is a connection to an HTTP server, which carries one request after the other. It belongs to whoever serves the
 // request; Close, Usable and hangUp may be called by others.
 type serverConn struct {
-	*event.Channel
+	wire
 	broken  atomic.Bool
 	carried bool      // responses: the server may end it just when the next request comes
 	since   time.Time // it has been idle; only while it is
-	preface []byte    // goes before its only request; nil: there may be several
+	once    bool      // it carries one request only
+	preface []byte    // goes before that
 
 	out  []byte             // the head of the request, and a short body
 	buf  *[spoolMemory]byte // what came; nil: it is idle
@@ -48,13 +49,22 @@ type serverConn struct {
 	sendErr  error         // why it was not; the sender's until then
 }
 
+// wire is a connection as an event.Channel is one.
+type wire interface {
+	net.Conn
+	Ask(request, p []byte) (sent, n int, err error)
+}
+
 // newServerConn takes a connection over that has just been opened.
 func newServerConn(nc net.Conn) (*serverConn, error) {
+	if w, ok := nc.(*encrypted); ok {
+		return &serverConn{wire: w}, nil
+	}
 	channel, err := event.Wrap(nc)
 	if err != nil {
 		return nil, err
 	}
-	return &serverConn{Channel: channel}, nil
+	return &serverConn{wire: channel}, nil
 }
 
 // Usable implements channel.
@@ -63,20 +73,20 @@ func (k *serverConn) Usable() bool { return !k.broken.Load() }
 // Close implements channel. What is being read or written fails.
 func (k *serverConn) Close() error {
 	k.broken.Store(true)
-	return k.Channel.Close()
+	return k.wire.Close()
 }
 
 // hangUp implements channel: servers take the end of what they read for the end of the client.
 func (k *serverConn) hangUp() {
 	k.broken.Store(true)
-	closeWrite(k.Channel)
+	closeWrite(k.wire)
 }
 
-// ask sends the request of c, below a path, and returns the head of the response. early gets informational responses.
-func (k *serverConn) ask(c *call, below string, early *earlyAnswers) (*serverAnswer, error) {
+// ask sends the request of c, and returns the head of the response. early gets informational responses.
+func (k *serverConn) ask(c *call, early *earlyAnswers) (*serverAnswer, error) {
 	k.sent, k.received, k.sending, k.sendErr = false, false, nil, nil
 	k.r, k.w, k.buf = 0, 0, c.spool.buffer()
-	if err := k.send(c, below); err != nil {
+	if err := k.send(c); err != nil {
 		return nil, err
 	}
 	for {
@@ -94,8 +104,8 @@ func (k *serverConn) ask(c *call, below string, early *earlyAnswers) (*serverAns
 }
 
 // send sends the head and a short body, and has a longer one sent. A server that has hung up may have said why before.
-func (k *serverConn) send(c *call, below string) (err error) {
-	if k.out, err = c.appendRequest(append(k.out[:0], k.preface...), below); err != nil {
+func (k *serverConn) send(c *call) (err error) {
+	if k.out, err = c.appendRequest(append(k.out[:0], k.preface...)); err != nil {
 		return err
 	}
 	inline := c.body.length <= inlineBody && c.body.stream == nil
@@ -109,7 +119,7 @@ func (k *serverConn) send(c *call, below string) (err error) {
 	n, got, err := k.Ask(k.out, p)
 	k.sent, k.w, k.received = n > 0, got, got > 0
 	if err == nil && n < len(k.out) {
-		if _, err = k.Channel.Write(k.out[n:]); isHungUp(err) {
+		if _, err = k.wire.Write(k.out[n:]); isHungUp(err) {
 			k.broken.Store(true)
 			err = nil
 		}
@@ -132,7 +142,7 @@ func (k *serverConn) sendBody(c *call, body *countedReader) {
 	for left := c.body.length; left > 0 && k.sendErr == nil; {
 		n, err := io.ReadAtLeast(body, b[:min(left, int64(len(b)))], 1)
 		if err == nil {
-			_, err = k.Channel.Write(b[:n])
+			_, err = k.wire.Write(b[:n])
 		}
 		left -= int64(n)
 		k.sendErr = err
@@ -205,7 +215,7 @@ func (k *serverConn) readHead() error {
 
 // fill reads what there is, at least a byte. There must be room.
 func (k *serverConn) fill() error {
-	n, err := k.Channel.Read(k.buf[k.w:])
+	n, err := k.wire.Read(k.buf[k.w:])
 	k.w += n
 	k.received = k.received || n > 0
 	return err
@@ -218,7 +228,7 @@ func (k *serverConn) Read(p []byte) (int, error) {
 		k.r += n
 		return n, nil
 	}
-	return k.Channel.Read(p)
+	return k.wire.Read(p)
 }
 
 // serverAnswer is the response of an HTTP server. Its body is read by WriteTo.
@@ -329,7 +339,7 @@ func (a *serverAnswer) finish() {
 	if k.r < k.w {
 		a.log.Debugw(notQuiet, "bytes", k.w-k.r)
 	}
-	if !k.head.KeepAlive || k.preface != nil || k.r < k.w || !k.isBodySent() {
+	if !k.head.KeepAlive || k.once || k.r < k.w || !k.isBodySent() {
 		k.broken.Store(true)
 	}
 	k.carried = true

@@ -53,13 +53,13 @@ type upstreams struct {
 	checking sync.WaitGroup
 }
 
-func newUpstreams(r *routes.Route, log Logger) *upstreams {
+func newUpstreams(r *routes.Route, secure Encrypt, log Logger) *upstreams {
 	p := r.Proxy
 	u := &upstreams{proxy: p, line: r.Line, balancer: balancer{kind: p.Balance, key: p.Key}}
 	var ctx context.Context
 	ctx, u.stop = context.WithCancel(context.Background())
 	for _, to := range p.To {
-		s := &upstream{Upstream: to, proxy: p, log: log, weight: max(to.Weight, 1), base: (&url.URL{Path: to.Base}).EscapedPath(), lookup: net.DefaultResolver.LookupNetIP}
+		s := &upstream{Upstream: to, proxy: p, log: log, weight: max(to.Weight, 1), base: (&url.URL{Path: to.Base}).EscapedPath(), lookup: net.DefaultResolver.LookupNetIP, secure: secure}
 		u.servers = append(u.servers, s)
 		if p.Health != nil {
 			u.checking.Go(func() { s.watchHealth(ctx, p.Health) }) // ends with stop
@@ -85,7 +85,8 @@ type upstream struct {
 	weight int           // likewise, at least 1
 	base   string        // likewise: what the target of a request begins with, escaped
 	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
-	credit int // see balancer.turn; guarded by its mutex
+	secure Encrypt // immutable
+	credit int     // see balancer.turn; guarded by its mutex
 
 	active   atomic.Int64  // requests
 	requests atomic.Uint64 // all there were
@@ -104,6 +105,14 @@ type upstream struct {
 	addrs   []netip.Addr
 	expires time.Time // of addrs
 	first   int       // of addrs: where the next connection is tried first
+}
+
+// scheme is what the server's URL begins with.
+func (s *upstream) scheme() string {
+	if s.TLS {
+		return "https"
+	}
+	return "http"
 }
 
 // enter counts a request, if there is room for it.
@@ -231,33 +240,49 @@ func (s *upstream) close() {
 
 // connect opens a connection for the request of c, with the rights of the pool's user if a child is there for that.
 func (s *upstream) connect(c *call, h *hold, l *link) (*serverConn, error) {
-	nc, err := s.dial(h, l)
+	var header []byte
+	if s.proxy.ProxyProtocol != "" {
+		header = appendProxyHeader(nil, s.proxy.ProxyProtocol, peers{c.x.remote, c.x.local})
+	}
+	nc, err := s.dial(h, l, header)
 	if err != nil {
 		return nil, err
 	}
 	k, err := newServerConn(nc)
-	if err == nil && s.proxy.ProxyProtocol != "" {
-		k.preface = appendProxyHeader(nil, s.proxy.ProxyProtocol, peers{c.x.remote, c.x.local})
+	if err != nil {
+		return nil, err
 	}
-	return k, err
+	if k.once = header != nil; !s.TLS {
+		k.preface = header
+	}
+	return k, nil
 }
 
-// dial opens a connection. Its error tells whether the server has failed or the child that was to connect to it.
-func (s *upstream) dial(h *hold, l *link) (nc net.Conn, err error) {
+// dial opens a connection, with TLS behind a header if the server speaks it. Its error tells whether the server has failed or the child
+// that was to connect to it.
+func (s *upstream) dial(h *hold, l *link, header []byte) (nc net.Conn, err error) {
 	timeout := cmp.Or(s.proxy.ConnectTimeout, connectTimeout)
+	ctx, cancel := context.WithTimeout(h, timeout)
+	defer cancel()
 	if l != nil {
-		h.dialing.wait(&h.ending, func() { _ = l.Close() })
-		defer h.dialing.stop()
-		nc, err = l.dial(timeout, s.Network, s.Address)
+		nc, err = s.dialBy(h, l, timeout)
 	} else {
-		ctx, cancel := context.WithTimeout(h, timeout)
-		defer cancel()
 		nc, err = s.open(ctx)
+	}
+	if err == nil && s.TLS {
+		nc, err = s.encrypt(ctx, nc, header)
 	}
 	if err != nil && !childFailed(err) {
 		err = notConnected(err)
 	}
 	return nc, err
+}
+
+// dialBy has a child connect.
+func (s *upstream) dialBy(h *hold, l *link, timeout time.Duration) (net.Conn, error) {
+	h.dialing.wait(&h.ending, func() { _ = l.Close() })
+	defer h.dialing.stop()
+	return l.dial(timeout, s.Network, s.Address)
 }
 
 // open connects to one of the server's addresses.
@@ -389,12 +414,12 @@ func (c *call) askInTurn(h *hold, l *link, u *upstreams) (*serverAnswer, error) 
 		if s == nil {
 			return nil, err
 		}
-		h.upstream = s
+		h.upstream, c.server = s, s
 		var a *serverAnswer
 		if s.HTTP2 {
 			a, err = c.askHTTP2(h, l, s)
 		} else {
-			a, err = c.ask(h, s.base, func() (*serverConn, error) {
+			a, err = c.ask(h, func() (*serverConn, error) {
 				if k := s.take(); k != nil {
 					return k, nil
 				}

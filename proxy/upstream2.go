@@ -22,7 +22,7 @@ func (c *call) askHTTP2(h *hold, l *link, s *upstream) (*serverAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.request2(h, s.base)
+	r, err := c.request2(h)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +45,7 @@ func (s *upstream) connect2(h *hold, l *link) (*http.ClientConn, error) {
 	if k := s.take2(); k != nil {
 		return k, nil
 	}
-	nc, err := s.dial(h, l)
+	nc, err := s.dial(h, l, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -86,8 +86,8 @@ func speakHTTP2(ctx context.Context, nc net.Conn, idle time.Duration) (*http.Cli
 }
 
 // request2 is the request that HTTP/1.1 would have, without what concerns its connection.
-func (c *call) request2(h *hold, below string) (*http.Request, error) {
-	head, err := c.appendRequest(nil, below)
+func (c *call) request2(h *hold) (*http.Request, error) {
+	head, err := c.appendRequest(nil)
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +100,7 @@ func (c *call) request2(h *hold, below string) (*http.Request, error) {
 		header["User-Agent"] = nil // not Go's
 	}
 	r := (&http.Request{
-		Method: c.r.Method, URL: &url.URL{Scheme: "http", Host: c.r.Host, Opaque: c.target(below)}, Host: c.host(),
+		Method: c.r.Method, URL: &url.URL{Scheme: c.server.scheme(), Host: c.host(), Opaque: c.target(c.below())}, Host: c.host(),
 		Proto: protocol2, ProtoMajor: 2, Header: header, Body: http.NoBody, ContentLength: c.body.length,
 	}).WithContext(h)
 	if c.body.length > 0 {

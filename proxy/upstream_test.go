@@ -39,7 +39,7 @@ func newProxyGate(t testing.TB, cfg routes.Pool, to ...routes.Upstream) *proxyGa
 	return newRouteGate(t, cfg, routes.Route{Proxy: &routes.Proxy{To: to}})
 }
 
-func newRouteGate(t testing.TB, cfg routes.Pool, route routes.Route) *proxyGate {
+func newRouteGate(t testing.TB, cfg routes.Pool, route routes.Route, options ...Option) *proxyGate {
 	t.Helper()
 	cfg.Name, cfg.MPM, cfg.MaxRequestWorkers = "edge", routes.Event, max(cfg.MaxRequestWorkers, 10)
 	site := routes.Site{Names: []string{"legacy.example"}, Listen: []routes.Listen{{Network: "tcp", Address: ":0"}}, TLS: routes.TLS{Mode: "off"}}
@@ -49,7 +49,7 @@ func newRouteGate(t testing.TB, cfg routes.Pool, route routes.Route) *proxyGate 
 	g := &proxyGate{log: newTestLog()}
 	g.pool = mpm.NewPool(cfg, nil, mpm.WithLogger(g.log))
 	c := &routes.Config{Gateway: routes.Gateway{SpoolDir: t.TempDir()}, Pools: []routes.Pool{cfg}, Sites: []routes.Site{site}}
-	s := NewServer(c, map[string]*mpm.Pool{"edge": g.pool}, g.log)
+	s := NewServer(c, map[string]*mpm.Pool{"edge": g.pool}, g.log, options...)
 	t.Cleanup(func() {
 		g.pool.Close()
 		s.Close()
@@ -469,7 +469,7 @@ func TestAskAgainAfterReset(t *testing.T) {
 			Server: &Server{applications: newApplications(&routes.Config{}, newTestLog())}, w: httptest.NewRecorder(), r: httptest.NewRequest("POST", "/", nil),
 			x: &exchange{routeState: routeState{route: &routes.Route{}, path: "/"}}, body: &spooled{},
 		}
-		a, err := c.ask(&hold{client: t.Context(), body: c.body}, "", func() (*serverConn, error) {
+		a, err := c.ask(&hold{client: t.Context(), body: c.body}, func() (*serverConn, error) {
 			if k := kept; k != nil {
 				kept = nil
 				return k, nil

@@ -55,12 +55,13 @@ type Redis struct {
 	TLS          *ClientTLS    // nil: none
 }
 
-// ClientTLS is how TLS is spoken to a server that keeps something of ours.
+// ClientTLS is how TLS is spoken to a server.
 type ClientTLS struct {
 	CARoot      string // path of PEM certificates that are trusted in place of the system's
 	ServerName  string // in the server's certificate; empty: the host of its address
 	Certificate string // path; empty: the server asks for none
 	Key         string
+	Insecure    bool // whatever certificate it has is taken
 }
 
 // TLSDefaults holds what every site with TLS takes unless it says otherwise.
@@ -462,6 +463,12 @@ type Proxy struct {
 	Resolve          time.Duration // how long the addresses of a name are good
 	ProxyProtocol    string        // "v1" or "v2" of the PROXY protocol begins each connection; empty: none
 	Health           *Health       // nil: only requests show how a server is
+	TLS              ClientTLS     // with the servers that speak it
+}
+
+// SpeaksTLS reports whether one of the servers does.
+func (p *Proxy) SpeaksTLS() bool {
+	return slices.ContainsFunc(p.To, func(u Upstream) bool { return u.TLS })
 }
 
 // Balance says which server gets a request.
@@ -487,7 +494,9 @@ type Upstream struct {
 	Network        string // tcp or unix
 	Address        string // host:port, or an absolute path
 	Base           string // goes before the path of a request; decoded, without a slash at its end
-	HTTP2          bool   // it speaks HTTP/2 without TLS, as known before (RFC 9113 §3.3)
+	Host           string // what it is asked for; empty: what the client asks for
+	TLS            bool   // it speaks TLS
+	HTTP2          bool   // it speaks HTTP/2: chosen in the handshake, or without TLS as known before (RFC 9113 §3.3)
 	Weight         int    // its share of the requests; 0: 1
 	Backup         bool   // gets requests only when no other server can
 	MaxConnections int    // at once; 0: any number

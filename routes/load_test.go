@@ -223,6 +223,24 @@ to = ["http://127.0.0.1:9000 weight=3 max_connections=100", "unix:/run/app.sock 
 			{Network: "tcp", Address: "127.0.0.1:9000", Weight: 3, MaxConnections: 100}, {Network: "unix", Address: "/run/app.sock", Backup: true},
 			{Network: "tcp", Address: "127.0.0.1:50051", HTTP2: true},
 		}},
+		{"servers with TLS and HTTP/2", siteWith(`"a"`, `[":80"]`, "", `proxy {
+to = ["https://api.example.com", "HTTPS://10.0.0.5:8443/v1", "h2://grpc.internal:50051"]
+preserve_host = false
+tls {
+ca = "ca.pem"
+server_name = "api.internal"
+certificate = "/c.pem"
+key = "c.key"
+}
+}`), func(s *Site) any { return *s.Routes[0].Proxy }, Proxy{
+			To: []Upstream{
+				{Network: "tcp", Address: "api.example.com:443", Host: "api.example.com", TLS: true}, {Network: "tcp", Address: "10.0.0.5:8443", Base: "/v1", Host: "10.0.0.5:8443", TLS: true},
+				{Network: "tcp", Address: "grpc.internal:50051", Host: "grpc.internal:50051", TLS: true, HTTP2: true},
+			}, Balance: RoundRobin, MaxFails: 1, FailTimeout: 10 * time.Second, ConnectTimeout: 5 * time.Second, KeepAlive: 1024, KeepAliveTimeout: 4 * time.Second, Resolve: 30 * time.Second,
+			TLS: ClientTLS{CARoot: "/etc/gateway/ca.pem", ServerName: "api.internal", Certificate: "/c.pem", Key: "/etc/gateway/c.key"},
+		}},
+		{"servers that get a host of their own", siteWith(`"a"`, `[":80"]`, "", "proxy {\nto = [\"unix:/x\", \"http://b:81\"]\nhost = \"app.internal:8080\"\n}"), func(s *Site) any { return s.Routes[0].Proxy.To },
+			[]Upstream{{Network: "unix", Address: "/x", Host: "app.internal:8080"}, {Network: "tcp", Address: "b:81", Host: "app.internal:8080"}}},
 		{"a proxy is balanced by what a cookie says", siteWith(`"a"`, `[":80"]`, "", "proxy {\nto = [\"http://a\"]\nbalance = \"hash:cookie:sid\"\n}"), func(s *Site) any { return *s.Routes[0].Proxy }, Proxy{
 			To: []Upstream{{Network: "tcp", Address: "a:80"}}, Balance: Hash, Key: "cookie:sid", MaxFails: 1, FailTimeout: 10 * time.Second,
 			ConnectTimeout: 5 * time.Second, KeepAlive: 1024, KeepAliveTimeout: 4 * time.Second, Resolve: 30 * time.Second,

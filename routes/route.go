@@ -48,7 +48,7 @@ func (r *siteReader) route(s *section, site *Site, access *Access, key string) R
 		route.CGI = r.cgi(block, key)
 	}
 	if block := s.one("proxy"); block != nil {
-		route.Proxy = r.proxy(block)
+		route.Proxy = r.proxy(block, key)
 	}
 	if block := s.one("fastcgi"); block != nil {
 		route.FastCGI = r.fastCGIServer(block, &route)

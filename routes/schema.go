@@ -404,8 +404,17 @@ var proxySchema = &block{
 		{name: "keep_alive_timeout", kind: duration, min: 1},
 		{name: "resolve", kind: duration, min: 1},
 		{name: "proxy_protocol", kind: text, values: []string{"v1", "v2"}},
+		{name: "preserve_host", kind: boolean},
+		{name: "host", kind: text},
 	},
 	blocks: []*block{
+		{name: "tls", attrs: []attr{
+			{name: "ca", kind: text},
+			{name: "server_name", kind: text},
+			{name: "certificate", kind: text},
+			{name: "key", kind: text},
+			{name: "verify", kind: boolean},
+		}},
 		{name: "health", attrs: []attr{
 			{name: "uri", kind: text, required: true},
 			{name: "interval", kind: duration, min: int64(time.Millisecond)},

@@ -69,7 +69,8 @@ func (r *reader) redis(s *section) *Redis {
 		r.errorf(s.at("prefix"), "Wrong value", "%q can't be how the names of keys begin: letters, digits, \"_\", \".\", \":\", \"-\" and braces, at most 64 of them.", d.Prefix)
 	}
 	if tls := s.one("tls"); tls != nil {
-		d.TLS = r.clientTLS(tls)
+		t := r.clientTLS(tls, "ca_root", gatewayKey("storage.tls."))
+		d.TLS = &t
 	}
 	switch {
 	case d.Network == "unix" && d.TLS != nil:
@@ -108,11 +109,12 @@ func onThisMachine(address string) bool {
 	return err == nil && (host == "localhost" || ipErr == nil && ip.IsLoopback())
 }
 
-func (r *reader) clientTLS(s *section) *ClientTLS {
-	t := &ClientTLS{ServerName: get(s, "server_name", "")}
-	for name, path := range map[string]*string{"ca_root": &t.CARoot, "certificate": &t.Certificate, "key": &t.Key} {
+// clientTLS reads a tls block in which ca is the word for whom to trust. The key begins the names of its files in the table of places.
+func (r *reader) clientTLS(s *section, ca, key string) ClientTLS {
+	t := ClientTLS{ServerName: get(s, "server_name", "")}
+	for name, path := range map[string]*string{ca: &t.CARoot, "certificate": &t.Certificate, "key": &t.Key} {
 		if s.has(name) {
-			*path = r.pathOf(s, name, gatewayKey("storage.tls."+name))
+			*path = r.pathOf(s, name, key+name)
 		}
 	}
 	if s.mentions("certificate") != s.mentions("key") {

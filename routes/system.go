@@ -62,6 +62,11 @@ func (c *Config) PlaceOfCertificate(site, number int, word string) string {
 	return c.source.place(certificateKey(site, number, word))
 }
 
+// PlaceOfServers is PlaceOf for a word in the tls block of a route's proxy.
+func (c *Config) PlaceOfServers(site, route int, word string) string {
+	return c.source.place(routeKey(site, route) + "proxy.tls." + word)
+}
+
 // WrongLogFormat says at its place why the access log can't be written in its format.
 func (c *Config) WrongLogFormat(err error) Diagnostics {
 	i := &inspector{source: c.source}
@@ -128,6 +133,11 @@ func (i *inspector) site(n int, s *Site) {
 		i.passwords(n, key, route.Access)
 		if route.Root != s.Root {
 			i.folder(key+"root", route.Root)
+		}
+		if p := route.Proxy; p != nil {
+			i.readable(key+"proxy.tls.ca", p.TLS.CARoot)
+			i.readable(key+"proxy.tls.certificate", p.TLS.Certificate)
+			i.readable(key+"proxy.tls.key", p.TLS.Key)
 		}
 		if route.CGI == nil {
 			continue

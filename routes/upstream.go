@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// proxy reads where a route's requests go.
-func (r *siteReader) proxy(s *section) *Proxy {
+// proxy reads where a route's requests go. The key names the route in the table of places.
+func (r *siteReader) proxy(s *section, key string) *Proxy {
 	proxy := &Proxy{
 		Retry:            get(s, "retry", false),
 		MaxFails:         get(s, "max_fails", 1),
@@ -26,10 +26,11 @@ func (r *siteReader) proxy(s *section) *Proxy {
 		Resolve:          get(s, "resolve", 30*time.Second),
 		ProxyProtocol:    get(s, "proxy_protocol", ""),
 	}
+	host := r.upstreamHost(s)
 	for i, text := range get[[]string](s, "to", nil) {
 		at := s.elementAt("to", i)
 		u, reason := parseServer(text)
-		if u.Network == "unix" {
+		if u.Host = host(&u); u.Network == "unix" {
 			u.Address = r.path(u.Address, at)
 			reason = cmp.Or(socketFault(u.Address), reason)
 		}
@@ -45,11 +46,56 @@ func (r *siteReader) proxy(s *section) *Proxy {
 	if proxy.ProxyProtocol != "" && slices.ContainsFunc(proxy.To, func(u Upstream) bool { return u.HTTP2 }) {
 		r.errorf(s.at("proxy_protocol"), "Contradiction", "A connection of HTTP/2 carries the requests of many clients, and the PROXY protocol tells of one. Remove \"proxy_protocol\", or write \"http://\" for the server.")
 	}
+	r.proxyTLS(s, proxy, key)
 	r.balance(s, proxy)
 	if block := s.one("health"); block != nil {
 		proxy.Health = r.health(block)
 	}
 	return proxy
+}
+
+// upstreamHost reads what host a server is asked for.
+func (r *siteReader) upstreamHost(s *section) func(*Upstream) string {
+	host := get(s, "host", "")
+	if s.has("host") && (host == "" || strings.ContainsFunc(host, func(c rune) bool { return c <= ' ' || c > '~' || strings.ContainsRune("/?#@,", c) })) {
+		r.errorf(s.at("host"), "Wrong host", "%q is no host, such as \"app.internal\" or \"app.internal:8080\".", host)
+	}
+	if preserve := get(s, "preserve_host", !s.mentions("host")); preserve && s.mentions("host") {
+		r.errorf(s.at("host"), "Contradiction", "With \"preserve_host\" the servers get the client's host. Remove one of the two.")
+	} else if !preserve && host == "" {
+		return (*Upstream).authority
+	}
+	return func(*Upstream) string { return host }
+}
+
+// authority is the host of a server as its URL names it.
+func (u *Upstream) authority() string {
+	port := ":80"
+	if u.TLS {
+		port = ":443"
+	}
+	if u.Network == "unix" {
+		return "localhost"
+	}
+	return strings.TrimSuffix(u.Address, port)
+}
+
+// proxyTLS reads how TLS is spoken to the servers.
+func (r *siteReader) proxyTLS(s *section, p *Proxy, key string) {
+	block := s.one("tls")
+	if block == nil {
+		return
+	}
+	p.TLS = r.clientTLS(block, "ca", key+"proxy.tls.")
+	p.TLS.Insecure = !get(block, "verify", true)
+	switch {
+	case len(p.To) > 0 && !p.SpeaksTLS():
+		r.errorf(block.head, "No effect", "None of the servers speaks TLS: write \"https://\" for one that does, or remove the block.")
+	case p.TLS.Insecure && p.TLS.CARoot != "":
+		r.errorf(block.at("verify"), "Contradiction", "A certificate that is not looked at needs no \"ca\". Remove \"verify\": a server with a certificate of that authority is trusted then, and nobody else.")
+	case p.TLS.Insecure:
+		r.warnf(block.at("verify"), "Unknown servers are trusted", "Whoever gets between the gateway and its servers can read and change all requests: nothing shows that a server is the one that was meant. Name who has issued its certificate, or that certificate itself, in \"ca\", and remove \"verify\".")
+	}
 }
 
 // balance reads "round_robin", "least_connections", or "hash:" and the key.
@@ -122,7 +168,7 @@ func parseServer(text string) (u Upstream, reason string) {
 	return u, reason
 }
 
-// parseUpstream reads "http://host:port/base", "h2c://host:port/base" or "unix:/path". The reason is empty when it is one.
+// parseUpstream reads "http://host:port/base", the same with another of the schemes, or "unix:/path". The reason is empty when it is one.
 func parseUpstream(text string) (u Upstream, reason string) {
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
 		if path == "" {
@@ -131,13 +177,16 @@ func parseUpstream(text string) (u Upstream, reason string) {
 		return Upstream{Network: "unix", Address: path}, ""
 	}
 	scheme, rest, ok := strings.Cut(text, "://")
+	u, known := spoken(scheme)
 	switch {
 	case !ok:
-		return Upstream{}, fmt.Sprintf("%q: a server is \"http://host:port\", or \"unix:/path\" for a socket.", text)
-	case strings.EqualFold(scheme, "https"):
-		return Upstream{}, fmt.Sprintf("%q: TLS to servers is not yet part of this version. Write \"http://%s\" for one in a network that you trust.", text, rest)
-	case !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "h2c"):
-		return Upstream{}, fmt.Sprintf("%q: the gateway does not speak %q. A server is \"http://host:port\", or \"unix:/path\" for a socket.", text, scheme)
+		return Upstream{}, fmt.Sprintf("%q: a server is \"http://host:port\", \"https://host:port\", or \"unix:/path\" for a socket.", text)
+	case strings.EqualFold(scheme, "grpc"):
+		return Upstream{}, fmt.Sprintf("%q: gRPC is a use of HTTP/2. Write \"h2c://%s\".", text, rest)
+	case strings.EqualFold(scheme, "grpcs"):
+		return Upstream{}, fmt.Sprintf("%q: gRPC is a use of HTTP/2. Write \"h2://%s\".", text, rest)
+	case !known:
+		return Upstream{}, fmt.Sprintf("%q: the gateway does not speak %q. A server is \"http://host:port\", \"https://host:port\", or \"unix:/path\" for a socket.", text, scheme)
 	case strings.ContainsAny(text, "?#"):
 		return Upstream{}, fmt.Sprintf("%q: each request brings its own query. Remove it here.", text)
 	}
@@ -146,12 +195,15 @@ func parseUpstream(text string) (u Upstream, reason string) {
 	case err != nil:
 		return Upstream{}, fmt.Sprintf("%q is no URL such as \"http://127.0.0.1:9000\".", text)
 	case p.User != nil:
-		return Upstream{}, fmt.Sprintf("The URL names a user, whom the gateway can't log in: write \"http://%s\".", p.Host)
+		return Upstream{}, fmt.Sprintf("The URL names a user, whom the gateway can't log in: write \"%s://%s\".", scheme, p.Host)
 	case p.Hostname() == "":
 		return Upstream{}, fmt.Sprintf("%q: the host is missing.", text)
 	}
 	port := p.Port()
-	if port == "" {
+	switch {
+	case port == "" && u.TLS:
+		port = "443"
+	case port == "":
 		port = "80"
 	}
 	if _, ok := parsePort(port); !ok {
@@ -161,5 +213,22 @@ func parseUpstream(text string) (u Upstream, reason string) {
 	if clean, err := CleanPath(p.EscapedPath()); base != "" && (err != nil || strings.TrimSuffix(clean, "/") != base) {
 		return Upstream{}, fmt.Sprintf("%q: the path holds \".\", \"..\", a double slash or a wrong escape.", text)
 	}
-	return Upstream{Network: "tcp", Address: net.JoinHostPort(p.Hostname(), port), Base: base, HTTP2: strings.EqualFold(scheme, "h2c")}, ""
+	u.Network, u.Address, u.Base = "tcp", net.JoinHostPort(p.Hostname(), port), base
+	return u, ""
+}
+
+// spoken is what a scheme says of a server. Those of HTTP/2 are Apache's.
+func spoken(scheme string) (u Upstream, known bool) {
+	switch strings.ToLower(scheme) {
+	case "http":
+	case "https":
+		u.TLS = true
+	case "h2c":
+		u.HTTP2 = true
+	case "h2":
+		u.TLS, u.HTTP2 = true, true
+	default:
+		return u, false
+	}
+	return u, true
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/rand"
 	stdtls "crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -119,21 +118,11 @@ func clientTLS(s *routes.Redis, files StorageFiles) (*stdtls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	config := &stdtls.Config{ServerName: cmp.Or(s.TLS.ServerName, host), MinVersion: stdtls.VersionTLS12}
-	if s.TLS.CARoot != "" {
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(files.CARoots) {
-			return nil, errors.New("ca_root: no certificate in it")
-		}
+	config, err := clientConfig(s.TLS, ClientFiles{files.CARoots, files.Certificate, files.Key})
+	if err == nil {
+		config.ServerName = cmp.Or(config.ServerName, host)
 	}
-	if s.TLS.Certificate != "" {
-		pair, err := parsePair(files.Certificate, files.Key)
-		if err != nil {
-			return nil, err
-		}
-		config.Certificates = []stdtls.Certificate{*pair}
-	}
-	return config, nil
+	return config, err
 }
 
 // stop ends what goes on in the background. Operations still work, so that locks can be given up.

@@ -336,8 +336,8 @@ func TestRedisConnections(t *testing.T) {
 		})
 	}
 	for name, settings := range map[string]routes.Redis{
-		"ca_root: no certificate in it": {Address: address, TLS: &routes.ClientTLS{CARoot: "given"}},
-		"certificate: ":                 {Address: address, TLS: &routes.ClientTLS{Certificate: "given"}},
+		"no certificate in given": {Address: address, TLS: &routes.ClientTLS{CARoot: "given"}},
+		"certificate: ":           {Address: address, TLS: &routes.ClientTLS{Certificate: "given"}},
 	} {
 		if _, err := newRedis(&settings, StorageFiles{}, nil, nil); err == nil || !strings.HasPrefix(err.Error(), name) {
 			t.Errorf("newRedis with files that hold nothing: %v, want %q", err, name)

@@ -151,16 +151,31 @@ func (f *certificateFiles) read(t *routes.TLS, last *certificate) {
 
 // exposedKeys lists the keys that more than their owner, and a group that may read them, can get at.
 func exposedKeys(c *routes.Config) (found []string) {
-	const others fs.FileMode = 0o027 // reading and writing by everybody, writing by the group
+	for _, r := range tlsRoutes(c) {
+		if mode := exposure(r.proxy.TLS.Key); mode != 0 {
+			found = append(found, fmt.Sprintf("%sproxy: tls: the key %s has mode %04o: others than its owner can take or replace it, and pretend to be this gateway: run chmod 600 %s",
+				c.PlaceOfServers(r.site, r.route, "key"), r.proxy.TLS.Key, mode, r.proxy.TLS.Key))
+		}
+	}
 	for i := range c.Sites {
 		for j, files := range c.Sites[i].TLS.Certificates {
-			if info, err := os.Stat(files.Key); err == nil && info.Mode()&others != 0 {
+			if mode := exposure(files.Key); mode != 0 {
 				found = append(found, fmt.Sprintf("%ssite %q: the key %s has mode %04o: others than its owner can take or replace it, and pretend to be the site: run chmod 600 %s",
-					c.PlaceOfCertificate(i, j, "key"), c.Sites[i].Names[0], files.Key, info.Mode().Perm(), files.Key))
+					c.PlaceOfCertificate(i, j, "key"), c.Sites[i].Names[0], files.Key, mode, files.Key))
 			}
 		}
 	}
 	return found
+}
+
+// exposure is the mode of a file that more than its owner, and a group that may read it, can get at; 0: it is none.
+func exposure(path string) fs.FileMode {
+	const others fs.FileMode = 0o027 // reading and writing by everybody, writing by the group
+	info, err := os.Stat(path)
+	if err != nil || info.Mode()&others == 0 {
+		return 0
+	}
+	return info.Mode().Perm()
 }
 
 // certificateDoubts lists what clients will complain of. A certificate that can't serve at all is reported elsewhere.

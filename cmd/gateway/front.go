@@ -128,12 +128,15 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	if _, err := zap.RedirectStdLogAt(f.log.Desugar(), zap.DebugLevel); err != nil {
 		return nil, err
 	}
-	f.server = proxy.NewServer(c, f.pools, f.log)
+	encrypt, err := encryptTo(c, h.setup.Servers)
+	if err != nil {
+		return nil, err
+	}
+	f.server = proxy.NewServer(c, f.pools, f.log, proxy.WithEncrypt(encrypt))
 	f.takePasswords(h.setup.Passwords)
 	f.takePasswords(h.newer.Passwords)
 	f.handshakes = proxy.NewHandshakes(f.log)
 	f.http2 = proxy.NewHTTP2(idleTimeout(c), f.log)
-	var err error
 	if c.Gateway.AccessLog != nil {
 		if f.access, err = proxy.NewAccessLog(*c.Gateway.AccessLog, proxy.WithAccessLogWarning(f.log.Warnw)); err != nil {
 			if errors.Is(err, fs.ErrPermission) {

@@ -56,7 +56,8 @@ func needed(c *routes.Config) error {
 	}
 	_, certificates := readCertificates(c)
 	_, storage := readStorage(c.Gateway.Storage)
-	return errors.Join(certificates, storage)
+	_, servers := readServers(c)
+	return errors.Join(certificates, storage, servers)
 }
 
 // serve runs a settled configuration until it is stopped. It calls ready, if there is one, once requests are answered.
@@ -133,9 +134,13 @@ func newPlan(c *routes.Config, adminSocket string, passwords []passwordFile) (*s
 	if err != nil {
 		return nil, err
 	}
+	servers, err := readServers(c)
+	if err != nil {
+		return nil, err
+	}
 	s := setup{
 		Version: buildVersion(), Generation: 1, SupervisorPID: os.Getpid(), Started: time.Now(),
-		Config: c, Certificates: certificates, Passwords: passwords, Storage: storage,
+		Config: c, Certificates: certificates, Passwords: passwords, Storage: storage, Servers: servers,
 	}
 	blob, err := s.encode()
 	if err != nil {

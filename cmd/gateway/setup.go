@@ -23,6 +23,7 @@ type setup struct {
 	Certificates  []certificate // of the sites, by their place in Config
 	Passwords     []passwordFile
 	Storage       tls.StorageFiles
+	Servers       []tls.ClientFiles // see readServers
 }
 
 // certificate holds the bytes of the files that a site's tls block names; they are empty where it names none.
@@ -43,7 +44,7 @@ func decodeSetup(f *os.File) (*setup, error) {
 	if err := decodeBlob(f, s); err != nil {
 		return nil, fmt.Errorf("setup: %w", err)
 	}
-	if s.Config == nil || len(s.Certificates) != len(s.Config.Sites) {
+	if s.Config == nil || len(s.Certificates) != len(s.Config.Sites) || len(s.Servers) != len(tlsRoutes(s.Config)) {
 		return nil, errors.New("setup: not complete")
 	}
 	return s, nil

@@ -201,7 +201,7 @@ func permits(st *syscall.Stat_t, user *supervise.Credential, mask uint32) bool {
 
 // badCertificates lists the given certificates that no handshake could use. One that can't be read is reported elsewhere.
 func badCertificates(c *routes.Config) []string {
-	var found []string
+	found := badServers(c)
 	for i := range c.Sites {
 		s := &c.Sites[i]
 		if s.TLS.ACME != nil {

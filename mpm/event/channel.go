@@ -211,6 +211,13 @@ func closedOr(err error) error {
 	return net.ErrClosed
 }
 
+// Quiet reports whether the other side has said nothing that was not read, its end included.
+func (c *Channel) Quiet() bool {
+	quiet := false
+	_ = c.raw.Control(func(fd uintptr) { quiet = peek(int(fd)) == unix.EAGAIN }) // a closed one is not
+	return quiet
+}
+
 // Unread is how much memory is taken by what was written and the other side has not read all of; 0: it has read everything.
 func (c *Channel) Unread() (n int) {
 	_ = c.raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }) // of a closed one: nothing

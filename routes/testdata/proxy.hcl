@@ -25,7 +25,7 @@ site "example.com" {
     proxy {
       to = [
         "127.0.0.1:9000",
-        "https://127.0.0.1:9000",
+        "grpcs://127.0.0.1:9000",
         "ftp://127.0.0.1",
         "http://",
         "http://:9000",
@@ -63,6 +63,37 @@ site "example.com" {
     proxy {
       to             = ["h2c://127.0.0.1:50051"]
       proxy_protocol = "v2"
+    }
+  }
+  route "/plain/*" {
+    pool = "edge"
+    proxy {
+      to            = ["http://127.0.0.1:9000"]
+      preserve_host = true
+      host          = "app.internal"
+      tls {
+        certificate = "client.crt"
+      }
+    }
+  }
+  route "/any/*" {
+    pool = "edge"
+    proxy {
+      to   = ["h2://127.0.0.1:9000"]
+      host = "http://app.internal"
+      tls {
+        ca     = "ca.pem"
+        verify = false
+      }
+    }
+  }
+  route "/unknown/*" {
+    pool = "edge"
+    proxy {
+      to = ["https://127.0.0.1:9000"]
+      tls {
+        verify = false
+      }
     }
   }
 }

@@ -1,0 +1,125 @@
+package proxy
+
+import (
+	"net"
+	"net/http"
+	"strings"
+)
+
+// reverse has the client come back by the way it came, in what the server says of where things are: it may know itself by another name
+// and below another path.
+func (c *call) reverse(header http.Header) {
+	for _, name := range [...]string{"Location", "Content-Location"} {
+		if to := first(header, name); to != "" {
+			header[name] = []string{c.reverseURL(to)}
+		}
+	}
+	for i, cookie := range header["Set-Cookie"] {
+		header["Set-Cookie"][i] = c.reverseCookie(cookie)
+	}
+}
+
+// reverseURL is a reference of the server (RFC 3986 §4.1) as the client can use it. One that leads elsewhere stays.
+func (c *call) reverseURL(to string) string {
+	scheme, authority, path := splitReference(to)
+	own := authority != "" && c.server.isNamed(scheme, authority)
+	if !own && authority != "" && !strings.EqualFold(authority, c.clientHost()) {
+		return to
+	}
+	rest, below := cutBase(path, c.server.base)
+	switch {
+	case !below:
+		return to
+	case own, authority == "" && len(rest) > 1 && strings.IndexByte(`/\`, rest[1]) >= 0: // which browsers would take for an authority
+		return c.clientScheme() + "://" + c.clientHost() + rest
+	}
+	return strings.TrimSuffix(to, path) + rest
+}
+
+// clientScheme is how the client has come.
+func (c *call) clientScheme() string {
+	if c.x.https {
+		return "https"
+	}
+	return "http"
+}
+
+// splitReference returns the parts of a reference: the path has the query with it, and begins with a slash, or the reference has none
+// of interest. The scheme has its colon.
+func splitReference(to string) (scheme, authority, path string) {
+	if i := strings.IndexAny(to, ":/?#"); i > 0 && to[i] == ':' {
+		scheme, to = to[:i+1], to[i+1:]
+	}
+	after, ok := strings.CutPrefix(to, "//")
+	if !ok {
+		return scheme, "", to
+	}
+	end := strings.IndexAny(after, `/?#\`)
+	if end < 0 {
+		end = len(after)
+	}
+	return scheme, after[:end], after[end:]
+}
+
+// isNamed reports whether a scheme and an authority are the server's own.
+func (s *upstream) isNamed(scheme, authority string) bool {
+	if s.Host != "" && strings.EqualFold(authority, s.Host) {
+		return true
+	}
+	if scheme != "" && !strings.EqualFold(scheme, s.scheme()+":") {
+		return false
+	}
+	return strings.EqualFold(authority, s.Address) || strings.EqualFold(authority+defaultPort(s.TLS), s.Address)
+}
+
+func defaultPort(tls bool) string {
+	if tls {
+		return ":443"
+	}
+	return ":80"
+}
+
+// cutBase cuts the server's path off the front of another one.
+func cutBase(path, base string) (rest string, below bool) {
+	rest, below = strings.CutPrefix(path, base)
+	switch {
+	case !below:
+		return path, false
+	case rest == "" || rest[0] == '?' || rest[0] == '#':
+		return "/" + rest, true
+	}
+	return rest, rest[0] == '/'
+}
+
+// reverseCookie is a Set-Cookie of the server as the client's browser takes it: a path below the server's own, and no domain that is the
+// server's.
+func (c *call) reverseCookie(cookie string) string {
+	pair, attributes, _ := strings.Cut(cookie, ";")
+	if attributes == "" {
+		return cookie
+	}
+	b := append(make([]byte, 0, len(cookie)), pair...)
+	for attribute := range strings.SplitSeq(attributes, ";") {
+		name, value, _ := strings.Cut(attribute, "=")
+		switch name = trimSpace(name); {
+		case strings.EqualFold(name, "Domain") && c.isForeign(trimSpace(value)):
+			continue
+		case strings.EqualFold(name, "Path") && c.server.base != "":
+			if rest, below := cutBase(trimSpace(value), c.server.base); below {
+				attribute = " Path=" + rest
+			}
+		}
+		b = append(append(b, ';'), attribute...)
+	}
+	return string(b)
+}
+
+// isForeign reports whether the domain of a cookie is the server's, and not the client's.
+func (c *call) isForeign(domain string) bool {
+	domain = strings.TrimPrefix(domain, ".")
+	if strings.EqualFold(domain, hostname(c.clientHost())) {
+		return false
+	}
+	host, _, err := net.SplitHostPort(c.server.Address)
+	return err == nil && strings.EqualFold(domain, host) || c.server.Host != "" && strings.EqualFold(domain, hostname(c.server.Host))
+}
