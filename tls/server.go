@@ -82,7 +82,7 @@ func (c *Client) Handshake(ctx context.Context, nc net.Conn, address string, htt
 	return t, nil
 }
 
-var errNoHTTP2 = errors.New("TLS: the server does not choose HTTP/2 (ALPN): write \"https://\" for it")
+var errNoHTTP2 = errors.New("handshake: the server does not choose HTTP/2 (ALPN): write \"https://\" for it")
 
 // explainHandshake says what to do about a handshake that failed.
 func explainHandshake(err error) error {
@@ -93,11 +93,11 @@ func explainHandshake(err error) error {
 	)
 	switch {
 	case errors.As(err, &unknown):
-		return fmt.Errorf("TLS: %w: name the authority that has issued the server's certificate in tls { ca }", err)
+		return fmt.Errorf("handshake: %w: name the authority that has issued the server's certificate in tls { ca }", err)
 	case errors.As(err, &name):
-		return fmt.Errorf("TLS: %w: tls { server_name } says which name the server's certificate has", err)
+		return fmt.Errorf("handshake: %w: tls { server_name } says which name the server's certificate has", err)
 	case errors.As(err, &record):
-		return fmt.Errorf("TLS: %w: the server does not speak TLS here", err)
+		return fmt.Errorf("handshake: %w: the server does not speak TLS here", err)
 	}
-	return fmt.Errorf("TLS: %w", err)
+	return fmt.Errorf("handshake: %w", err)
 }
