@@ -152,8 +152,13 @@ func (c *call) putParams() {
 	c.environments.Put(c.params)
 }
 
-// takeBody collects the body of a request, or leaves a large one to the child: its length must be known then.
+// takeBody collects the body of a request, or leaves a large one to the child: its length must be known then. That of a conversation
+// is left to the server as it comes.
 func (s *Server) takeBody(w http.ResponseWriter, r *http.Request, x *exchange) (*spooled, error) {
+	if x.converses(r) {
+		x.endless.Store(true)
+		return s.spool.streamed(w, r.Body, -1), nil
+	}
 	if x.route.Unbuffered && r.ContentLength > spoolMemory {
 		return s.spool.streamed(w, r.Body, r.ContentLength), nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -86,6 +87,8 @@ func (s *session) serve(rw http.ResponseWriter, from, r *http.Request, o *stream
 	defer x.end(context.Canceled)
 	defer context.AfterFunc(from.Context(), func() { x.end(event.ErrGone) })()
 	r.Proto, r.ProtoMajor, r.ProtoMinor, r.TLS = protocol2, 2, 0, s.template.TLS
+	r.Trailer = from.Trailer
+	maps.DeleteFunc(r.Trailer, func(name string, _ []string) bool { return !mayTrail(name) || isTreacherous(name) })
 	b.from, b.response = from.Body, w
 	if r.Body, r.ContentLength = b, from.ContentLength; r.ContentLength == 0 {
 		r.Body = http.NoBody
@@ -213,6 +216,11 @@ type streamBody struct {
 
 // Read reads what has come. Its errors stay.
 func (b *streamBody) Read(p []byte) (int, error) {
+	if b.response.exchange.endless.Load() { // who converses may fall silent
+		n, err := b.from.Read(p)
+		b.count.Add(int64(n))
+		return n, err
+	}
 	if b.deadline.IsZero() {
 		b.deadline = time.Now().Add(bodyTimeout)
 	}

@@ -278,7 +278,7 @@ func (c *call) answerHTTP(h *hold, a *serverAnswer) error {
 
 // isEndless reports a response that is to be passed on piece by piece, for as long as its client listens.
 func isEndless(header http.Header) bool {
-	return strings.EqualFold(first(header, "X-Accel-Buffering"), "no") || strings.HasPrefix(first(header, "Content-Type"), "text/event-stream")
+	return strings.EqualFold(first(header, "X-Accel-Buffering"), "no") || isGRPC(header) || strings.HasPrefix(first(header, "Content-Type"), "text/event-stream")
 }
 
 // switchProtocols carries what client and application say to each other from now on, until one of them has enough. It is

@@ -88,7 +88,9 @@ func (c *call) pass(h *hold, rp *reply, resp source, rest io.WriterTo) error {
 	} else if rp.stream || c.x.route.Unbuffered {
 		out = c.compressed(rp, stream{c.w}, true, false)
 		c.begin(rp)
-		_ = flush(c.w) // its error comes again with the first piece
+		if rp.length != 0 { // else the head is the end as well
+			_ = flush(c.w) // its error comes again with the first piece
+		}
 	} else {
 		d := newDelivery(c.spool, c.w, func() { c.begin(rp) })
 		defer d.close()

@@ -10,11 +10,28 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"gateway/proxy/http1"
+	"gateway/routes"
 )
+
+// maxStreamBuffer is how much of a response is taken before its client takes it, in bytes.
+const maxStreamBuffer = 256 << 10
+
+// converses reports whether a server is to get a request as it comes and may answer meanwhile, as gRPC has it: both sides speak HTTP/2.
+func (x *exchange) converses(r *http.Request) bool {
+	p := x.route.Proxy
+	return r.ProtoMajor == 2 && r.ContentLength < 0 && p != nil && (x.route.Unbuffered || isGRPC(r.Header)) &&
+		!slices.ContainsFunc(p.To, func(to routes.Upstream) bool { return !to.HTTP2 })
+}
+
+// isGRPC: application/grpc, perhaps with how its messages are written ("+proto").
+func isGRPC(header http.Header) bool {
+	return strings.HasPrefix(first(header, "Content-Type"), "application/grpc")
+}
 
 // askHTTP2 has a server answer that speaks HTTP/2. Its requests share connections, each of which takes as many as the server allows.
 func (c *call) askHTTP2(h *hold, l *link, s *upstream) (*serverAnswer, error) {
@@ -79,6 +96,7 @@ func (s *upstream) take2() *http.ClientConn {
 func speakHTTP2(ctx context.Context, nc net.Conn, idle time.Duration) (*http.ClientConn, error) {
 	t := &http.Transport{
 		Protocols: new(http.Protocols), DisableCompression: true, IdleConnTimeout: idle, MaxResponseHeaderBytes: http1.MaxAnswerBytes,
+		HTTP2:       &http.HTTP2Config{MaxReceiveBufferPerStream: maxStreamBuffer},
 		DialContext: func(context.Context, string, string) (net.Conn, error) { return nc, nil },
 	}
 	t.Protocols.SetUnencryptedHTTP2(true)
@@ -103,22 +121,43 @@ func (c *call) request2(h *hold) (*http.Request, error) {
 		Method: c.r.Method, URL: &url.URL{Scheme: c.server.scheme(), Host: c.host(), Opaque: c.target(c.below())}, Host: c.host(),
 		Proto: protocol2, ProtoMajor: 2, Header: header, Body: http.NoBody, ContentLength: c.body.length,
 	}).WithContext(h)
-	if c.body.length > 0 {
-		body := c.countedReader()
-		r.Body = &requestBody{countedReader: body, close: sync.OnceFunc(body.end)}
+	if c.body.length != 0 {
+		r.Body = &requestBody{countedReader: c.countedReader()}
+	}
+	if c.body.stream != nil {
+		r.Trailer = c.r.Trailer // filled when the body has been read
 	}
 	return r, nil
 }
 
-// requestBody is a countedReader that ends when it is closed.
+// requestBody is a countedReader that ends when it is closed, which may be while it is read.
 type requestBody struct {
 	*countedReader
-	close func()
+	mu     sync.Mutex // of who reads
+	closed bool
+}
+
+// Read implements io.Reader.
+func (b *requestBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	return b.countedReader.Read(p)
 }
 
 // Close implements io.Closer. It always returns nil.
 func (b *requestBody) Close() error {
-	b.close()
+	if !b.mu.TryLock() {
+		b.call.body.interrupt()
+		b.mu.Lock()
+	}
+	defer b.mu.Unlock()
+	if !b.closed {
+		b.closed = true
+		b.end()
+	}
 	return nil
 }
 

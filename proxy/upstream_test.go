@@ -41,6 +41,14 @@ func newProxyGate(t testing.TB, cfg routes.Pool, to ...routes.Upstream) *proxyGa
 
 func newRouteGate(t testing.TB, cfg routes.Pool, route routes.Route, options ...Option) *proxyGate {
 	t.Helper()
+	g, handler := newRoute(t, cfg, route, options...)
+	g.addr = serveHTTP(t, handler)
+	return g
+}
+
+// newRoute is a gate that nobody has opened yet.
+func newRoute(t testing.TB, cfg routes.Pool, route routes.Route, options ...Option) (*proxyGate, http.HandlerFunc) {
+	t.Helper()
 	cfg.Name, cfg.MPM, cfg.MaxRequestWorkers = "edge", routes.Event, max(cfg.MaxRequestWorkers, 10)
 	site := routes.Site{Names: []string{"legacy.example"}, Listen: []routes.Listen{{Network: "tcp", Address: ":0"}}, TLS: routes.TLS{Mode: "off"}}
 	site.KeepAliveTimeout, site.EncodedSlashes = time.Minute, true
@@ -54,12 +62,11 @@ func newRouteGate(t testing.TB, cfg routes.Pool, route routes.Route, options ...
 		g.pool.Close()
 		s.Close()
 	})
-	g.addr = serveHTTP(t, func(w http.ResponseWriter, r *http.Request) {
+	return g, func(w http.ResponseWriter, r *http.Request) {
 		x := exchangeOf(r)
 		x.listener, x.local = "tcp :0", netip.MustParseAddrPort("127.0.0.1:80")
 		s.ServeHTTP(w, r)
-	})
-	return g
+	}
 }
 
 func (g *proxyGate) ask(t testing.TB, r *http.Request) (*http.Response, string, error) {
