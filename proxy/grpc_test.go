@@ -264,4 +264,3 @@ func TestGRPCBackPressure(t *testing.T) {
 	}
 	g.free(t)
 }
-

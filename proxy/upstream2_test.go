@@ -1,13 +1,18 @@
 package proxy
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"gateway/routes"
 )
@@ -66,4 +71,64 @@ func TestProxyHTTP2(t *testing.T) {
 		t.Errorf("no server gave %d, want 502; log:\n%s", resp.StatusCode, g.log.text())
 	}
 	g.free(t)
+}
+
+// TestProxyHTTP2Faults: what a server does wrong that is to speak HTTP/2 costs its own request, and says so.
+func TestProxyHTTP2Faults(t *testing.T) {
+	// frames answers the first request with what it writes.
+	frames := func(write func(*http2.Framer, []byte)) func(net.Conn) {
+		return func(nc net.Conn) {
+			_, _ = io.ReadFull(nc, make([]byte, len(http2.ClientPreface)))
+			f := http2.NewFramer(nc, nc)
+			_ = f.WriteSettings()
+			for {
+				frame, err := f.ReadFrame()
+				if err != nil {
+					return
+				}
+				if _, ok := frame.(*http2.HeadersFrame); ok {
+					var head bytes.Buffer
+					e := hpack.NewEncoder(&head)
+					_ = e.WriteField(hpack.HeaderField{Name: ":status", Value: "200"}) // to memory
+					_ = e.WriteField(hpack.HeaderField{Name: "content-length", Value: "3"})
+					write(f, head.Bytes())
+				}
+			}
+		}
+	}
+	head := func(f *http2.Framer, b []byte) {
+		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: b, EndHeaders: true})
+	}
+	for _, row := range []struct {
+		name   string
+		answer func(net.Conn)
+		status int
+		cut    bool
+	}{
+		{"HTTP/1.1", func(nc net.Conn) { _, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n") }, 502, false},
+		{"nothing", func(net.Conn) {}, 502, false},
+		{"a refusal", frames(func(f *http2.Framer, _ []byte) { _ = f.WriteRSTStream(1, http2.ErrCodeRefusedStream) }), 502, false},
+		{"a farewell", frames(func(f *http2.Framer, _ []byte) { _ = f.WriteGoAway(0, http2.ErrCodeNo, nil) }), 502, false},
+		{"data before a head", frames(func(f *http2.Framer, _ []byte) { _ = f.WriteData(1, true, []byte("abc")) }), 502, false},
+		{"a head without end", frames(func(f *http2.Framer, b []byte) {
+			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: b})
+			for f.WriteContinuation(1, false, nil) == nil {
+			}
+		}), 504, false},
+		{"less than announced", frames(func(f *http2.Framer, b []byte) { head(f, b); _ = f.WriteData(1, true, []byte("ab")) }), 200, true},
+		{"more than announced", frames(func(f *http2.Framer, b []byte) { head(f, b); _ = f.WriteData(1, true, []byte("abcdef")) }), 200, false},
+		{"a reset in the middle", frames(func(f *http2.Framer, b []byte) { head(f, b); _ = f.WriteRSTStream(1, http2.ErrCodeInternal) }), 200, true},
+		{"a window that overflows", frames(func(f *http2.Framer, _ []byte) { _ = f.WriteWindowUpdate(1, 1<<31-1) }), 502, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			to := listening(t, row.answer)
+			to.HTTP2 = true
+			g := newRouteGate(t, routes.Pool{RequestTimeout: 500 * time.Millisecond}, routes.Route{Unbuffered: true, Proxy: &routes.Proxy{To: []routes.Upstream{to}, KeepAliveTimeout: 100 * time.Millisecond}})
+			resp, body, err := g.ask(t, g.request(t, "GET", "/", nil))
+			if resp.StatusCode != row.status || (err != nil) != row.cut {
+				t.Errorf("the client got %d, %q, %v; want %d, cut %t; log:\n%s", resp.StatusCode, body, err, row.status, row.cut, g.log.text())
+			}
+			g.free(t)
+		})
+	}
 }

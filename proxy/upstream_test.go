@@ -106,6 +106,17 @@ func serverOf(s *httptest.Server) routes.Upstream {
 // scripted is a server that reads one request head on each connection and then does as told.
 func scripted(t testing.TB, answer func(net.Conn)) routes.Upstream {
 	t.Helper()
+	return listening(t, func(nc net.Conn) {
+		if r, err := http.ReadRequest(bufio.NewReader(nc)); err == nil {
+			_, _ = io.Copy(io.Discard, r.Body)
+			answer(nc)
+		}
+	})
+}
+
+// listening is a server that does with each connection, one after the other, as told.
+func listening(t testing.TB, serve func(net.Conn)) routes.Upstream {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -118,10 +129,7 @@ func scripted(t testing.TB, answer func(net.Conn)) routes.Upstream {
 			if err != nil {
 				return
 			}
-			if r, err := http.ReadRequest(bufio.NewReader(nc)); err == nil {
-				_, _ = io.Copy(io.Discard, r.Body)
-				answer(nc)
-			}
+			serve(nc)
 			nc.Close()
 		}
 	}()
@@ -210,10 +218,11 @@ func TestProxyResponses(t *testing.T) {
 			_, _ = io.Copy(io.Discard, nc)
 		}
 	}
-	// forever says it until the gateway gives up.
-	forever := func(text string) func(net.Conn) {
+	// forever says it until the gateway gives up, behind what comes before.
+	forever := func(text string, before ...string) func(net.Conn) {
 		return func(nc net.Conn) {
-			for err := error(nil); err == nil; {
+			_, err := io.WriteString(nc, strings.Join(before, ""))
+			for err == nil {
 				_, err = io.WriteString(nc, text)
 			}
 		}
@@ -239,6 +248,14 @@ func TestProxyResponses(t *testing.T) {
 		{"chunks with bare LF", say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Accel-Buffering: no\r\n\r\n3\nabc\n0\n\n"), 0, 200, "", true, "cut off"},
 		{"no body where a status has none", say("HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\nabc"), 0, 204, "", false, ""},
 		{"a head without end", say("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("a", http1.MaxAnswerBytes) + "\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "no HTTP response"},
+		{"fields without end", forever("A: b\r\n", "HTTP/1.1 200 OK\r\n"), 0, 502, "502 Bad Gateway\n", false, "malformed HTTP"},
+		{"a line without end", forever("aaaaaaaa", "HTTP/1.1 200 "), 0, 502, "502 Bad Gateway\n", false, "malformed HTTP"},
+		{"zeros without end", forever("\x00\x00\x00\x00"), 0, 502, "502 Bad Gateway\n", false, "malformed HTTP"},
+		{"an alert of TLS", say("\x15\x03\x01\x00\x02\x02\x46"), 0, 502, "502 Bad Gateway\n", false, "malformed HTTP"},
+		{"a body that goes on and on", forever("abc", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"), 0, 200, "abc", false, ""},
+		{"a chunk longer than there can be", say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Accel-Buffering: no\r\n\r\nfffffffffffffffff\r\nabc"), 0, 200, "", true, "cut off"},
+		{"a trailer without end", forever("A: b\r\n", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Accel-Buffering: no\r\n\r\n3\r\nabc\r\n0\r\n"), 0, 200, "abc", true, "cut off"},
+		{"a continuation that nobody waits for, without end", forever("HTTP/1.1 100 Continue\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "too many informational"},
 		{"early answers without end", forever("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "too many informational"},
 		{"large early answers", forever("HTTP/1.1 103 Early Hints\r\nLink: " + strings.Repeat("a", 20<<10) + "\r\n\r\n"), 0, 502, "502 Bad Gateway\n", false, "too many informational"},
 		{"status 000", say("HTTP/1.1 000 X\r\nContent-Length: 3\r\n\r\nabc"), 0, 502, "502 Bad Gateway\n", false, "status 000"},
