@@ -53,6 +53,7 @@ type serverConn struct {
 type wire interface {
 	net.Conn
 	Ask(request, p []byte) (sent, n int, err error)
+	CloseWrite() error
 }
 
 // newServerConn takes a connection over that has just been opened.
