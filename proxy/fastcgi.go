@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ func (c *call) holdServer(slot *mpm.Slot) (*link, *hold, error) {
 // dialServer connects. A server with a full backlog is waited for.
 func (c *call) dialServer(h *hold) (net.Conn, error) {
 	f := c.x.route.FastCGI
-	ctx, cancel := context.WithTimeout(h, connectTimeout)
+	ctx, cancel := context.WithTimeout(h, cmp.Or(f.ConnectTimeout, connectTimeout))
 	defer cancel()
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		var nc net.Conn

@@ -445,6 +445,8 @@ type FastCGIServer struct {
 	Root    string // the route's root as the server sees it
 	Files   bool   // it runs existing scripts below the root, and nothing else; else it has the whole of the route
 	Env     map[string]string
+
+	ConnectTimeout time.Duration // 0: the default of package proxy
 }
 
 // Proxy passes requests on to HTTP servers that somebody else runs. What is 0 has the default of package proxy.

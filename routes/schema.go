@@ -375,6 +375,7 @@ var routeSchema = &block{
 			{name: "to", kind: text, required: true},
 			{name: "root", kind: text},
 			{name: "files", kind: boolean},
+			{name: "connect_timeout", kind: duration, min: 1},
 			{name: "env", kind: table},
 		}},
 		{name: "redirect", attrs: []attr{

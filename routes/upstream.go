@@ -129,7 +129,10 @@ func (r *siteReader) health(s *section) *Health {
 
 // fastCGIServer reads where a route's scripts run.
 func (r *siteReader) fastCGIServer(s *section, route *Route) *FastCGIServer {
-	f := &FastCGIServer{Network: "tcp", Address: get(s, "to", ""), Root: get(s, "root", route.Root), Files: get(s, "files", true), Env: r.variables(s, nil)}
+	f := &FastCGIServer{
+		Network: "tcp", Address: get(s, "to", ""), Root: get(s, "root", route.Root), Files: get(s, "files", true), Env: r.variables(s, nil),
+		ConnectTimeout: get(s, "connect_timeout", 5*time.Second),
+	}
 	if s.has("root") && !filepath.IsAbs(f.Root) {
 		r.errorf(s.at("root"), "Wrong path", "%q: the server wants an absolute path, as it sees the folder.", f.Root)
 	}
