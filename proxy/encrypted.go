@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 
@@ -62,8 +63,8 @@ func (s *upstream) encrypt(ctx context.Context, nc net.Conn, header []byte) (net
 
 // Ask is that of an event.Channel. What TLS says for itself is no word of the server's.
 func (e *encrypted) Ask(request, p []byte) (sent, n int, err error) {
-	if !e.isQuiet() {
-		return 0, 0, event.ErrNotQuiet
+	if err := e.quiet(); err != nil {
+		return 0, 0, err
 	}
 	if sent, err = e.Conn.Write(request); err == nil && len(p) > 0 {
 		n, err = e.Conn.Read(p)
@@ -71,13 +72,19 @@ func (e *encrypted) Ask(request, p []byte) (sent, n int, err error) {
 	return sent, n, err
 }
 
-// isQuiet reports whether the server has said nothing that was not read. Session tickets may have come.
-func (e *encrypted) isQuiet() bool {
+// quiet fails if the server has said what was not read: session tickets it may have sent, but no alert.
+func (e *encrypted) quiet() error {
 	var b [1]byte
 	e.below.hasty = true
 	n, err := e.Conn.Read(b[:])
 	e.below.hasty = false
-	return n == 0 && errors.Is(err, errNothing)
+	switch {
+	case n == 0 && errors.Is(err, errNothing):
+		return nil
+	case err == nil:
+		return event.ErrNotQuiet
+	}
+	return fmt.Errorf("%w: %w", event.ErrNotQuiet, err)
 }
 
 // CloseWrite says that no more is to come.
