@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	stdtls "crypto/tls"
-	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -33,9 +33,9 @@ func encryptWith(t testing.TB, terms routes.ClientTLS, files tls.ClientFiles) Op
 }
 
 // tlsServer is a server with TLS, as a route knows it, and the certificate of its authority. Its own is for 127.0.0.1 and example.com.
-func tlsServer(t testing.TB, handler http.HandlerFunc, http2 bool, change func(*stdtls.Config)) (to routes.Upstream, files tls.ClientFiles, s *httptest.Server) {
+func tlsServer(t testing.TB, handler http.HandlerFunc, http2 bool, change func(*stdtls.Config)) (to routes.Upstream, files tls.ClientFiles) {
 	t.Helper()
-	s = httptest.NewUnstartedServer(handler)
+	s := httptest.NewUnstartedServer(handler)
 	s.EnableHTTP2 = http2
 	s.TLS = new(stdtls.Config)
 	if change != nil {
@@ -46,11 +46,7 @@ func tlsServer(t testing.TB, handler http.HandlerFunc, http2 bool, change func(*
 	t.Cleanup(s.Close)
 	to = serverOf(s)
 	to.TLS, to.HTTP2 = true, http2
-	return to, tls.ClientFiles{CARoots: pemOf(s.Certificate())}, s
-}
-
-func pemOf(c *x509.Certificate) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+	return to, tls.ClientFiles{CARoots: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})}
 }
 
 var trusting = routes.ClientTLS{CARoot: "given"}
@@ -59,9 +55,10 @@ var trusting = routes.ClientTLS{CARoot: "given"}
 func TestProxyTLS(t *testing.T) {
 	for _, http2 := range []bool{false, true} {
 		t.Run(fmt.Sprintf("HTTP/2 %t", http2), func(t *testing.T) {
-			var connections, resumed atomic.Int32
-			to, files, server := tlsServer(t, func(w http.ResponseWriter, r *http.Request) {
-				if r.TLS.DidResume {
+			var connections sync.Map // by their addresses
+			var resumed atomic.Int32
+			to, files := tlsServer(t, func(w http.ResponseWriter, r *http.Request) {
+				if _, known := connections.LoadOrStore(r.RemoteAddr, nil); !known && r.TLS.DidResume {
 					resumed.Add(1)
 				}
 				b, _ := io.ReadAll(r.Body)
@@ -70,11 +67,6 @@ func TestProxyTLS(t *testing.T) {
 				}
 				fmt.Fprint(w, r.Proto, r.Method, " ", r.Host, r.RequestURI, " ", len(b), r.Header["X-Forwarded-Proto"])
 			}, http2, nil)
-			server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-				if s == http.StateNew {
-					connections.Add(1)
-				}
-			}
 			with := encryptWith(t, trusting, files)
 			g := newRouteGate(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{to}, ResponseTimeout: time.Minute}}, with)
 			proto := "HTTP/1.1"
@@ -89,8 +81,10 @@ func TestProxyTLS(t *testing.T) {
 					t.Fatalf("%s %s gave %d %q, %v; want %q; log:\n%s", row.method, row.target, resp.StatusCode, body, err, want, g.log.text())
 				}
 			}
-			if n, again := connections.Load(), resumed.Load(); n != 2 || again != 1 {
-				t.Errorf("5 requests took %d connections, and %d came on one that had resumed a session; want 2 and 1", n, again)
+			n := 0
+			connections.Range(func(any, any) bool { n++; return true })
+			if again := resumed.Load(); n != 2 || again != 1 {
+				t.Errorf("5 requests took %d connections, of which %d resumed a session; want 2 and 1", n, again)
 			}
 			var s Server
 			with(&s)
@@ -123,13 +117,13 @@ func TestProxyTLSFailures(t *testing.T) {
 		{"that wants a certificate", trusting, false, func(c *stdtls.Config) { c.ClientAuth = stdtls.RequireAnyClientCert }, 502, "certificate required"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			asked := false
-			to, files, _ := tlsServer(t, func(http.ResponseWriter, *http.Request) { asked = true }, false, row.change)
+			var asked atomic.Bool
+			to, files := tlsServer(t, func(http.ResponseWriter, *http.Request) { asked.Store(true) }, false, row.change)
 			to.HTTP2 = row.http2
 			g := newRouteGate(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{to}}}, encryptWith(t, row.terms, files))
 			resp, _, err := g.ask(t, g.request(t, "GET", "/", nil))
-			if err != nil || resp.StatusCode != row.status || asked != (row.status == 200) {
-				t.Errorf("the client got %d, %v, and the server was asked %t; want %d", resp.StatusCode, err, asked, row.status)
+			if err != nil || resp.StatusCode != row.status || asked.Load() != (row.status == 200) {
+				t.Errorf("the client got %d, %v, and the server was asked %t; want %d", resp.StatusCode, err, asked.Load(), row.status)
 			}
 			g.free(t)
 			if log := g.log.text(); !strings.Contains(log, row.logged) {

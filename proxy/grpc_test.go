@@ -27,7 +27,7 @@ func newGRPCLab(t testing.TB, cfg routes.Pool, secure bool, route routes.Route, 
 	var to routes.Upstream
 	var options []Option
 	if secure {
-		server, files, _ := tlsServer(t, service, true, nil)
+		server, files := tlsServer(t, service, true, nil)
 		to, options = server, []Option{encryptWith(t, trusting, files)}
 	} else {
 		s := httptest.NewUnstartedServer(service)

@@ -107,7 +107,7 @@ func (s *upstream) askHealth(nc net.Conn, header []byte, target string) (status 
 
 // askHealth2 is askHealth of a server that speaks HTTP/2, with which no PROXY protocol goes.
 func (s *upstream) askHealth2(nc net.Conn, _ []byte, target string) (status int, err error) {
-	k, err := speakHTTP2(nc, 0)
+	k, err := speakHTTP2(context.Background(), nc, 0)
 	if err != nil {
 		return 0, err
 	}

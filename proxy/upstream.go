@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/net/http2"
 
 	"gateway/mpm"
 	"gateway/proxy/fcgi"
@@ -102,7 +101,7 @@ type upstream struct {
 	fails   int       // since it was well, in the last FailTimeout
 	since   time.Time // the first of them
 	until   time.Time // it is passed over
-	http2   []*http2.ClientConn
+	http2   []*http.ClientConn
 	addrs   []netip.Addr
 	expires time.Time // of addrs
 	first   int       // of addrs: where the next connection is tried first
@@ -229,7 +228,7 @@ func (s *upstream) close() {
 		_ = k.Close() // nothing is being written
 	}
 	for _, k := range s.http2 {
-		if k.State().StreamsActive == 0 { // else it closes itself when it is idle
+		if k.InFlight() == 0 { // else it closes itself when it is idle
 			_ = k.Close()
 		}
 	}

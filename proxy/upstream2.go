@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -59,7 +60,7 @@ func (c *call) askHTTP2(h *hold, l *link, s *upstream) (*serverAnswer, error) {
 }
 
 // connect2 returns a connection with room for a request, an old one or a new one.
-func (s *upstream) connect2(h *hold, l *link) (*http2.ClientConn, error) {
+func (s *upstream) connect2(h *hold, l *link) (*http.ClientConn, error) {
 	if k := s.take2(); k != nil {
 		return k, nil
 	}
@@ -67,9 +68,9 @@ func (s *upstream) connect2(h *hold, l *link) (*http2.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := speakHTTP2(nc, s.patience())
-	if err == nil && !k.ReserveNewRequest() {
-		err = net.ErrClosed
+	k, err := speakHTTP2(h, nc, s.patience())
+	if err == nil {
+		err = k.Reserve()
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: no HTTP/2: %w", errNoAnswer, err), nc.Close())
@@ -81,29 +82,32 @@ func (s *upstream) connect2(h *hold, l *link) (*http2.ClientConn, error) {
 }
 
 // take2 returns a connection with room for a request; nil: there is none.
-func (s *upstream) take2() *http2.ClientConn {
+func (s *upstream) take2() *http.ClientConn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.http2 = slices.DeleteFunc(s.http2, func(k *http2.ClientConn) bool { return k.State().Closed || k.State().Closing })
+	s.http2 = slices.DeleteFunc(s.http2, func(k *http.ClientConn) bool { return k.Err() != nil })
 	for _, k := range s.http2 {
-		if k.ReserveNewRequest() {
+		if k.Reserve() == nil {
 			return k
 		}
 	}
 	return nil
 }
 
-// speakHTTP2 begins HTTP/2 on a connection, which closes itself when it has been idle for so long. It is x/net's: with that of net/http in
-// Go 1.26, a server that overflows a window (RFC 9113 §6.9.1) would hang its request for ever.
-func speakHTTP2(nc net.Conn, idle time.Duration) (*http2.ClientConn, error) {
-	t, err := http2.ConfigureTransports(&http.Transport{
-		DisableCompression: true, IdleConnTimeout: idle, HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: maxStreamBuffer},
-	})
-	if err != nil {
+// speakHTTP2 begins HTTP/2 on a connection, which closes itself when it has been idle for so long.
+func speakHTTP2(ctx context.Context, nc net.Conn, idle time.Duration) (*http.ClientConn, error) {
+	t := &http.Transport{
+		Protocols: new(http.Protocols), DisableCompression: true, IdleConnTimeout: idle, MaxResponseHeaderBytes: http1.MaxAnswerBytes,
+		HTTP2:       &http.HTTP2Config{MaxReceiveBufferPerStream: maxStreamBuffer},
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return nc, nil },
+	}
+	t.Protocols.SetUnencryptedHTTP2(true) // if there is TLS, nc has it
+	// With that of Go 1.26 a server that overflows a window (RFC 9113 §6.9.1) hangs its request for ever.
+	//lint:ignore SA1019 x/net has its own as long as that of net/http is not better
+	if err := http2.ConfigureTransport(t); err != nil {
 		return nil, err
 	}
-	t.MaxHeaderListSize = http1.MaxAnswerBytes
-	return t.NewClientConn(nc)
+	return t.NewClientConn(ctx, "http", "server:80") // the dialer looks at none
 }
 
 // request2 is the request that HTTP/1.1 would have, without what concerns its connection.
