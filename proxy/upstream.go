@@ -84,9 +84,9 @@ type upstream struct {
 	log    Logger        // likewise
 	weight int           // likewise, at least 1
 	base   string        // likewise: what the target of a request begins with, escaped
+	secure Encrypt       // likewise
 	lookup func(ctx context.Context, network, host string) ([]netip.Addr, error)
-	secure Encrypt // immutable
-	credit int     // see balancer.turn; guarded by its mutex
+	credit int // see balancer.turn; guarded by its mutex
 
 	active   atomic.Int64  // requests
 	requests atomic.Uint64 // all there were
