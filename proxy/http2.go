@@ -46,18 +46,25 @@ type HTTP2 struct {
 	base   *http.Server  // it never listens; it is what x/net takes settings from, and its Shutdown reaches all connections
 	stall  time.Duration // streamStall
 
-	draining atomic.Bool
-	floods   quiet.Limiter // of warnings about them
-	buffers  sync.Pool     // of *[firstBuffer]byte: what sessions read into
+	requests  *shares       // places of requests in progress
+	refusals  *shares       // of answers to those that got none
+	nRefused  atomic.Uint64 // requests that got none
+	draining  atomic.Bool
+	floods    quiet.Limiter // of warnings about them
+	crowdings quiet.Limiter // likewise
+	buffers   sync.Pool     // of *[firstBuffer]byte: what sessions read into
 
 	mu       sync.Mutex // guards sessions
 	sessions map[*session]struct{}
 }
 
 // NewHTTP2 returns what serves HTTP/2. idle is how long a connection without a request is kept; less than half a minute counts as
-// that.
-func NewHTTP2(idle time.Duration, log Logger) *HTTP2 {
-	h := &HTTP2{log: log, stall: streamStall, sessions: make(map[*session]struct{})}
+// that. requests is how many may be in progress on all connections; one with a large head counts as several.
+func NewHTTP2(idle time.Duration, requests int, log Logger) *HTTP2 {
+	h := &HTTP2{
+		log: log, stall: streamStall, sessions: make(map[*session]struct{}),
+		requests: newShares(requests), refusals: newShares(requests/16 + 1),
+	}
 	h.base = &http.Server{
 		MaxHeaderBytes: http1.MaxHeadBytes,
 		WriteTimeout:   2 * h.stall, // each response puts it off, see [streamResponse.watch]
@@ -150,6 +157,18 @@ func (h *HTTP2) flooded(remote netip.AddrPort) {
 	}
 }
 
+// Refused counts the requests that were refused because too many were in progress.
+func (h *HTTP2) Refused() uint64 { return h.nRefused.Load() }
+
+// refused counts a request, and warns now and then.
+func (h *HTTP2) refused(remote netip.AddrPort) {
+	h.nRefused.Add(1)
+	if held, ok := h.crowdings.Pass(time.Now(), warnInterval); ok {
+		h.log.Warnw("too many HTTP/2 requests are in progress, of one client or of all: more are refused; raise max_http2_requests, or block the address if this is an attack",
+			"remote", remote, "not_logged", held)
+	}
+}
+
 // preface begins every HTTP/2 connection (RFC 9113 §3.4).
 const preface = http2.ClientPreface
 
@@ -177,7 +196,8 @@ func (k *conn) serveHTTP2() {
 	if k.secure != nil && k.park() {
 		return
 	}
-	s := &session{http: k.http, conn: k, heads: semaphore.NewWeighted(maxHeads), seen: frameScanner{left: uint32(len(preface))}}
+	s := &session{http: k.http, conn: k, heads: semaphore.NewWeighted(maxHeads), begins: make(chan struct{}, maxBegins)}
+	s.seen.left, s.given.left = uint32(len(preface)), uint32(len(preface))
 	s.patience.left, s.patience.at = maxPatience, time.Now()
 	_ = s.look(k.buf[k.r:k.w]) // a flood does not end here
 	if k.secure != nil {
@@ -209,11 +229,13 @@ type session struct {
 	closed   atomic.Bool // or about to be
 	patience patience
 	heads    *semaphore.Weighted // bytes of them, see maxHeads
+	begins   chan struct{}       // a token for each request that is about to begin, see pace
 
 	reading sync.Mutex // guards what follows, and what conn has read
 	known   bool       // x/net has it among its connections
 	seen    frameScanner
-	newest  uint32 // the newest stream of the client
+	given   frameScanner // of these, what x/net has read
+	newest  uint32       // the newest stream of the client
 
 	writing sync.Mutex // guards what follows
 	sent    frameScanner
@@ -254,12 +276,60 @@ func (s *session) Read(p []byte) (int, error) {
 	for k.r == k.w {
 		n, err := s.receive(p)
 		if n > 0 || err != nil {
+			s.pace(p[:n])
 			return n, err
 		}
 	}
 	n := copy(p, k.buf[k.r:k.w])
 	k.r += n
+	s.pace(p[:n])
 	return n, nil
+}
+
+const (
+	// maxBegins is how many requests of a connection may be about to begin, each with all the memory that x/net gives it.
+	maxBegins = 4
+	// beginTime is after which time a head has become a request, or never does: not all can be served.
+	beginTime = time.Second
+)
+
+// pace waits, before x/net has the head of another request, until those before it have begun or are refused. So the first ones of a burst that is
+// too large are refused before there is memory for the last.
+func (s *session) pace(p []byte) {
+	for {
+		h, rest, ok := s.given.next(p)
+		if !ok {
+			return
+		}
+		if p = rest; h.kind == http2.FrameHeaders {
+			s.expectBegin()
+		}
+	}
+}
+
+func (s *session) expectBegin() {
+	select {
+	case s.begins <- struct{}{}:
+		return
+	default:
+	}
+	late := time.NewTimer(beginTime)
+	defer late.Stop()
+	select {
+	case s.begins <- struct{}{}:
+	case <-late.C:
+		for range maxBegins {
+			s.noteBegin()
+		}
+	}
+}
+
+// noteBegin takes what expectBegin has left.
+func (s *session) noteBegin() {
+	select {
+	case <-s.begins:
+	default:
+	}
 }
 
 // receive reads what is there, into p if that is large and else into the buffer, and has a look at it. It returns 0 when the bytes

@@ -41,7 +41,7 @@ const maxConns2 = 64
 func serveHTTP2(t testing.TB, secure bool, handler http.HandlerFunc, setup func(*HTTP)) *lab2 {
 	t.Helper()
 	log := zap.NewNop().Sugar()
-	h := &HTTP{Handler: handler, Log: log, Address: "tcp :0", Local: func(*event.Conn) netip.AddrPort { return netip.AddrPort{} }, HTTP2: NewHTTP2(0, log)}
+	h := &HTTP{Handler: handler, Log: log, Address: "tcp :0", Local: func(*event.Conn) netip.AddrPort { return netip.AddrPort{} }, HTTP2: NewHTTP2(0, routes.DefaultHTTP2Requests, log)}
 	var shedding sync.WaitGroup
 	e, err := event.New(event.Options{MaxConns: maxConns2, Shed: func() { shedding.Go(h.HTTP2.Shed) }}) // ends when they are closed
 	if err != nil {

@@ -27,13 +27,40 @@ func (s *session) ServeHTTP(rw http.ResponseWriter, from *http.Request) {
 	k := s.conn
 	o := &streamRound{exchange: exchange{began: time.Now(), local: k.local, remote: k.remote, secure: k.secure != nil, tls: s.tls, listener: k.http.Address}}
 	size := headSize(from)
+	leave, ok := s.enter(rw, from, &o.exchange, 1+int(size/headPlace))
+	if !ok {
+		return
+	}
+	defer leave()
 	if s.heads.Acquire(from.Context(), size) != nil {
 		return // the client has gone
 	}
 	defer s.heads.Release(size)
 	if r := s.read(rw, from, o, count); r != nil {
+		from.Header = nil // r has its own, and x/net looks at it no more
 		s.serve(rw, from, r, o, count)
 	}
+}
+
+// headPlace is how many bytes of a head take another place among the requests of all connections.
+const headPlace = 8 << 10
+
+// enter takes the places of a request, or answers it: with 503, and when too many such answers wait for their clients, too, with a
+// reset, which waits for nobody.
+func (s *session) enter(rw http.ResponseWriter, from *http.Request, x *exchange, places int) (leave func(), ok bool) {
+	defer s.noteBegin()
+	h, client := s.http.HTTP2, clientOf(s.conn.remote.Addr())
+	if h.requests.take(client, places) {
+		return func() { h.requests.put(client, places) }, true
+	}
+	h.refused(s.conn.remote)
+	if !h.refusals.take(client, 1) {
+		panic(http.ErrAbortHandler)
+	}
+	defer h.refusals.put(client, 1)
+	rw.Header().Set("Retry-After", "1")
+	s.refuse(rw, from, x, errTooManyRequests)
+	return nil, false
 }
 
 // maxHeads is how many bytes the heads of a connection's requests may have that are in progress; the others wait. It is 8 KiB for each
@@ -115,6 +142,8 @@ type transcript struct {
 var (
 	errTranscript = &http1.Error{Status: http.StatusBadRequest, Reason: "request can't be told in HTTP/1.1"}
 	errLength     = &http1.Error{Status: http.StatusBadRequest, Reason: "Content-Length of a request without a body"}
+
+	errTooManyRequests = &http1.Error{Status: http.StatusServiceUnavailable, Reason: "too many requests at once"}
 )
 
 // answerHot answers a request for a hot file that is in memory. x/net bounds how long its client may take for so little.

@@ -33,6 +33,8 @@ type Gateway struct {
 	Log         Log
 	AccessLog   *AccessLog // nil: no access log
 	Metrics     *Listen    // where whoever asks is told the metrics; nil: nowhere
+
+	MaxHTTP2Requests int // in progress, on all connections of the front
 }
 
 // Storage is where automatic certificates are, with the accounts at the CAs, the challenges that are on, and the locks of who is at

@@ -14,6 +14,9 @@ const (
 	defaultSpoolDir    = "/var/tmp" // not /tmp, which is often memory
 )
 
+// DefaultHTTP2Requests is [Gateway.MaxHTTP2Requests] where nothing is said.
+const DefaultHTTP2Requests = 4096
+
 // minLogSize is what the access log writes at once.
 const minLogSize = 64 << 10
 
@@ -24,6 +27,8 @@ func (r *reader) gateway(s *section) Gateway {
 		SpoolLimit:  get[int64](s, "spool_limit", 0),
 		GracePeriod: get(s, "grace_period", defaultGracePeriod),
 		Log:         Log{Level: "info", Format: "console"},
+
+		MaxHTTP2Requests: get(s, "max_http2_requests", DefaultHTTP2Requests),
 	}
 	if s == nil {
 		return g

@@ -48,9 +48,10 @@ func fullConfig(folder string) *Config {
 	return &Config{
 		Gateway: Gateway{
 			User: "www-data", RuntimeDir: "/run/gateway", StateDir: "/var/lib/gateway", SpoolDir: "/var/tmp",
-			GracePeriod: 30 * time.Second,
-			Log:         Log{Level: "info", Format: "console"},
-			AccessLog:   &AccessLog{Path: "/var/log/gateway/access.log", Format: "combined"},
+			GracePeriod:      30 * time.Second,
+			MaxHTTP2Requests: DefaultHTTP2Requests,
+			Log:              Log{Level: "info", Format: "console"},
+			AccessLog:        &AccessLog{Path: "/var/log/gateway/access.log", Format: "combined"},
 		},
 		TLS: TLSDefaults{MinVersion: "1.2", ACME: ACME{Email: "ops@example.com", CA: []string{letsEncrypt}, KeyType: "p256", Challenges: []string{HTTP01, TLSALPN01}}},
 		Pools: []Pool{

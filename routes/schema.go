@@ -73,6 +73,7 @@ var gatewaySchema = &block{
 		{name: "spool_dir", kind: text},
 		{name: "spool_limit", kind: size, min: 1},
 		{name: "grace_period", kind: duration},
+		{name: "max_http2_requests", kind: number, min: 128, max: 1 << 20},
 		{name: "trusted_proxies", kind: texts, single: true},
 	},
 	blocks: []*block{

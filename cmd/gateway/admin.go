@@ -60,8 +60,9 @@ type connectionCounts struct {
 	Idle   int64 `json:"idle"` // without a request, and not parked: they speak HTTP/2
 	Active int64 `json:"active"`
 
-	Accepted uint64 `json:"accepted"` // since the front began
-	Pauses   uint64 `json:"pauses"`   // of accepting, for want of descriptors
+	Accepted uint64 `json:"accepted"`      // since the front began
+	Pauses   uint64 `json:"pauses"`        // of accepting, for want of descriptors
+	Refused  uint64 `json:"http2_refused"` // requests above max_http2_requests
 }
 
 // ask sends one word to a running gateway and returns its whole answer.

@@ -136,7 +136,7 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	f.takePasswords(h.setup.Passwords)
 	f.takePasswords(h.newer.Passwords)
 	f.handshakes = proxy.NewHandshakes(f.log)
-	f.http2 = proxy.NewHTTP2(idleTimeout(c), f.log)
+	f.http2 = proxy.NewHTTP2(idleTimeout(c), c.Gateway.MaxHTTP2Requests, f.log)
 	if c.Gateway.AccessLog != nil {
 		if f.access, err = proxy.NewAccessLog(*c.Gateway.AccessLog, proxy.WithAccessLogWarning(f.log.Warnw)); err != nil {
 			if errors.Is(err, fs.ErrPermission) {
@@ -439,7 +439,7 @@ func (f *front) status() *statusReport {
 	}
 	e := f.engine.Stats()
 	idle := min(int64(f.http2.Idle()), e.Active)
-	s.Connections = connectionCounts{Open: e.Open, Parked: e.Parked, Idle: idle, Active: e.Active - idle, Accepted: e.Accepted, Pauses: f.pauses.Load()}
+	s.Connections = connectionCounts{Open: e.Open, Parked: e.Parked, Idle: idle, Active: e.Active - idle, Accepted: e.Accepted, Pauses: f.pauses.Load(), Refused: f.http2.Refused()}
 	s.Cache = f.server.Cache()
 	if f.access != nil {
 		s.AccessLog.Dropped = f.access.Dropped()

@@ -28,7 +28,7 @@ const pollInterval = 5 * time.Millisecond
 func Build(folder string) (string, error) {
 	binary := filepath.Join(folder, "gateway")
 	args := []string{"build", "-o", binary}
-	if raceDetector() {
+	if RaceDetector() {
 		args = append(args, "-race")
 	}
 	out, err := exec.Command("go", append(args, "gateway/cmd/gateway")...).CombinedOutput()
@@ -38,7 +38,8 @@ func Build(folder string) (string, error) {
 	return binary, nil
 }
 
-func raceDetector() bool {
+// RaceDetector reports whether the test has it, and so the program that Build makes.
+func RaceDetector() bool {
 	info, ok := debug.ReadBuildInfo()
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
@@ -128,6 +129,9 @@ type Status struct {
 	FrontGoroutines  int `json:"front_goroutines"`
 	FrontDescriptors int `json:"front_descriptors"`
 	Pools            []Pool
+	Connections      struct {
+		HTTP2Refused int `json:"http2_refused"`
+	}
 }
 
 // Pool is one pool of a [Status].
