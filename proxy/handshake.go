@@ -2,10 +2,14 @@ package proxy
 
 import (
 	"container/list"
+	"errors"
+	"net/netip"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"gateway/internal/quiet"
 )
 
 // HandshakeTimeout is what a client has from accept to the end of its TLS handshake: the HeadTimeout of TLS listeners.
@@ -19,6 +23,7 @@ const (
 	// stand between the loops and their next turn.
 	computingFactor = 2
 	warnInterval    = time.Minute
+	refusalInterval = 10 * time.Second // between messages of clients that were refused
 )
 
 // Handshakes bounds the TLS handshakes of a front. It is shared by its listeners, and safe for concurrent use.
@@ -33,11 +38,24 @@ type Handshakes struct {
 	warned  time.Time  // of that
 
 	done, failed atomic.Uint64
+	refusals quiet.Limiter // of messages about clients' certificates
 }
 
 // NewHandshakes returns the bounds for a front.
 func NewHandshakes(log Logger) *Handshakes {
 	return &Handshakes{log: log, computing: make(chan struct{}, computingFactor*runtime.GOMAXPROCS(0)), limit: maxHalfOpen}
+}
+
+// logFailure logs the end of a handshake. Who asks clients for certificates wants to know whom that keeps out.
+func (h *Handshakes) logFailure(remote netip.AddrPort, err error) {
+	var refused interface{ ClientRefused() bool }
+	if !errors.As(err, &refused) || !refused.ClientRefused() {
+		h.log.Debugw("TLS handshake failed", "remote", remote, "error", err)
+		return
+	}
+	if held, ok := h.refusals.Pass(time.Now(), refusalInterval); ok {
+		h.log.Infow("TLS client has no certificate that the site asks for", "remote", remote, "error", err, "not_logged", held)
+	}
 }
 
 // HandshakeStatus is `handshakes` in `gateway status -json`: TLS handshakes that are over. A client that says nothing begins none.

@@ -29,6 +29,8 @@ const (
 
 var errPlainHTTP = &http1.Error{Status: http.StatusBadRequest, Reason: "this port speaks HTTPS: begin the URL with https://"}
 
+var errNoHTTP2 = &http1.Error{Status: http.StatusHTTPVersionNotSupported, Reason: "this port speaks HTTP/1.1 only, and HTTP/2 with TLS"}
+
 var errSlowHead = &http1.Error{Status: http.StatusRequestTimeout, Reason: "request head took too long"}
 
 // Logger takes a constant text and facts in pairs; *zap.SugaredLogger is one.
@@ -96,8 +98,8 @@ func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
 	if h.Secure != nil {
 		return h.hello(data)
 	}
-	if h.HTTP2 != nil && t.First() {
-		if verdict, ok := beginsHTTP2(data); ok {
+	if t.First() {
+		if verdict, ok := h.beginsHTTP2(t, data); ok {
 			return verdict
 		}
 	}

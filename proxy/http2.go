@@ -173,11 +173,17 @@ func (h *HTTP2) refused(remote netip.AddrPort) {
 const preface = http2.ClientPreface
 
 // beginsHTTP2 looks at the first bytes of a connection without TLS. ok says that they are the preface, or may become it.
-func beginsHTTP2(data []byte) (v event.Verdict, ok bool) {
-	if len(data) < len(preface) {
+func (h *HTTP) beginsHTTP2(t *event.Turn, data []byte) (v event.Verdict, ok bool) {
+	switch {
+	case len(data) < len(preface):
 		return event.Wait, strings.HasPrefix(preface, alias(data))
+	case !strings.HasPrefix(alias(data), preface):
+		return event.Wait, false
+	case h.HTTP2 == nil:
+		h.refuse(t, t.Remote(), errNoHTTP2)
+		return event.Finish, true
 	}
-	return event.Detach, strings.HasPrefix(alias(data), preface)
+	return event.Detach, true
 }
 
 // speaksHTTP2 reports what the client has chosen: by ALPN, or by prior knowledge.

@@ -496,7 +496,7 @@ func TestHTTP2BesideHTTP1(t *testing.T) {
 	if got := raw(t, plain.addr, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"+http2.ClientPreface, false); !strings.Contains(got, "HTTP/1.1 501 ") {
 		t.Errorf("a preface behind a request: %q", got)
 	}
-	if got := raw(t, serveHTTP(t, echo), http2.ClientPreface, false); !strings.HasPrefix(got, "HTTP/1.1 501 ") {
+	if got := raw(t, serveHTTP(t, echo), http2.ClientPreface+"\x00\x00\x00\x04\x00\x00\x00\x00\x00", false); !strings.HasPrefix(got, "HTTP/1.1 505 ") {
 		t.Errorf("a preface on a port without h2c: %q", got)
 	}
 	secure := serveHTTP2(t, true, echo, nil)

@@ -94,7 +94,7 @@ func (k *conn) handshake() bool {
 		k.raw.SetTimeout(0)
 		return true
 	}
-	k.http.Log.Debugw("TLS handshake failed", "remote", k.remote, "error", err)
+	k.http.Handshakes.logFailure(k.remote, err)
 	var plain interface{ PlainHTTP() bool }
 	if errors.As(err, &plain) && plain.PlainHTTP() {
 		k.http.refuse(k.raw, k.remote, errPlainHTTP)

@@ -64,9 +64,8 @@ type Certificates struct {
 	// Immutable after New.
 	listeners map[string]*listener // by "network address"
 	entries   []*entry             // every site once, in file order
-	terms     map[termsKey]*terms
-	authority *authority // nil: no site is internal
-	automatic *automatic // nil: no site has automatic certificates
+	authority *authority           // nil: no site is internal
+	automatic *automatic           // nil: no site has automatic certificates
 	log       Log
 	interval  time.Duration      // of maintain
 	cancel    context.CancelFunc // ends maintain
@@ -76,12 +75,15 @@ type Certificates struct {
 	storageFiles StorageFiles
 
 	buffers sync.Pool // see Conn
+
+	mu    sync.Mutex // guards what follows
+	terms map[termsKey]*terms
 }
 
 // entry is a site with its current certificate.
 type entry struct {
 	site         Site                                  // immutable
-	terms        *terms                                // immutable
+	terms        atomic.Pointer[terms]                 // replaced when the site trusts other clients
 	policy       *policy                               // of an automatic site, whose certificates it has; immutable
 	certificates atomic.Pointer[[]*stdtls.Certificate] // of every other site, at least one; Leaf is set
 
@@ -89,13 +91,15 @@ type entry struct {
 	warnings []string   // the last ones of their ends, by certificate, and when that was
 	warned   time.Time
 	trouble  string // why the files of a given certificate can't replace it; empty: they can
+	mistrust string // why the file of ClientAuth.CA can't replace its bytes; empty: it can
 }
 
-// listener chooses among the sites of one listening address. Immutable.
+// listener chooses among the sites of one listening address. Immutable, but for configs and changes.
 type listener struct {
-	config    *stdtls.Config            // one for all connections of the address, or session tickets could not be resumed
-	configs   map[*terms]*stdtls.Config // for those on other terms
-	automatic *automatic                // nil: no site of any listener has automatic certificates
+	config    *stdtls.Config // one for all connections of the address, or session tickets could not be resumed
+	configs   sync.Map       // *terms to *stdtls.Config, for connections on other terms
+	changes   atomic.Uint32  // of sites' terms
+	automatic *automatic     // nil: no site of any listener has automatic certificates
 	sites     map[*routes.Site]*entry
 	exact     map[string]*entry
 	wildcards map[string]*entry // key ".example.com" for "*.example.com"
@@ -138,9 +142,8 @@ func newCertificates(stateDir string, sites []Site, log Log, interval time.Durat
 		}
 	}
 	for _, l := range c.listeners {
-		if l.automatic = c.automatic; l.automatic != nil || len(l.configs) > 0 {
-			l.config.GetConfigForClient = l.configFor
-		}
+		l.automatic = c.automatic
+		l.config.GetConfigForClient = l.configFor
 	}
 	if c.automatic != nil {
 		c.automatic.check(now)
@@ -153,10 +156,11 @@ func newCertificates(stateDir string, sites []Site, log Log, interval time.Durat
 
 func (c *Certificates) newEntry(stateDir string, site Site, now time.Time) (*entry, error) {
 	e := &entry{site: site}
-	var err error
-	if e.terms, err = c.termsOf(&site); err != nil {
+	t, err := c.termsOf(&site)
+	if err != nil {
 		return nil, err
 	}
+	e.terms.Store(t)
 	switch site.Mode {
 	case Manual:
 		certs, err := parsePairs(site.Pairs)
@@ -226,7 +230,6 @@ func (c *Certificates) listen(address string) *listener {
 // newListener takes the ALPN protocols the server speaks, the preferred one first.
 func newListener(protocols ...string) *listener {
 	l := &listener{
-		configs:   make(map[*terms]*stdtls.Config),
 		sites:     make(map[*routes.Site]*entry),
 		exact:     make(map[string]*entry),
 		wildcards: make(map[string]*entry),
@@ -249,7 +252,7 @@ func (l *listener) add(e *entry) {
 		l.first = e
 	}
 	l.sites[e.site.Of] = e
-	l.offer(e.terms)
+	l.offer(e.terms.Load())
 	for _, name := range e.site.Names {
 		name = strings.ToLower(name)
 		if addr, ok := parseIP(name); ok {

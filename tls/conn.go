@@ -20,7 +20,8 @@ import (
 type Conn struct {
 	*stdtls.Conn
 	listener *listener
-	entry    *entry            // the site that the client asked for; set by Handshake, as is the next
+	entry    *entry            // the site that the client asked for; set by Handshake, as are the next two
+	terms    *terms            // that the client has met
 	client   map[string]string // see Client
 	buffers  *sync.Pool        // of *bytes.Buffer; shared by all connections
 	lent     *bytes.Buffer     // one of them, whose bytes the Conn has; nil: none
@@ -38,30 +39,53 @@ func (c *Conn) Rest() { c.giveBack() }
 
 // Handshake must succeed before the first Read. When ctx ends it closes the connection and returns ctx's error.
 //
-// The error of a client that speaks plain HTTP has a method PlainHTTP, and says so: what it sent can be answered in plain text.
+// The error of a client that speaks plain HTTP has a method PlainHTTP, and says so: what it sent can be answered in plain text. That
+// of one without the certificate that is asked for has a method ClientRefused.
 func (c *Conn) Handshake(ctx context.Context) error {
 	c.borrow()
+	changes := c.listener.changes.Load()
 	err := c.HandshakeContext(ctx)
 	var record stdtls.RecordHeaderError
 	if errors.As(err, &record) && record.Conn != nil && beginsRequest(record.RecordHeader[:]) {
 		return plainHTTPError{err}
 	}
 	if err != nil {
-		return err
+		return clientRefusal(err)
 	}
 	state := c.ConnectionState()
 	if state.NegotiatedProtocol == acmez.ACMETLS1Protocol {
 		return errChallengeAnswered
 	}
 	c.entry = c.listener.siteOf(state.ServerName, c.Conn)
-	c.client = clientVariables(c.entry.terms, &state, time.Now())
+	if c.terms = c.entry.terms.Load(); c.terms.clients != nil && c.listener.changes.Load() != changes {
+		return errTermsChanged
+	}
+	c.client = clientVariables(c.terms, &state, time.Now())
 	return nil
 }
+
+// errTermsChanged ends a handshake that may have been on terms that the site has no more. Its client comes again.
+var errTermsChanged = errors.New("client_auth: ca was replaced meanwhile")
 
 // plainHTTPError is the failure of a handshake with a client that does not know of TLS.
 type plainHTTPError struct{ error }
 
 func (plainHTTPError) PlainHTTP() bool { return true }
+
+// clientRefusal gives the failure of a client that showed no certificate, or a wrong one, a method ClientRefused.
+func clientRefusal(err error) error {
+	var wrong *stdtls.CertificateVerificationError
+	if errors.As(err, &wrong) || err.Error() == "tls: client didn't provide a certificate" { // it has no type
+		return clientError{err}
+	}
+	return err
+}
+
+type clientError struct{ error }
+
+func (clientError) ClientRefused() bool { return true }
+
+func (e clientError) Unwrap() error { return e.error }
 
 // beginsRequest reports whether the first bytes of a connection look like an HTTP method.
 func beginsRequest(b []byte) bool {

@@ -185,6 +185,26 @@ func TestOnDemandTakesOnlyTheFirstAnswerForAYes(t *testing.T) {
 	}
 }
 
+func TestOnDemandAsksAgainSoonWhenNobodyAnswers(t *testing.T) {
+	a := newAutomatic(new(logbook).log, time.Hour)
+	defer a.close()
+	o := newOnDemand(&policy{automatic: a}, &routes.OnDemand{Ask: "http://127.0.0.1:1/"}) // where nobody listens
+	silence := o.allowed(t.Context(), "a.example")
+	now := time.Now()
+	for i, row := range []struct {
+		err  error
+		want time.Duration
+	}{
+		{silence, 10 * time.Second}, {silence, 20 * time.Second}, {silence, 40 * time.Second}, {silence, 80 * time.Second}, {silence, 160 * time.Second},
+		{silence, failureTime}, {silence, failureTime}, {nil, 0}, {silence, 10 * time.Second}, {errNotAllowed, refusalTime}, {errors.New("the CA refuses"), failureTime},
+	} {
+		o.end("a.example", make(chan struct{}), row.err, now)
+		if r := o.refused["a.example"]; row.err != nil && r.until.Sub(now) != row.want || row.err == nil && r.err != nil {
+			t.Errorf("after end %d with %v the name is tried again in %v, want %v", i+1, row.err, r.until.Sub(now), row.want)
+		}
+	}
+}
+
 func TestOnDemandHasOnlySomeHandshakesWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := &automatic{ctx: t.Context(), log: new(logbook).log}

@@ -28,13 +28,15 @@ const (
 	maxWaiters  = 256 // handshakes that wait for these certificates, about 30 KB each; the others have to come again, too
 	askTimeout  = 5 * time.Second
 	issueLimit  = 3 * time.Minute
-	refusalTime = time.Minute     // until a name is asked for again that was not allowed
-	failureTime = 5 * time.Minute // until a name is tried again whose certificate could not be got
-	maxRefused  = 10000           // names remembered for that
+	refusalTime = time.Minute      // until a name is asked for again that was not allowed
+	failureTime = 5 * time.Minute  // until a name is tried again whose certificate could not be got
+	silenceTime = 10 * time.Second // until one is asked for again when ask did not answer; doubles each time, up to failureTime
+	maxRefused  = 10000            // names remembered for that
 )
 
 var (
 	errNotAllowed = errors.New("the name is not allowed")
+	errNoAnswer   = errors.New("ask does not answer")
 	errTooMany    = errors.New("too many new certificates at the moment")
 )
 
@@ -56,6 +58,7 @@ type onDemand struct {
 // refusal is why a name gets no certificate, and until when.
 type refusal struct {
 	until time.Time
+	pause time.Duration // up to then
 	err   error
 }
 
@@ -163,9 +166,10 @@ func (o *onDemand) begin(name string, now time.Time) (done chan struct{}, err er
 func (o *onDemand) end(name string, done chan struct{}, err error, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.refused, name)
 	if err != nil {
 		o.refuse(name, err, now)
+	} else {
+		delete(o.refused, name)
 	}
 	delete(o.pending, name)
 	close(done)
@@ -174,6 +178,9 @@ func (o *onDemand) end(name string, done chan struct{}, err error, now time.Time
 // refuse remembers that a name gets no certificate for a while. The mutex is held.
 func (o *onDemand) refuse(name string, err error, now time.Time) {
 	pause := failureTime
+	if errors.Is(err, errNoAnswer) {
+		pause = min(max(silenceTime, 2*o.refused[name].pause), failureTime)
+	}
 	if errors.Is(err, errNotAllowed) || errors.Is(err, errTooMany) || o.policy.away() != nil {
 		pause = refusalTime
 	} else {
@@ -182,7 +189,7 @@ func (o *onDemand) refuse(name string, err error, now time.Time) {
 	if len(o.refused) >= maxRefused {
 		clear(o.refused) // somebody makes names up: remembering them helps nobody
 	}
-	o.refused[name] = refusal{now.Add(pause), err}
+	o.refused[name] = refusal{now.Add(pause), pause, err}
 }
 
 // get asks whether the name may have a certificate, and takes the stored one or gets one.
@@ -244,7 +251,7 @@ func (o *onDemand) allowed(ctx context.Context, name string) error {
 	}
 	answer, err := o.client.Do(request)
 	if err != nil {
-		return fmt.Errorf("ask: %w", err)
+		return fmt.Errorf("%w: %w", errNoAnswer, err)
 	}
 	defer answer.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 4<<10)) // so that the connection can be used again

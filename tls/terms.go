@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 
 	"gateway/routes"
 )
@@ -37,6 +38,8 @@ type termsKey struct {
 
 // termsOf returns a site's terms.
 func (c *Certificates) termsOf(site *Site) (*terms, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	key := termsKey{modern: site.MinVersion == "1.3"}
 	if site.ClientAuth != nil {
 		key.auth, key.ca = *site.ClientAuth, string(site.ClientCAPEM)
@@ -55,11 +58,59 @@ func (c *Certificates) termsOf(site *Site) (*terms, error) {
 		}
 		t.clients = x509.NewCertPool()
 		if !t.clients.AppendCertsFromPEM(site.ClientCAPEM) {
-			return nil, errors.New("client_auth: ca: no certificate in it")
+			return nil, errNoClientCA
 		}
 	}
 	c.terms[key] = t
 	return t, nil
+}
+
+var errNoClientCA = errors.New("client_auth: ca: no certificate in it")
+
+// ReplaceClientCA has a site with client_auth trust the clients of other issuers, in the handshakes to come. If pem is of no use, or
+// trouble says why its file is, the site trusts whom it did.
+func (c *Certificates) ReplaceClientCA(of *routes.Site, pem []byte, trouble string) {
+	i := slices.IndexFunc(c.entries, func(e *entry) bool { return e.site.Of == of && e.site.ClientAuth != nil })
+	if i < 0 {
+		return
+	}
+	e := c.entries[i]
+	site := e.site
+	site.ClientCAPEM = pem
+	t, err := c.termsOf(&site)
+	if err != nil && trouble == "" {
+		trouble = err.Error()
+	}
+	e.mu.Lock()
+	news := trouble != e.mistrust
+	e.mistrust = trouble
+	e.mu.Unlock()
+	switch {
+	case trouble != "" && news:
+		c.log("error", "client_auth: ca has been changed and can't be used: clients of the one before are let in until the file is mended", "site", e.site.name(), "error", trouble)
+	case trouble == "" && t != e.terms.Load():
+		c.change(e, t)
+		c.log("info", "client_auth: ca replaced", "site", e.site.name())
+	}
+}
+
+// change gives a site other terms, and forgets those that no site has any more.
+func (c *Certificates) change(e *entry, t *terms) {
+	for _, address := range e.site.Addresses {
+		l := c.listeners[address]
+		l.offer(t)
+		l.changes.Add(1)
+	}
+	old := e.terms.Swap(t)
+	if slices.ContainsFunc(c.entries, func(e *entry) bool { return e.terms.Load() == old }) {
+		return
+	}
+	c.mu.Lock()
+	delete(c.terms, old.key)
+	c.mu.Unlock()
+	for _, l := range c.listeners {
+		l.configs.Delete(old)
+	}
 }
 
 func clientAuthType(mode string) (stdtls.ClientAuthType, error) {
@@ -79,14 +130,14 @@ func clientAuthType(mode string) (stdtls.ClientAuthType, error) {
 // Sessions are tickets that their clients keep, and in one that is resumed nobody is asked for a certificate. So each terms have
 // ticket keys of their own, which crypto/tls changes every day: a ticket of other terms can't be read, and is as none.
 func (l *listener) offer(t *terms) {
-	if t.key == (termsKey{}) || l.configs[t] != nil {
+	if _, ok := l.configs.Load(t); ok || t.key == (termsKey{}) {
 		return
 	}
 	config := l.config.Clone()
 	config.MinVersion, config.ClientAuth, config.ClientCAs = t.version, t.auth, t.clients
 	// Without these crypto/tls takes the keys of the listener's own configuration.
 	config.WrapSession, config.UnwrapSession = config.EncryptTicket, config.DecryptTicket
-	l.configs[t] = config
+	l.configs.Store(t, config)
 }
 
 // configFor chooses the configuration for a client; nil: the listener's own.
@@ -99,7 +150,9 @@ func (l *listener) configFor(hello *stdtls.ClientHelloInfo) (*stdtls.Config, err
 	if l.first == nil {
 		return nil, nil // there is no certificate either
 	}
-	return l.configs[l.siteOf(hello.ServerName, hello.Conn).terms], nil
+	config, _ := l.configs.Load(l.siteOf(hello.ServerName, hello.Conn).terms.Load())
+	own, _ := config.(*stdtls.Config)
+	return own, nil
 }
 
 // Serves reports whether this connection may carry requests for a host that belongs to a site. If not, they are misdirected
@@ -113,7 +166,7 @@ func (c *Conn) Serves(site *routes.Site, host string) bool {
 		return true
 	}
 	other := c.listener.sites[site]
-	return other != nil && other.terms == c.entry.terms && (c.ServerName() == "" || c.entry.covers(host))
+	return other != nil && other.terms.Load() == c.terms && (c.ServerName() == "" || c.entry.covers(host))
 }
 
 // covers reports whether all certificates of a site whose own are given hold for a name. Those that are issued hold for the site's

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"errors"
 	"maps"
 	"math/big"
 	"net"
@@ -144,6 +145,10 @@ func TestClientsWithoutTheCertificateThatIsAskedForAreRefused(t *testing.T) {
 				if (err == nil) != (row.verify != "") || !strings.HasPrefix(got, row.verify) {
 					t.Errorf("Handshake = %v, SSL_CLIENT_VERIFY = %q, want %q", err, got, row.verify)
 				}
+				var refused interface{ ClientRefused() bool }
+				if err != nil && !errors.As(err, &refused) {
+					t.Errorf("Handshake = %v, want an error that says that it was the client's certificate", err)
+				}
 			})
 		}
 	}
@@ -230,8 +235,8 @@ func TestTheKeysOfTicketsChangeEveryDay(t *testing.T) {
 			}
 			l := c.listeners["tcp :443"]
 			config := l.config
-			if own := l.configs[l.siteOf(name, nil).terms]; own != nil {
-				config = own
+			if own, ok := l.configs.Load(l.siteOf(name, nil).terms.Load()); ok {
+				config = own.(*stdtls.Config)
 			}
 			first := ticket()
 			readable := func() bool {
@@ -462,6 +467,58 @@ func TestAGivenCertificateIsReplacedByOneThatCanServe(t *testing.T) {
 		}
 	}
 	c.Replace(new(routes.Site), nil, "") // nobody's
+}
+
+func TestTheIssuerOfClientsIsReplaced(t *testing.T) {
+	old, other := newClientCA(t, "old"), newClientCA(t, "other")
+	of := func(ca *clientCA) stdtls.Certificate { return ca.client(same) }
+	a, b, log := old.site(routes.ClientRequire, "a.test"), old.site(routes.ClientRequire, "b.test"), &logbook{}
+	c := open(t, t.TempDir(), log, a, b)
+	before, err := meet(t, c, &stdtls.Config{ServerName: "a.test", InsecureSkipVerify: true, Certificates: []stdtls.Certificate{of(old)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		name       string
+		pem        []byte
+		trouble    string
+		old, other bool   // whether their clients get in
+		logged     string // "": nothing
+	}{
+		{"the same", old.rootPEM, "", true, false, ""},
+		{"a file without a certificate", []byte("x"), "", true, false, "error: client_auth: ca has been changed and can't be used"},
+		{"the same mistake again", []byte("x"), "", true, false, ""},
+		{"a file that can't be read", nil, "permission denied", true, false, "error: client_auth: ca has been changed and can't be used"},
+		{"another one", other.rootPEM, "", false, true, "info: client_auth: ca replaced site=a.test"},
+		{"the same again", other.rootPEM, "", false, true, ""},
+		{"both", slices.Concat(old.rootPEM, other.rootPEM), "", true, true, "info: client_auth: ca replaced site=a.test"},
+	} {
+		logged := len(log.all())
+		c.ReplaceClientCA(a.Of, row.pem, row.trouble)
+		for _, client := range []struct {
+			ca   *clientCA
+			want bool
+		}{{old, row.old}, {other, row.other}} {
+			_, err := meet(t, c, &stdtls.Config{ServerName: "a.test", InsecureSkipVerify: true, Certificates: []stdtls.Certificate{of(client.ca)}})
+			if (err == nil) != client.want {
+				t.Errorf("%s: a client of the CA %q: %v, want to get in: %t", row.name, client.ca.root.Subject.CommonName, err, client.want)
+			}
+		}
+		news := log.all()[logged:]
+		if row.logged == "" && len(news) > 0 || row.logged != "" && (len(news) != 1 || !strings.HasPrefix(news[0], row.logged)) {
+			t.Errorf("%s: logged %q, want %q", row.name, news, row.logged)
+		}
+		if n := len(c.terms); n > 2 {
+			t.Errorf("%s: %d terms are kept for two sites", row.name, n)
+		}
+	}
+	if _, err := meet(t, c, &stdtls.Config{ServerName: "b.test", InsecureSkipVerify: true, Certificates: []stdtls.Certificate{of(old)}}); err != nil {
+		t.Errorf("the site whose CA has not changed: %v", err)
+	}
+	if !before.Serves(a.Of, "a.test") {
+		t.Error("a connection from before is not served to its end")
+	}
+	c.ReplaceClientCA(new(routes.Site), nil, "") // nobody's
 }
 
 func TestDoubts(t *testing.T) {

@@ -116,6 +116,9 @@ func newCertificateFiles(c *routes.Config) *certificateFiles {
 		for _, files := range c.Sites[i].TLS.Certificates {
 			paths = append(paths, files.Certificate, files.Key)
 		}
+		if a := c.Sites[i].TLS.ClientAuth; a != nil {
+			paths = append(paths, a.CA)
+		}
 	}
 	return &certificateFiles{sites: c.Sites, watch: newWatch(paths)}
 }
@@ -129,13 +132,14 @@ func (f *certificateFiles) update() bool {
 		f.last = make([]certificate, len(f.sites))
 	}
 	for i := range f.sites {
-		f.read(&f.sites[i].TLS, &f.last[i])
+		f.readPairs(&f.sites[i].TLS, &f.last[i])
+		f.readClientCA(f.sites[i].TLS.ClientAuth, &f.last[i])
 	}
 	return true
 }
 
-// read takes a site's certificates if all of them can serve, and says else why not.
-func (f *certificateFiles) read(t *routes.TLS, last *certificate) {
+// readPairs takes a site's certificates if all of them can serve, and says else why not.
+func (f *certificateFiles) readPairs(t *routes.TLS, last *certificate) {
 	pairs, err := readPairs(t)
 	for i := 0; err == nil && i < len(pairs); i++ {
 		if err = tls.Check(pairs[i]); err != nil {
@@ -146,7 +150,23 @@ func (f *certificateFiles) read(t *routes.TLS, last *certificate) {
 		last.Trouble = err.Error()
 		return
 	}
-	*last = certificate{Pairs: pairs}
+	last.Pairs, last.Trouble = pairs, ""
+}
+
+// readClientCA takes the file if there is a certificate in it, and says else why not.
+func (f *certificateFiles) readClientCA(a *routes.ClientAuth, last *certificate) {
+	if a == nil {
+		return
+	}
+	pem, err := readFile(a.CA)
+	if err == nil && !tls.HasCertificates(pem) {
+		err = fmt.Errorf("no certificate in %s", a.CA)
+	}
+	if err != nil {
+		last.ClientTrouble = err.Error()
+		return
+	}
+	last.ClientCAs, last.ClientTrouble = pem, ""
 }
 
 // exposedKeys lists the keys that more than their owner, and a group that may read them, can get at.

@@ -234,10 +234,12 @@ func (f *front) openCertificates() error {
 	return err
 }
 
-// replaceCertificates takes the sites' own certificates as they are now. It does nothing with nil.
+// replaceCertificates takes the certificates that sites name as they are now. It does nothing with nil.
 func (f *front) replaceCertificates(newer []certificate) {
 	for i := range min(len(newer), len(f.setup.Config.Sites)) {
-		f.certs.Replace(&f.setup.Config.Sites[i], newer[i].Pairs, newer[i].Trouble)
+		site, files := &f.setup.Config.Sites[i], &newer[i]
+		f.certs.Replace(site, files.Pairs, files.Trouble)
+		f.certs.ReplaceClientCA(site, files.ClientCAs, files.ClientTrouble)
 	}
 }
 

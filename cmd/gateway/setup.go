@@ -32,6 +32,8 @@ type certificate struct {
 	Trouble   string // why the files of the pairs are of no use now: these are of before; empty: they are
 	CARoots   []byte
 	ClientCAs []byte
+
+	ClientTrouble string // likewise, of the ClientCAs
 }
 
 // maxSetup is more than any configuration takes.
