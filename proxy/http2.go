@@ -25,8 +25,9 @@ import (
 //lint:file-ignore SA1019 http2.Server is deprecated in favour of that of net/http, which takes no connections but those it accepted itself.
 
 const (
-	maxStreams   = 128     // requests at once of one connection
-	streamWindow = 1 << 20 // bytes that a client may send of a body before they are read
+	maxStreams   = 128            // requests at once of one connection
+	maxRefusals  = 2 * maxStreams // answers at once to requests for which there is no place
+	streamWindow = 1 << 20        // bytes that a client may send of a body before they are read
 	// minIdle is how long a connection may idle at least. A new one costs a handshake, and browsers count on keeping theirs.
 	minIdle = 30 * time.Second
 	// streamStall is how long a write waits for a client that lets nothing of its response through, see [streamResponse.watch].
@@ -63,7 +64,7 @@ type HTTP2 struct {
 func NewHTTP2(idle time.Duration, requests int, log Logger) *HTTP2 {
 	h := &HTTP2{
 		log: log, stall: streamStall, sessions: make(map[*session]struct{}),
-		requests: newShares(requests), refusals: newShares(requests/16 + 1),
+		requests: newShares(requests), refusals: newShares(maxRefusals),
 	}
 	h.base = &http.Server{
 		MaxHeaderBytes: http1.MaxHeadBytes,
@@ -249,6 +250,7 @@ type session struct {
 
 	mu        sync.Mutex // guards what follows, except running
 	requests  int        // that have come
+	answers   int        // of them, those that were answered or reset
 	idle      time.Time  // since when none is in progress; zero: one is, or the preface has not come
 	over      bool       // none is taken any more
 	dismissed bool       // see dismiss
@@ -295,8 +297,8 @@ func (s *session) Read(p []byte) (int, error) {
 const (
 	// maxBegins is how many requests of a connection may be about to begin, each with all the memory that x/net gives it.
 	maxBegins = 4
-	// beginTime is after which time a head has become a request, or never does: not all can be served.
-	beginTime = time.Second
+	// beginTime is after which time a head has become a request, or never does.
+	beginTime = 100 * time.Millisecond
 )
 
 // pace waits, before x/net has the head of another request, until those before it have begun or are refused. So the first ones of a burst that is
@@ -397,7 +399,24 @@ func (s *session) Write(p []byte) (int, error) {
 	if err := s.note(p); err != nil {
 		return 0, err
 	}
-	return s.conn.stream.Write(p)
+	k := s.conn
+	n, err := k.stream.Write(p)
+	if len(k.records) == 0 {
+		k.records = nil // what it held of the handshake went out with the first write
+	}
+	return n, err
+}
+
+// noteEnd counts a stream that was answered or reset. When there are more of them than requests, x/net has answered a head itself,
+// and none begins.
+func (s *session) noteEnd() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.answers == s.requests {
+		s.noteBegin()
+		return
+	}
+	s.answers++
 }
 
 // Close implements net.Conn. After it, nothing of the session touches the connection: whoever comes second waits for the first.

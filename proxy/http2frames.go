@@ -137,12 +137,14 @@ func (s *session) note(p []byte) error {
 		switch {
 		case h.kind == http2.FrameRSTStream && !s.ended.expects(h.stream):
 			s.ended.add(h.stream)
+			s.noteEnd()
 			if !s.patience.spend(costReset) {
 				s.sent = before
 				return errFlood
 			}
 		case (h.kind == http2.FrameData || h.kind == http2.FrameHeaders) && h.flags.Has(http2.FlagDataEndStream):
 			s.ended.add(h.stream)
+			s.noteEnd()
 			s.patience.earn(earnResponse)
 		case h.kind == http2.FrameData && h.length >= usefulFrame:
 			s.patience.earn(earnUsefulFrame)
@@ -154,14 +156,14 @@ func (s *session) note(p []byte) error {
 // endedStreams are the last streams of a connection that were answered or reset. Of an upload that nobody wanted more may be on its
 // way then, and each frame of that is answered with a reset.
 type endedStreams struct {
-	ids    [maxStreams]uint32 // 0 is no stream's
-	resets [maxStreams]uint16 // since
-	next   int
+	ids    []uint32 // of maxStreams at most
+	resets []uint16 // since
+	oldest int      // once there are that many
 }
 
 // expects counts a reset, and reports whether it is only the answer to such a frame.
 func (e *endedStreams) expects(id uint32) bool {
-	i := slices.Index(e.ids[:], id)
+	i := slices.Index(e.ids, id)
 	if i < 0 {
 		return false
 	}
@@ -170,9 +172,13 @@ func (e *endedStreams) expects(id uint32) bool {
 }
 
 func (e *endedStreams) add(id uint32) {
-	if !slices.Contains(e.ids[:], id) {
-		e.ids[e.next], e.resets[e.next] = id, 0
-		e.next = (e.next + 1) % len(e.ids)
+	switch {
+	case slices.Contains(e.ids, id):
+	case len(e.ids) < maxStreams:
+		e.ids, e.resets = append(e.ids, id), append(e.resets, 0)
+	default:
+		e.ids[e.oldest], e.resets[e.oldest] = id, 0
+		e.oldest = (e.oldest + 1) % maxStreams
 	}
 }
 

@@ -272,7 +272,9 @@ func (c *Conn) Watch(w Watcher) { c.watcher = w }
 func (c *Conn) Read(p []byte) (int, error) {
 	if len(c.in) > 0 {
 		n := copy(p, c.in)
-		c.in = c.in[n:]
+		if c.in = c.in[n:]; len(c.in) == 0 {
+			c.in = nil // a connection may stay for long
+		}
 		return n, nil
 	}
 	if len(p) == 0 {
