@@ -38,7 +38,7 @@ type Handshakes struct {
 	warned  time.Time  // of that
 
 	done, failed atomic.Uint64
-	refusals quiet.Limiter // of messages about clients' certificates
+	refusals     quiet.Limiter // of messages about clients' certificates
 }
 
 // NewHandshakes returns the bounds for a front.

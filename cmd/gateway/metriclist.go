@@ -93,6 +93,7 @@ var frontMetrics = []metric{
 	}},
 	{"gateway_connections_accepted_total", counter, nil, "Connections of clients that were accepted.", one(func(s *statusReport) float64 { return float64(s.Connections.Accepted) })},
 	{"gateway_accept_pauses_total", counter, nil, "Times that accepting paused for want of file descriptors.", one(func(s *statusReport) float64 { return float64(s.Connections.Pauses) })},
+	{"gateway_http2_requests_refused_total", counter, nil, "Requests over HTTP/2 above max_http2_requests.", one(func(s *statusReport) float64 { return float64(s.Connections.Refused) })},
 	{"gateway_tls_handshakes_total", counter, []string{"result"}, "TLS handshakes that are over, done or failed.", func(s *statusReport, f figures) {
 		f.add(float64(s.Handshakes.Done), "done")
 		f.add(float64(s.Handshakes.Failed), "failed")
