@@ -242,6 +242,7 @@ type session struct {
 	known   bool       // x/net has it among its connections
 	seen    frameScanner
 	given   frameScanner // of these, what x/net has read
+	latest  uint32       // the newest stream in that
 	newest  uint32       // the newest stream of the client
 
 	writing sync.Mutex // guards what follows
@@ -301,15 +302,16 @@ const (
 	beginTime = 100 * time.Millisecond
 )
 
-// pace waits, before x/net has the head of another request, until those before it have begun or are refused. So the first ones of a burst that is
-// too large are refused before there is memory for the last.
+// pace waits, before x/net has the head of another request, until those before it have begun or are refused. So the first ones of a
+// burst that is too large are refused before there is memory for the last.
 func (s *session) pace(p []byte) {
 	for {
 		h, rest, ok := s.given.next(p)
 		if !ok {
 			return
 		}
-		if p = rest; h.kind == http2.FrameHeaders {
+		if p = rest; h.kind == http2.FrameHeaders && h.stream > s.latest { // else they are trailers
+			s.latest = h.stream
 			s.expectBegin()
 		}
 	}

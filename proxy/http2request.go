@@ -60,6 +60,7 @@ func (s *session) enter(rw http.ResponseWriter, from *http.Request, x *exchange,
 	defer h.refusals.put(client, 1)
 	rw.Header().Set("Retry-After", "1")
 	s.refuse(rw, from, x, errTooManyRequests)
+	_ = http.NewResponseController(rw).Flush() // a client that has gone does not miss it
 	return nil, false
 }
 

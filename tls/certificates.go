@@ -98,7 +98,7 @@ type entry struct {
 type listener struct {
 	config    *stdtls.Config // one for all connections of the address, or session tickets could not be resumed
 	configs   sync.Map       // *terms to *stdtls.Config, for connections on other terms
-	changes   atomic.Uint32  // of sites' terms
+	changes   atomic.Uint32  // of sites' terms: the beginnings and the ends of them
 	automatic *automatic     // nil: no site of any listener has automatic certificates
 	sites     map[*routes.Site]*entry
 	exact     map[string]*entry

@@ -57,7 +57,7 @@ func (c *Conn) Handshake(ctx context.Context) error {
 		return errChallengeAnswered
 	}
 	c.entry = c.listener.siteOf(state.ServerName, c.Conn)
-	if c.terms = c.entry.terms.Load(); c.terms.clients != nil && c.listener.changes.Load() != changes {
+	if c.terms = c.entry.terms.Load(); c.terms.clients != nil && (changes%2 == 1 || c.listener.changes.Load() != changes) {
 		return errTermsChanged
 	}
 	c.client = clientVariables(c.terms, &state, time.Now())

@@ -94,20 +94,23 @@ func (c *Certificates) ReplaceClientCA(of *routes.Site, pem []byte, trouble stri
 	}
 }
 
-// change gives a site other terms, and forgets those that no site has any more.
+// change gives a site other terms, and forgets those that no site has any more. A handshake that sees an odd count of changes, or
+// two counts, may have been on either: see [Conn.Handshake].
 func (c *Certificates) change(e *entry, t *terms) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, address := range e.site.Addresses {
-		l := c.listeners[address]
-		l.offer(t)
-		l.changes.Add(1)
+		c.listeners[address].offer(t)
+		c.listeners[address].changes.Add(1)
 	}
 	old := e.terms.Swap(t)
+	for _, address := range e.site.Addresses {
+		c.listeners[address].changes.Add(1)
+	}
 	if slices.ContainsFunc(c.entries, func(e *entry) bool { return e.terms.Load() == old }) {
 		return
 	}
-	c.mu.Lock()
 	delete(c.terms, old.key)
-	c.mu.Unlock()
 	for _, l := range c.listeners {
 		l.configs.Delete(old)
 	}
@@ -150,9 +153,14 @@ func (l *listener) configFor(hello *stdtls.ClientHelloInfo) (*stdtls.Config, err
 	if l.first == nil {
 		return nil, nil // there is no certificate either
 	}
-	config, _ := l.configs.Load(l.siteOf(hello.ServerName, hello.Conn).terms.Load())
-	own, _ := config.(*stdtls.Config)
-	return own, nil
+	t := l.siteOf(hello.ServerName, hello.Conn).terms.Load()
+	if t.key == (termsKey{}) {
+		return nil, nil
+	}
+	if config, ok := l.configs.Load(t); ok {
+		return config.(*stdtls.Config), nil
+	}
+	return nil, errTermsChanged
 }
 
 // Serves reports whether this connection may carry requests for a host that belongs to a site. If not, they are misdirected

@@ -16,6 +16,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -519,6 +520,32 @@ func TestTheIssuerOfClientsIsReplaced(t *testing.T) {
 		t.Error("a connection from before is not served to its end")
 	}
 	c.ReplaceClientCA(new(routes.Site), nil, "") // nobody's
+}
+
+// Whatever a handshake meets while issuers are replaced, nobody gets in without a certificate.
+func TestNobodySlipsInWhileTheIssuerIsReplaced(t *testing.T) {
+	a, b := newClientCA(t, "a"), newClientCA(t, "b")
+	site := a.site(routes.ClientRequire, "a.test")
+	c := open(t, t.TempDir(), &logbook{}, site)
+	stop := make(chan struct{})
+	var replacing sync.WaitGroup
+	replacing.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				c.ReplaceClientCA(site.Of, []*clientCA{a, b}[i%2].rootPEM, "")
+			}
+		}
+	})
+	for range 100 {
+		if _, err := meet(t, c, &stdtls.Config{ServerName: "a.test", InsecureSkipVerify: true}); err == nil {
+			t.Error("a client without a certificate gets in")
+		}
+	}
+	close(stop)
+	replacing.Wait()
 }
 
 func TestDoubts(t *testing.T) {
