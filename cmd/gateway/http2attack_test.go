@@ -50,7 +50,7 @@ func TestManyHTTP2Requests(t *testing.T) {
 		attackers = 500
 		streams   = 128
 		limit     = 4096      // the default of max_http2_requests
-		memory    = 512 << 20 // of the front, see docs/tls.md
+		memory    = 400 << 20 // of the front, see docs/tls.md
 	)
 	needs(t, 2*attackers)
 	g, address := startCrowded(t)
