@@ -25,7 +25,7 @@ func (r *siteReader) warnBypassed(sections []*section, routes []Route) {
 func (r *siteReader) warnBypass(at, by label, guard, other *Route, earlier bool) bool {
 	const summary = "Access rules with a way around"
 	switch {
-	case earlier && other.runs() && other.Pattern.Kind == Suffix && guard.Pattern.Kind == Prefix:
+	case earlier && other.runs() && other.Pattern.Kind == Suffix && guard.Pattern.Kind == Prefix && strings.HasPrefix(guard.Pattern.Text, other.Pattern.Top):
 		r.warnf(at.at, summary, "%q in line %d comes first, and takes paths of this route that end so without asking. Move this route above it, or say there who may come in.",
 			by.text, by.at.Start.Line)
 	case !earlier && len(guard.Methods) > 0 && !coversMethods(guard.Methods, other.Methods) && overlapping(guard.Pattern, other.Pattern):
@@ -54,10 +54,25 @@ func (r *Route) runs() bool { return r.Static == nil && r.Redirect == nil && r.R
 // overlapping reports whether a path can match both.
 func overlapping(a, b Pattern) bool {
 	switch {
-	case a.Kind == Suffix && b.Kind == Prefix, a.Kind == Prefix && b.Kind == Suffix:
-		return true
-	case a.Kind == Suffix || b.Kind == Suffix:
-		return strings.HasSuffix(a.Text, b.Text) || strings.HasSuffix(b.Text, a.Text)
+	case a.Kind == Exact && b.Kind == Exact:
+		return a == b
+	case b.Kind == Exact:
+		a, b = b, a
 	}
-	return a == b || a.Kind == Prefix && strings.HasPrefix(b.Text, a.Text) || b.Kind == Prefix && strings.HasPrefix(a.Text, b.Text)
+	begins, ends := strings.HasPrefix(a.top(), b.top()), true
+	if a.Kind != Exact {
+		begins = begins || strings.HasPrefix(b.top(), a.top())
+	}
+	if b.Kind == Suffix && a.Kind != Prefix {
+		ends = strings.HasSuffix(a.Text, b.Text) || a.Kind == Suffix && strings.HasSuffix(b.Text, a.Text)
+	}
+	return begins && ends
+}
+
+// top is what every path that matches begins with.
+func (p Pattern) top() string {
+	if p.Kind == Suffix {
+		return p.Top
+	}
+	return p.Text
 }
