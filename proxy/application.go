@@ -590,7 +590,10 @@ func (h *hold) lost(err error) error {
 	if h.remote {
 		return h.lostRemote(err)
 	}
-	if !h.endless && (hadNoResponse(err) || errors.Is(err, fcgi.ErrTruncated) || errors.Is(err, errAnswerCut)) {
+	switch {
+	case h.awaited && wasNotSent(err):
+		h.awaitExit() // or the next try may go to another thread of a child that is dead
+	case !h.endless && (hadNoResponse(err) || errors.Is(err, fcgi.ErrTruncated) || errors.Is(err, errAnswerCut)):
 		h.awaitExit()
 	}
 	cause := h.Err()
