@@ -265,14 +265,21 @@ func makeRepository(t *testing.T, e *example) string {
 // git runs without the settings of the machine and the user.
 func git(t *testing.T, e *example, args ...string) string {
 	t.Helper()
+	out, err := tryGit(e, args...)
+	check(t, err)
+	return out
+}
+
+// tryGit may fail; then the error tells what git said.
+func tryGit(e *example, args ...string) (string, error) {
 	cmd := exec.Command("git", args...)
 	cmd.Env = []string{
-		"PATH=" + os.Getenv("PATH"), "HOME=" + e.folder, "GIT_CONFIG_NOSYSTEM=1",
+		"PATH=" + os.Getenv("PATH"), "HOME=" + e.folder, "GIT_CONFIG_NOSYSTEM=1", "GIT_TERMINAL_PROMPT=0", "GIT_TRACE_CURL=" + e.path("git.trace"),
 		"GIT_AUTHOR_NAME=Ada Tester", "GIT_AUTHOR_EMAIL=ada@localhost", "GIT_COMMITTER_NAME=Ada Tester", "GIT_COMMITTER_EMAIL=ada@localhost",
 	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
+		err = fmt.Errorf("git %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
-	return strings.TrimSpace(string(out))
+	return strings.TrimSpace(string(out)), err
 }

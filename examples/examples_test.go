@@ -34,6 +34,7 @@ var examples = []struct {
 }{
 	{"automatic-tls", testAutomaticTLS},
 	{"cgi", testCGI},
+	{"cgit", testCgit},
 	{"dokuwiki", testDokuWiki},
 	{"front-controller", testFrontController},
 	{"gitweb", testGitweb},
