@@ -32,6 +32,7 @@ var examples = []struct {
 	folder string
 	test   func(*testing.T, *example)
 }{
+	{"adminer", testAdminer},
 	{"automatic-tls", testAutomaticTLS},
 	{"cgi", testCGI},
 	{"cgit", testCgit},
