@@ -34,6 +34,7 @@ var examples = []struct {
 }{
 	{"adminer", testAdminer},
 	{"automatic-tls", testAutomaticTLS},
+	{"awstats", testAWStats},
 	{"cgi", testCGI},
 	{"cgit", testCgit},
 	{"dokuwiki", testDokuWiki},
@@ -108,12 +109,23 @@ type example struct {
 	client     *http.Client
 }
 
-// settings stand beside the example's own site.hcl, as the folder is the configuration.
+// settings go into the gateway block of an example.
 const settings = `gateway {
   runtime_dir = env("RUNTIME")
   state_dir   = env("STATE")
-}
 `
+
+// settle keeps the gateway of an example in the test's folder. An example that has no gateway block gets one in a file beside its site.hcl, as the folder is the configuration.
+func (e *example) settle() {
+	e.t.Helper()
+	site, err := os.ReadFile(filepath.Join(e.config, "site.hcl"))
+	check(e.t, err)
+	if before, after, found := strings.Cut(string(site), "gateway {\n"); found {
+		check(e.t, os.WriteFile(filepath.Join(e.config, "site.hcl"), []byte(before+settings+after), 0o644))
+		return
+	}
+	check(e.t, os.WriteFile(filepath.Join(e.config, "gateway.hcl"), []byte(settings+"}\n"), 0o644))
+}
 
 func prepare(t *testing.T, binary, name string) *example {
 	t.Helper()
@@ -124,7 +136,7 @@ func prepare(t *testing.T, binary, name string) *example {
 	check(t, os.Chmod(folder, 0o755))
 	e := &example{t: t, binary: binary, folder: folder, config: filepath.Join(folder, "config")}
 	check(t, os.CopyFS(e.config, os.DirFS(name)))
-	check(t, os.WriteFile(filepath.Join(e.config, "gateway.hcl"), []byte(settings), 0o644))
+	e.settle()
 	e.address, err = gatewaytest.FreeAddress()
 	check(t, err)
 	e.base = "http://" + e.address

@@ -66,14 +66,21 @@ func mariaDB(t *testing.T, e *example, option string) *exec.Cmd {
 	folder := e.path("mariadb")
 	cmd := exec.Command("/usr/sbin/mariadbd", "--no-defaults", "--datadir="+folder+"/data", "--tmpdir="+folder, "--socket="+folder+"/socket", "--pid-file="+folder+"/pid",
 		"--skip-networking", "--innodb-log-file-size=4M", "--innodb-buffer-pool-size=32M", "--innodb-flush-log-at-trx-commit=0", option)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal ends the test, which then ends this
-	if os.Geteuid() == 0 {
-		owner := childUser(t)
-		uid, err := strconv.ParseUint(owner.Uid, 10, 32)
-		check(t, err)
-		gid, err := strconv.ParseUint(owner.Gid, 10, 32)
-		check(t, err)
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	}
+	asChild(t, cmd)
 	return cmd
+}
+
+// asChild has a command run as the user of the gateway's children.
+func asChild(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal ends the test, which then ends this
+	if os.Geteuid() != 0 {
+		return
+	}
+	user := childUser(t)
+	uid, err := strconv.ParseUint(user.Uid, 10, 32)
+	check(t, err)
+	gid, err := strconv.ParseUint(user.Gid, 10, 32)
+	check(t, err)
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 }
