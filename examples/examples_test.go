@@ -45,6 +45,7 @@ var examples = []struct {
 	{"proxy", testProxy},
 	{"roundcube", testRoundcube},
 	{"static-tls", testStaticTLS},
+	{"wordpress", testWordPress},
 }
 
 func TestExamples(t *testing.T) {

@@ -18,8 +18,8 @@ const (
 	databasePassword = "correct horse"
 )
 
-// startMariaDB runs a database server as the children's user until the test ends, and returns its socket. The user may do everything there.
-func startMariaDB(t *testing.T, e *example) (socket string) {
+// startMariaDB runs a database server as the children's user until the test ends, and returns its socket. databaseUser may do everything there.
+func startMariaDB(t *testing.T, e *example, databases ...string) (socket string) {
 	t.Helper()
 	needs(t, "/usr/sbin/mariadbd")
 	tables, err := os.ReadFile("/usr/share/mysql/mysql_system_tables.sql")
@@ -27,13 +27,16 @@ func startMariaDB(t *testing.T, e *example) (socket string) {
 	check(t, os.MkdirAll(e.path("mariadb/data"), 0o755))
 	e.give(e.path("mariadb"))
 
-	make := mariaDB(t, e, "--bootstrap")
-	make.Stdin = strings.NewReader("CREATE DATABASE mysql;\nUSE mysql;\n" + string(tables))
-	if out, err := make.CombinedOutput(); err != nil {
+	bootstrap := mariaDB(t, e, "--bootstrap")
+	bootstrap.Stdin = strings.NewReader("CREATE DATABASE mysql;\nUSE mysql;\n" + string(tables))
+	if out, err := bootstrap.CombinedOutput(); err != nil {
 		t.Fatalf("mariadbd --bootstrap: %v\n%s", err, out)
 	}
-	check(t, os.WriteFile(e.path("first.sql"), fmt.Appendf(nil, "CREATE USER '%[1]s'@'localhost' IDENTIFIED BY '%[2]s';\nGRANT ALL ON *.* TO '%[1]s'@'localhost' WITH GRANT OPTION;\n",
-		databaseUser, databasePassword), 0o644))
+	first := fmt.Sprintf("CREATE USER '%[1]s'@'localhost' IDENTIFIED BY '%[2]s';\nGRANT ALL ON *.* TO '%[1]s'@'localhost' WITH GRANT OPTION;\n", databaseUser, databasePassword)
+	for _, name := range databases {
+		first += "CREATE DATABASE " + name + ";\n"
+	}
+	check(t, os.WriteFile(e.path("first.sql"), []byte(first), 0o644))
 	server := mariaDB(t, e, "--init-file="+e.path("first.sql"))
 	log, err := os.Create(e.path("mariadb.log"))
 	check(t, err)
