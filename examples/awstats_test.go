@@ -151,6 +151,8 @@ var rawRequests = []string{
 	"GET http://localhost/index.html HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n",
 	"GET /index.html HTTP/1.0\r\n\r\n",
+	"GET /index.html HTTP/1.1\r\n\r\n",
+	"GET / index.html HTTP/1.1\r\nHost: localhost\r\n\r\n",
 }
 
 // awstatsPage asks with the password.

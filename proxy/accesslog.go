@@ -51,7 +51,22 @@ func (e *LogEntry) own() {
 	}
 }
 
+// setRefused makes e tell the beginning of bytes that are no request, up to the end of their first line, split as a request line is: it
+// shows what the client took this for.
+func (e *LogEntry) setRefused(seen []byte) {
+	line := strings.TrimLeft(string(seen[:min(len(seen), maxRefusedBytes)]), "\r\n")
+	if end := strings.IndexAny(line, "\r\n"); end >= 0 {
+		line = line[:end]
+	}
+	e.Method, e.URI, _ = strings.Cut(line, " ")
+	if last := strings.LastIndexByte(e.URI, ' '); last >= 0 {
+		e.URI, e.Proto = e.URI[:last], e.URI[last+1:]
+	}
+}
+
 const (
+	maxRefusedBytes = 1 << 10 // of bytes that are no request
+
 	logFlushBytes      = 64 << 10    // so much is written at once
 	logFlushEvery      = time.Second // and what is less waits at most so long
 	maxLogWaitingBytes = 1 << 20     // beyond it lines are dropped

@@ -20,8 +20,10 @@ import (
 	"testing/synctest"
 	"time"
 
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"gateway/proxy/http1"
 	"gateway/routes"
 )
 
@@ -587,6 +589,35 @@ func TestPipeThatNobodyReads(t *testing.T) {
 	}
 	if got := <-read; got+int(l.Dropped()) != entries {
 		t.Errorf("got %d lines and %d dropped, want %d together", got, l.Dropped(), entries)
+	}
+}
+
+func TestAccessLogOfWhatIsNoRequest(t *testing.T) {
+	for _, row := range []struct{ name, seen, want string }{
+		{"a request without a host", "GET /a?b HTTP/1.1\r\n\r\n", `"GET /a?b HTTP/1.1" 400`},
+		{"a space in the path", "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", `"GET /a b HTTP/1.1" 400`},
+		{"empty lines before it", "\r\n\r\nGET /a HTTP/1.1\r\n", `"GET /a HTTP/1.1" 400`},
+		{"a line that has no end yet", "GET /a", `"GET /a" 400`},
+		{"one word", "QUIT\r\n", `"QUIT" 400`},
+		{"bytes that are no text", "\x16\x03\x01 \"\xff\x00\n", `"\x16\x03\x01 \"\xff\x00" 400`},
+		{"nothing", "", `"-" 400`},
+		{"more than the log wants", strings.Repeat("a", 5000), `"` + strings.Repeat("a", maxRefusedBytes) + `" 400`},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "access.log")
+			l, err := NewAccessLog(routes.AccessLog{Path: path, Format: `"%r" %s`})
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := &HTTP{Access: l, Log: zap.NewNop().Sugar()}
+			h.refuse(io.Discard, netip.AddrPort{}, []byte(row.seen), &http1.Error{Status: 400, Reason: "bad"})
+			if err := l.Close(); err != nil {
+				t.Error(err)
+			}
+			if got, err := os.ReadFile(path); string(got) != row.want+"\n" || err != nil {
+				t.Errorf("refuse(%.40q): the log has %q, %v, want %q", row.seen, got, err, row.want)
+			}
+		})
 	}
 }
 

@@ -114,7 +114,7 @@ func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
 		n, err := head.Parse(data)
 		switch {
 		case err != nil:
-			h.refuse(t, t.Remote(), err)
+			h.refuse(t, t.Remote(), data, err)
 			return event.Finish
 		case n == 0 && len(data) > firstBuffer:
 			return event.Detach // to one who does not begin anew at each byte that comes
@@ -257,15 +257,15 @@ func (e *LogEntry) setHot(remote netip.AddrPort, head *http1.Head, a *hotAnswer,
 }
 
 // Expired answers a client whose request head did not come in time.
-func (h *HTTP) Expired(t *event.Turn, _ []byte) {
+func (h *HTTP) Expired(t *event.Turn, partial []byte) {
 	if h.Secure != nil {
 		return // in the middle of a hello, for which TLS has no such answer
 	}
-	h.refuse(t, t.Remote(), errSlowHead)
+	h.refuse(t, t.Remote(), partial, errSlowHead)
 }
 
-// refuse answers bytes that are no request. w takes all of it at once.
-func (h *HTTP) refuse(w io.Writer, remote netip.AddrPort, err error) {
+// refuse answers bytes that are no request, of which some were seen. w takes all of the answer at once.
+func (h *HTTP) refuse(w io.Writer, remote netip.AddrPort, seen []byte, err error) {
 	status, reason := refusal(err)
 	h.Log.Debugw("request refused", "remote", remote, "status", status, "reason", reason)
 	if status == 0 {
@@ -274,7 +274,9 @@ func (h *HTTP) refuse(w io.Writer, remote netip.AddrPort, err error) {
 	h.Server.count("", status)
 	body := []byte(reason + "\n")
 	if h.Access != nil {
-		h.Access.Log(&LogEntry{Remote: remote.Addr(), Time: time.Now(), Status: status, Bytes: int64(len(body))})
+		entry := LogEntry{Remote: remote.Addr(), Time: time.Now(), Status: status, Bytes: int64(len(body))}
+		entry.setRefused(seen)
+		h.Access.Log(&entry)
 	}
 	b := http1.AppendStatusLine(nil, status)
 	b = http1.AppendField(b, "Server", serverName)
@@ -420,7 +422,7 @@ func (k *conn) next() bool {
 	for {
 		n, err := k.head.Resume(k.buf[k.r:k.w])
 		if err != nil {
-			k.http.refuse(k.stream, k.remote, err)
+			k.http.refuse(k.stream, k.remote, k.buf[k.r:k.w], err)
 			k.close()
 			return false
 		}
@@ -474,7 +476,7 @@ func (k *conn) fill(begun bool) bool {
 	}
 	left := k.headLeft(begun)
 	if left <= 0 {
-		k.http.refuse(k.stream, k.remote, errSlowHead)
+		k.http.refuse(k.stream, k.remote, k.buf[k.r:k.w], errSlowHead)
 		k.close()
 		return false
 	}
@@ -489,7 +491,7 @@ func (k *conn) fill(begun bool) bool {
 		return true
 	}
 	if begun && errors.Is(err, os.ErrDeadlineExceeded) {
-		k.http.refuse(k.stream, k.remote, errSlowHead)
+		k.http.refuse(k.stream, k.remote, k.buf[k.r:k.w], errSlowHead)
 	}
 	k.close()
 	return false

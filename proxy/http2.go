@@ -181,7 +181,7 @@ func (h *HTTP) beginsHTTP2(t *event.Turn, data []byte) (v event.Verdict, ok bool
 	case !strings.HasPrefix(alias(data), preface):
 		return event.Wait, false
 	case h.HTTP2 == nil:
-		h.refuse(t, t.Remote(), errNoHTTP2)
+		h.refuse(t, t.Remote(), data, errNoHTTP2)
 		return event.Finish, true
 	}
 	return event.Detach, true

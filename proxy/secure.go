@@ -97,7 +97,7 @@ func (k *conn) handshake() bool {
 	k.http.Handshakes.logFailure(k.remote, err)
 	var plain interface{ PlainHTTP() bool }
 	if errors.As(err, &plain) && plain.PlainHTTP() {
-		k.http.refuse(k.raw, k.remote, errPlainHTTP)
+		k.http.refuse(k.raw, k.remote, nil, errPlainHTTP)
 	} else {
 		_ = s.flush() // the alert that says why; a client that has gone does not miss it
 	}
