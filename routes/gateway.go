@@ -1,7 +1,6 @@
 package routes
 
 import (
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -117,10 +116,7 @@ func (r *reader) trust(s *section) (t Trust) {
 			t.Unix = true
 			continue
 		}
-		network, err := netip.ParsePrefix(text)
-		if addr, addrErr := netip.ParseAddr(text); addrErr == nil && addr.Zone() == "" {
-			network, err = addr.Prefix(addr.BitLen())
-		}
+		network, err := parseNetwork(text)
 		if err != nil || network != network.Masked() {
 			r.errorf(s.elementAt("trusted_proxies", i), "Wrong network", "%q is neither a network such as \"10.0.0.0/8\", whose last bits are 0, nor an address, nor \"unix\".", text)
 			continue

@@ -243,6 +243,7 @@ func (r *siteReader) networks(s *section, name string) (networks []netip.Prefix)
 	return networks
 }
 
+// parseNetwork reads an address or a network, perhaps with bits behind its mask.
 func parseNetwork(text string) (netip.Prefix, error) {
 	n, err := netip.ParsePrefix(text)
 	if !strings.Contains(text, "/") {
@@ -250,7 +251,7 @@ func parseNetwork(text string) (netip.Prefix, error) {
 		a, err = netip.ParseAddr(text)
 		n = netip.PrefixFrom(a, a.BitLen())
 	}
-	if n.Addr().Is4In6() || n.Addr().Zone() != "" {
+	if n.Addr().Is4In6() || strings.Contains(text, "%") { // a zone, which a prefix has not
 		return n, errors.New("no address that a client has")
 	}
 	return n, err

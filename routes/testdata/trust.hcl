@@ -1,5 +1,5 @@
 gateway {
-  trusted_proxies = ["10.0.0.1/8", "nginx", "192.0.2.1", "unix"]
+  trusted_proxies = ["10.0.0.1/8", "nginx", "::ffff:192.0.2.1", "fe80::1%eth0", "192.0.2.1", "unix"]
 }
 pool "edge" {
   mpm = "event"
