@@ -97,37 +97,34 @@ func unmarked(err error) error {
 	return errors.New(err.Error())
 }
 
-// appendRequest appends the head of the request as a server gets it: the client's without what concerns its connection, and with what
-// the server can't know itself. The body has a length, or goes out in frames.
+// appendRequest appends the head of the request as a server of HTTP/1.1 gets it.
 func (c *call) appendRequest(b []byte) ([]byte, error) {
-	target := c.target(c.below())
-	if !http1.ValidTarget(target) {
-		return b, fmt.Errorf("%w: %q", errTarget, target)
+	target, err := c.serverTarget()
+	if err != nil {
+		return b, err
 	}
 	b = append(append(append(b, c.r.Method...), ' '), target...)
 	b = http1.AppendField(append(b, " HTTP/1.1\r\n"...), "Host", c.host())
+	c.tell(func(name, value string) { b = http1.AppendField(b, name, value) })
+	b = c.appendConnection(b)
+	if m := c.r.Method; c.body.length > 0 || m == http.MethodPost || m == http.MethodPut || m == http.MethodPatch {
+		b = http1.AppendContentLength(b, c.body.length) // if it is known
+	}
+	return append(b, "\r\n"...), nil
+}
+
+// tell calls put with each field that a server gets, of whichever HTTP: the client's without what concerns its connection, and with what
+// the server can't know itself. put takes those alone that [http1.ValidField] finds right.
+func (c *call) tell(put func(name, value string)) {
 	for name, values := range c.r.Header {
 		if c.endsHere(name) {
 			continue
 		}
 		for _, value := range values {
-			b = http1.AppendField(b, name, value)
+			put(name, value)
 		}
 	}
-	b = c.appendConnection(b)
-	b = c.appendForwarded(b)
-	switch c.r.Method {
-	case http.MethodPost, http.MethodPut, http.MethodPatch:
-		if c.body.length < 0 {
-			break
-		}
-		b = http1.AppendContentLength(b, c.body.length)
-	default:
-		if c.body.length > 0 {
-			b = http1.AppendContentLength(b, c.body.length)
-		}
-	}
-	return append(b, "\r\n"...), nil
+	c.tellForwarded(put)
 }
 
 // host is what the server is asked for: what the client has asked for, unless its route says otherwise.
@@ -163,6 +160,15 @@ func (c *call) target(below string) string {
 	return below + path + "?" + c.r.URL.RawQuery
 }
 
+// serverTarget is what the server is asked for.
+func (c *call) serverTarget() (string, error) {
+	target := c.target(c.below())
+	if !http1.ValidTarget(target) {
+		return "", fmt.Errorf("%w: %q", errTarget, target)
+	}
+	return target, nil
+}
+
 // endsHere reports whether a field of the client is not for a server: it concerns the connection (RFC 9110 §7.6.1), the server could
 // take it for another one, or the gateway knows better.
 func (c *call) endsHere(name string) bool {
@@ -193,10 +199,15 @@ func (c *call) appendConnection(b []byte) []byte {
 		b = http1.AppendField(b, "Connection", "Upgrade")
 		b = http1.AppendField(b, "Upgrade", protocol)
 	}
-	if listNames(c.r.Header["Te"], "trailers") && c.r.ProtoAtLeast(1, 1) {
+	if c.takesTrailer() {
 		b = append(b, "Connection: TE\r\nTe: trailers\r\n"...)
 	}
 	return b
+}
+
+// takesTrailer reports whether the client wants to have the trailer of the response.
+func (c *call) takesTrailer() bool {
+	return listNames(c.r.Header["Te"], "trailers") && c.r.ProtoAtLeast(1, 1)
 }
 
 // earlyAnswers passes informational responses on (RFC 9110 §15.2).

@@ -5,8 +5,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-
-	"gateway/proxy/http1"
 )
 
 var errNotTrusted = errors.New("the PROXY protocol is for trusted_proxies")
@@ -92,9 +90,9 @@ func parseForwarded(lists []string) (clients []string, proto string) {
 	return clients, proto
 }
 
-// appendForwarded appends what a server can't know itself. What the peer says of it stays if it is a trusted proxy, or came through a
+// tellForwarded calls put with what a server can't know itself. What the peer says of it stays if it is a trusted proxy, or came through a
 // unix socket, as a web server in front does.
-func (c *call) appendForwarded(b []byte) []byte {
+func (c *call) tellForwarded(put func(name, value string)) {
 	x := c.x
 	said := func(name string) string {
 		if !x.believed && x.peer.IsValid() {
@@ -108,20 +106,19 @@ func (c *call) appendForwarded(b []byte) []byte {
 		clients = joinList(clients, x.peer.Addr().Unmap().String())
 	}
 	if clients != "" {
-		b = http1.AppendField(b, "X-Forwarded-For", clients)
+		put("X-Forwarded-For", clients)
 	}
 	if said := said("Forwarded"); said != "" {
-		b = http1.AppendField(b, "Forwarded", joinList(said, forwardedElement(x, scheme)))
+		put("Forwarded", joinList(said, forwardedElement(x, scheme)))
 	}
 	for _, fact := range [...]struct{ name, value string }{{"X-Forwarded-Host", c.r.Host}, {"X-Forwarded-Proto", scheme}} {
 		if said := said(fact.name); said != "" {
 			fact.value = said
 		}
 		if fact.value != "" {
-			b = http1.AppendField(b, fact.name, fact.value)
+			put(fact.name, fact.value)
 		}
 	}
-	return b
 }
 
 func joinList(list, element string) string {

@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -110,22 +109,23 @@ func speakHTTP2(ctx context.Context, nc net.Conn, idle time.Duration) (*http.Cli
 	return t.NewClientConn(ctx, "http", "server:80") // the dialer looks at none
 }
 
-// request2 is the request that HTTP/1.1 would have, without what concerns its connection.
+// request2 is the request as a server of HTTP/2 gets it.
 func (c *call) request2(h *hold) (*http.Request, error) {
-	head, err := c.appendRequest(nil)
+	target, err := c.serverTarget()
 	if err != nil {
 		return nil, err
 	}
-	_, lines, _ := bytes.Cut(head, []byte("\r\n"))
-	header := headerOf(http1.ParseTrailer(lines))
-	for _, name := range [...]string{"Connection", "Upgrade", "Content-Length"} {
-		delete(header, name)
-	}
-	if _, ok := header["User-Agent"]; !ok {
-		header["User-Agent"] = nil // not Go's
+	header := http.Header{"User-Agent": nil} // not Go's
+	c.tell(func(name, value string) {
+		if http1.ValidField(name, value) {
+			header.Add(name, value)
+		}
+	})
+	if c.takesTrailer() {
+		header["Te"] = []string{"trailers"}
 	}
 	r := (&http.Request{
-		Method: c.r.Method, URL: &url.URL{Scheme: c.server.scheme(), Host: c.host(), Opaque: c.target(c.below())}, Host: c.host(),
+		Method: c.r.Method, URL: &url.URL{Scheme: c.server.scheme(), Host: c.host(), Opaque: target}, Host: c.host(),
 		Proto: protocol2, ProtoMajor: 2, Header: header, Body: http.NoBody, ContentLength: c.body.length,
 	}).WithContext(h)
 	if c.body.length != 0 {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -14,8 +15,45 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"gateway/proxy/http1"
 	"gateway/routes"
 )
+
+// TestProxyHTTP2LongFields: a long field of the client leaves room for the others, and for what the gateway says.
+func TestProxyHTTP2LongFields(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n := 0
+		for name := range r.Header {
+			if strings.HasPrefix(name, "X-Long-") {
+				n += len(r.Header[name][0])
+			}
+		}
+		fmt.Fprint(w, n, r.Header["X-Short"], r.Header["X-Forwarded-For"], r.Header["X-Forwarded-Proto"])
+	}))
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	defer server.Close()
+	to := serverOf(server)
+	to.HTTP2 = true
+	g := newProxyGate(t, routes.Pool{}, to)
+	nc, err := net.Dial("tcp", g.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	long := strings.Repeat("a", http1.MaxFieldBytes-len("X-Long-1:")) // without a space
+	fmt.Fprintf(nc, "GET / HTTP/1.1\r\nHost: a\r\nX-Long-1:%[1]s\r\nX-Long-2:%[1]s\r\nX-Long-3:%[1]s\r\nX-Short: 1\r\nConnection: close\r\n\r\n", long)
+	resp, err := http.ReadResponse(bufio.NewReader(nc), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	want := fmt.Sprint(3*len(long)) + " [1] [127.0.0.1] [http]"
+	if body, err := io.ReadAll(resp.Body); err != nil || string(body) != want {
+		t.Errorf("the server got %q, %v; want %q", body, err, want)
+	}
+}
 
 // TestProxyHTTP2 has a server that speaks HTTP/2 without TLS answer.
 func TestProxyHTTP2(t *testing.T) {
