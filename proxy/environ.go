@@ -72,18 +72,21 @@ func (e *environment) addProgram(x *exchange, p program) {
 
 // addRedirect tells what led to the program, if it was not the client alone, as Apache does.
 func (e *environment) addRedirect(r *http.Request, x *exchange, p program) {
-	switch {
-	case x.failed != 0:
+	path, query := "", ""
+	if x.failed != 0 {
 		e.add("REDIRECT_STATUS", strconv.Itoa(x.failed))
-		e.add("REDIRECT_URL", x.failure.URL.Path)
-		e.addNonempty("REDIRECT_QUERY_STRING", x.failure.URL.RawQuery)
 		e.add("REDIRECT_REQUEST_METHOD", x.failure.Method)
-		return
-	case x.internal && p.info == "": // beside it PHP takes PATH_INFO for wrong, and PATH_TRANSLATED for the script
-		e.add("REDIRECT_URL", x.came)
-		e.addNonempty("REDIRECT_QUERY_STRING", r.URL.RawQuery)
+		path, query = x.failure.URL.Path, x.failure.URL.RawQuery
+	} else {
+		e.add("REDIRECT_STATUS", "200") // without it php-cgi takes a request for an attempt to get around the server
+		if x.internal {
+			path, query = x.came, r.URL.RawQuery
+		}
 	}
-	e.add("REDIRECT_STATUS", "200") // without it php-cgi takes a request for an attempt to get around the server
+	if p.info == "" { // beside them PHP takes PATH_INFO for wrong, and PATH_TRANSLATED for the script
+		e.addNonempty("REDIRECT_URL", path)
+		e.addNonempty("REDIRECT_QUERY_STRING", query)
+	}
 }
 
 func (e *environment) addRequest(r *http.Request, x *exchange, bodyLen int64) {

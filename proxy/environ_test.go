@@ -62,6 +62,9 @@ func TestEnviron(t *testing.T) {
 		{"the page for an error", func(*http.Request) {}, func(x *exchange) {
 			x.internal, x.failed, x.failure = true, 404, &http.Request{Method: "POST", URL: &url.URL{Path: "/a b", RawQuery: "x=1"}}
 		}, program{}, 0, map[string]string{"REDIRECT_STATUS": "404", "REDIRECT_URL": "/a b", "REDIRECT_QUERY_STRING": "x=1", "REDIRECT_REQUEST_METHOD": "POST"}},
+		{"likewise with a PATH_INFO", func(*http.Request) {}, func(x *exchange) {
+			x.internal, x.failed, x.failure = true, 403, &http.Request{Method: "GET", URL: &url.URL{Path: "/a"}}
+		}, program{info: "/error/403"}, 0, map[string]string{"REDIRECT_STATUS": "403", "REDIRECT_URL": absent, "PATH_INFO": "/error/403"}},
 		{"variables of the route win", func(*http.Request) {}, same, program{env: map[string]string{"SERVER_SOFTWARE": "x", "A": "b"}}, 0,
 			map[string]string{"SERVER_SOFTWARE": "x", "A": "b"}},
 		{"TLS", func(*http.Request) {}, func(x *exchange) {
