@@ -84,15 +84,15 @@ func (x *exchange) network() string {
 }
 
 // keyOf is what the requests of one client have in common for a limit.
-func (f *facts) keyOf(t routes.Template) string {
-	key := f.fill(t, func(name, value string, _ origin) string {
+func (v *facts) keyOf(t routes.Template) string {
+	key := v.fill(t, func(name, value string, _ origin) string {
 		if name == "remote_ip" {
-			return f.x.network()
+			return v.x.network()
 		}
 		return value
 	})
 	if strings.TrimSpace(key) == "" {
-		return f.x.network()
+		return v.x.network()
 	}
 	return key
 }

@@ -29,6 +29,7 @@ func (b *balancer) choose(servers []*upstream, c *call) *upstream {
 		if key := b.keyOf(c); key != "" {
 			return slices.MaxFunc(servers, func(s, t *upstream) int { return cmp.Compare(s.rank(key), t.rank(key)) })
 		}
+	case routes.RoundRobin:
 	}
 	return b.turn(servers)
 }

@@ -203,7 +203,7 @@ func endConnection(header http.Header) {
 }
 
 // change changes a header.
-func (f *facts) change(h http.Header, c *routes.Headers) {
+func (v *facts) change(h http.Header, c *routes.Headers) {
 	for _, name := range c.Remove {
 		delete(h, name)
 		if name == "Server" {
@@ -211,9 +211,9 @@ func (f *facts) change(h http.Header, c *routes.Headers) {
 		}
 	}
 	for _, field := range c.Set {
-		h[field.Name] = []string{f.field(field.Value)}
+		h[field.Name] = []string{v.field(field.Value)}
 	}
 	for _, field := range c.Add {
-		h[field.Name] = append(slices.Clip(h[field.Name]), f.field(field.Value))
+		h[field.Name] = append(slices.Clip(h[field.Name]), v.field(field.Value))
 	}
 }

@@ -122,8 +122,9 @@ func (h frameHeader) cost() int {
 			return costSettings
 		}
 		return costPing
+	default:
+		return costOther
 	}
-	return costOther
 }
 
 // note has a look at what is sent to the client. It is not to be sent after an error.

@@ -44,7 +44,7 @@ func (c *call) askHTTP2(h *hold, l *link, s *upstream) (*serverAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp, err := k.RoundTrip(r)
+	resp, err := k.RoundTrip(r) //nolint:bodyclose // the answer's Close does it
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errNoAnswer, err)
 	}

@@ -86,6 +86,7 @@ func cookieOf(r *http.Request, name string) string {
 	return c.Value
 }
 
+// scheme is how the client has come.
 func (x *exchange) scheme() string {
 	if x.https {
 		return "https"
@@ -239,8 +240,9 @@ func escapeAs(from origin, value string) string {
 		return escapePath(value)
 	case foreign:
 		return url.PathEscape(value)
+	default:
+		return value
 	}
-	return value
 }
 
 // body is the template as text of a content type: no value becomes markup.
