@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -135,13 +136,8 @@ func (c *call) host() string {
 	return c.clientHost()
 }
 
-// clientHost is the host that the client asked for, or else the site's name.
-func (c *call) clientHost() string {
-	if c.r.Host == "" { // HTTP/1.0
-		return c.x.site.Names[0]
-	}
-	return c.r.Host
-}
+// clientHost is the host that the client asked for, with its port, or else the site's name.
+func (c *call) clientHost() string { return cmp.Or(c.r.Host, hostOf(c.r, c.x)) }
 
 // below is the path that goes before that of the request.
 func (c *call) below() string {

@@ -106,9 +106,9 @@ func (e *environment) addRequest(r *http.Request, x *exchange, bodyLen int64) {
 }
 
 func (e *environment) addConnection(r *http.Request, x *exchange) {
-	scheme, port := "http", "80"
+	port := "80"
 	if x.https {
-		scheme, port = "https", "443"
+		port = "443"
 		e.add("HTTPS", "on")
 	}
 	if x.secure {
@@ -118,7 +118,7 @@ func (e *environment) addConnection(r *http.Request, x *exchange) {
 			e.set(name, value) // a certificate has several lines
 		}
 	}
-	e.add("REQUEST_SCHEME", scheme)
+	e.add("REQUEST_SCHEME", x.scheme())
 	if x.local.IsValid() {
 		var address string
 		address, port = splitAddress(x.local)
@@ -150,7 +150,7 @@ func splitAddress(a netip.AddrPort) (address, port string) {
 	return strings.Trim(text[:i], "[]"), text[i+1:]
 }
 
-// hostOf is the host that the client asked for, or else the site's name.
+// hostOf is the host that the client asked for, without a port, or else the site's name.
 func hostOf(r *http.Request, x *exchange) string {
 	if host := hostname(r.Host); host != "" {
 		return host

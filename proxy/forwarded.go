@@ -100,7 +100,7 @@ func (c *call) tellForwarded(put func(name, value string)) {
 		}
 		return strings.Join(c.r.Header[name], ", ")
 	}
-	scheme := c.clientScheme()
+	scheme := x.scheme()
 	clients := said("X-Forwarded-For")
 	if x.peer.IsValid() {
 		clients = joinList(clients, x.peer.Addr().Unmap().String())

@@ -31,17 +31,9 @@ func (c *call) reverseURL(to string) string {
 	case !below:
 		return to
 	case own, authority == "" && len(rest) > 1 && strings.IndexByte(`/\`, rest[1]) >= 0: // which browsers would take for an authority
-		return c.clientScheme() + "://" + c.clientHost() + rest
+		return c.x.scheme() + "://" + c.clientHost() + rest
 	}
 	return strings.TrimSuffix(to, path) + rest
-}
-
-// clientScheme is how the client has come.
-func (c *call) clientScheme() string {
-	if c.x.https {
-		return "https"
-	}
-	return "http"
 }
 
 // splitReference returns the parts of a reference: the path has the query with it, and begins with a slash, or the reference has none

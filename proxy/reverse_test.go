@@ -101,3 +101,18 @@ func TestProxyHost(t *testing.T) {
 		}
 	}
 }
+
+// TestHostOfNobody: of a client that names no host the server hears the site's, and no star.
+func TestHostOfNobody(t *testing.T) {
+	for _, row := range []struct{ name, host, want string }{
+		{"example.com", "", "example.com"},
+		{"*.example.com", "", "example.com"},
+		{"*.example.com", "a.example.com:8080", "a.example.com:8080"},
+	} {
+		c := asked()
+		c.r.Host, c.x.site = row.host, &routes.Site{Names: []string{row.name}}
+		if got := c.host(); got != row.want {
+			t.Errorf("a request for %q at the site %s: the host is %q, want %q", row.host, row.name, got, row.want)
+		}
+	}
+}
