@@ -73,26 +73,16 @@ func (s *Server) authenticate(w http.ResponseWriter, r *http.Request, x *exchang
 	return false
 }
 
-// network is the client's address as far as one client has it to itself: of IPv6 that is the first half.
-func (x *exchange) network() string {
-	a := x.remoteAddr()
-	if !a.Is6() {
-		return x.remoteIP()
-	}
-	p, _ := a.Prefix(64) // it is in range
-	return p.String()
-}
-
 // keyOf is what the requests of one client have in common for a limit.
 func (v *facts) keyOf(t routes.Template) string {
 	key := v.fill(t, func(name, value string, _ origin) string {
 		if name == "remote_ip" {
-			return v.x.network()
+			return v.x.client()
 		}
 		return value
 	})
 	if strings.TrimSpace(key) == "" {
-		return v.x.network()
+		return v.x.client()
 	}
 	return key
 }

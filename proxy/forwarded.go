@@ -24,7 +24,7 @@ func (s *Server) believe(x *exchange, header http.Header) {
 	if len(clients) == 0 && proto == "" {
 		clients, proto = parseForwarded(header["Forwarded"])
 	}
-	if client := s.clientOf(clients); client.IsValid() {
+	if client := s.farthest(clients); client.IsValid() {
 		x.remote = netip.AddrPortFrom(client, 0)
 	}
 	switch strings.ToLower(proto) {
@@ -35,9 +35,9 @@ func (s *Server) believe(x *exchange, header http.Header) {
 	}
 }
 
-// clientOf is the last address of a list that is no trusted proxy's: those before it are what that one says of itself. If all are
+// farthest is the last address of a list that is no trusted proxy's: those before it are what that one says of itself. If all are
 // trusted, it is the first.
-func (s *Server) clientOf(lists []string) (client netip.Addr) {
+func (s *Server) farthest(lists []string) (client netip.Addr) {
 	list := strings.Split(strings.Join(lists, ","), ",")
 	for i := len(list) - 1; i >= 0; i-- {
 		addr, ok := parseNode(list[i])

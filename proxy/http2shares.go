@@ -38,14 +38,3 @@ func (s *shares) put(client netip.Addr, n int) {
 		delete(s.taken, client)
 	}
 }
-
-// clientOf is what counts as one client: an address, of IPv6 all that a subscriber is given at least (RFC 6177 §2), and all who come
-// through unix sockets.
-func clientOf(remote netip.Addr) netip.Addr {
-	remote = remote.Unmap().WithZone("")
-	if !remote.Is6() {
-		return remote
-	}
-	network, _ := remote.Prefix(64) // 64 bits, which an address of IPv6 has
-	return network.Addr()
-}

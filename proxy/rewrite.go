@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -237,10 +236,6 @@ func fieldOf(r *http.Request, name string) string {
 		return r.Host
 	}
 	return strings.Join(r.Header[name], ", ")
-}
-
-func contains(networks []netip.Prefix, a netip.Addr) bool {
-	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(a) })
 }
 
 // rewriteSite takes a request through the rewrites of its site, again and again if they say so. trace gets what it was at the

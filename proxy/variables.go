@@ -5,7 +5,6 @@ import (
 	"errors"
 	"html"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -93,17 +92,6 @@ func (x *exchange) scheme() string {
 	}
 	return "http"
 }
-
-// remoteIP is the client's address; "unix:" for one that has none.
-func (x *exchange) remoteIP() string {
-	if !x.remote.IsValid() {
-		return "unix:"
-	}
-	return x.remote.Addr().Unmap().String()
-}
-
-// remoteAddr is the address of the client for comparisons; zero for one that has none.
-func (x *exchange) remoteAddr() netip.Addr { return x.remote.Addr().Unmap() }
 
 // fill replaces the variables of a template by what write makes of them.
 func (v *facts) fill(t routes.Template, write func(name, value string, s origin) string) string {
