@@ -51,14 +51,17 @@ func newHotCache(limit int64, pools map[string]pool) *hotCache {
 	return &hotCache{seed: maphash.MakeSeed(), limit: limit, kept: int64(KeptFiles()), pools: pools}
 }
 
-// KeptFiles is how many descriptors a [Server] holds at most for files that nobody asks for at the moment.
-func KeptFiles() int {
+// OpenFiles is how many descriptors the process may have; 0: nobody knows.
+func OpenFiles() int {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return 0
 	}
-	return int(min(limit.Cur/8, hotOpen)) //nolint:gosec // small
+	return int(min(limit.Cur, 1<<30)) //nolint:gosec // small
 }
+
+// KeptFiles is how many of them a [Server] holds at most for files that nobody asks for at the moment.
+func KeptFiles() int { return min(OpenFiles()/8, hotOpen) }
 
 // CacheStatus is `cache` in `gateway status -json`: the files that are answered from memory.
 type CacheStatus struct {

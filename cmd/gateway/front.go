@@ -170,13 +170,9 @@ func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 }
 
 // maxConns is how many clients can be connected at once: what the limit of open files leaves beside the connections to the
-// children, their error streams, and files.
+// children, their error streams, and files; 0: any number.
 func maxConns(c *routes.Config) int {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return 0
-	}
-	have := int(min(limit.Cur, 1<<30))
+	have := proxy.OpenFiles()
 	reserve := 128 + proxy.KeptFiles()
 	for i := range c.Pools {
 		if c.Pools[i].MPM != routes.Event {
