@@ -56,7 +56,7 @@ func (c *call) handOver(h *hold, rp *reply, name string, resp source, rest io.Wr
 	if lost := h.skip(resp, rest); lost != nil || err != nil {
 		return errors.Join(err, lost)
 	}
-	f.header = withoutBody(rp.header)
+	f.header = endBody(rp.header)
 	if rp.untyped {
 		delete(f.header, "Content-Type")
 	}
@@ -98,8 +98,8 @@ func findHandover(r *routes.Route, field, value string) (*handover, error) {
 	return &handover{route: fileRoute(r, folder), path: rest}, nil
 }
 
-// withoutBody takes out of an application's header what describes its own body, and not what is sent in its place.
-func withoutBody(header http.Header) http.Header {
+// endBody takes out of an application's header what describes its own body, and not what is sent in its place.
+func endBody(header http.Header) http.Header {
 	maps.DeleteFunc(header, func(name string, _ []string) bool {
 		switch name {
 		case fieldSendfile, fieldLighttpd, "Content-Length", "Content-Encoding", "Content-Range", "Content-Md5", "Accept-Ranges", "Etag", "Last-Modified",
