@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"strings"
@@ -27,11 +28,13 @@ func (s *session) ServeHTTP(rw http.ResponseWriter, from *http.Request) {
 	k := s.conn
 	o := &streamRound{exchange: exchange{began: time.Now(), local: k.local, remote: k.remote, secure: k.secure != nil, tls: s.tls, listener: k.http.Address}}
 	size := headSize(from)
-	leave, ok := s.enter(rw, from, &o.exchange, 1+int(size/headPlace))
-	if !ok {
+	h, client, places := k.http.HTTP2, clientOf(k.remote.Addr()), 1+int(size/headPlace)
+	if !h.requests.take(client, places) {
+		s.turnAway(rw, from, &o.exchange, client)
 		return
 	}
-	defer leave()
+	defer h.requests.put(client, places)
+	s.noteBegin()
 	if s.heads.Acquire(from.Context(), size) != nil {
 		return // the client has gone
 	}
@@ -45,14 +48,11 @@ func (s *session) ServeHTTP(rw http.ResponseWriter, from *http.Request) {
 // headPlace is how many bytes of a head take another place among the requests of all connections.
 const headPlace = 8 << 10
 
-// enter takes the places of a request, or answers it: with 503, and when too many such answers wait for their clients, too, with a
+// turnAway answers a request for which there is no place: with 503, and when too many such answers wait for their clients, too, with a
 // reset, which waits for nobody.
-func (s *session) enter(rw http.ResponseWriter, from *http.Request, x *exchange, places int) (leave func(), ok bool) {
-	defer s.noteBegin()
-	h, client := s.http.HTTP2, clientOf(s.conn.remote.Addr())
-	if h.requests.take(client, places) {
-		return func() { h.requests.put(client, places) }, true
-	}
+func (s *session) turnAway(rw http.ResponseWriter, from *http.Request, x *exchange, client netip.Addr) {
+	defer s.noteBegin() // of the next one, when this one has its answer
+	h := s.http.HTTP2
 	h.refused(s.conn.remote)
 	if !h.refusals.take(client, 1) {
 		panic(http.ErrAbortHandler)
@@ -61,7 +61,6 @@ func (s *session) enter(rw http.ResponseWriter, from *http.Request, x *exchange,
 	rw.Header().Set("Retry-After", "1")
 	s.refuse(rw, from, x, errTooManyRequests)
 	_ = http.NewResponseController(rw).Flush() // a client that has gone does not miss it
-	return nil, false
 }
 
 // maxHeads is how many bytes the heads of a connection's requests may have that are in progress; the others wait. It is 8 KiB for each
