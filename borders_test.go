@@ -4,7 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -182,5 +186,33 @@ func listImports(t *testing.T) imports {
 			t.Fatalf("go list: %v", err)
 		}
 		graph[p.ImportPath] = p.Imports
+	}
+}
+
+// TestFilesOfProxy: docs/architecture.md says of each file of the largest room what it is for.
+func TestFilesOfProxy(t *testing.T) {
+	text, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(string(text), "\n## Where things are in `proxy`\n")
+	list, _, _ = strings.Cut(list, "\n## ")
+	told := map[string]bool{}
+	for _, m := range regexp.MustCompile("`([a-z0-9]+[.]go)`").FindAllStringSubmatch(list, -1) {
+		told[m[1]] = true
+	}
+	names, err := filepath.Glob("proxy/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if base := filepath.Base(name); !strings.HasSuffix(base, "_test.go") && !told[base] {
+			t.Errorf("docs/architecture.md does not say what %s is for", name)
+		} else {
+			delete(told, base)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(told)) {
+		t.Errorf("docs/architecture.md tells of proxy/%s, which is not there", name)
 	}
 }
