@@ -198,7 +198,7 @@ site "a.example" {
     status = 410
   }
   rewrite "^/turn" {
-    to   = "/turn"
+    to   = "/turn{path}"
     then = "restart"
   }
   route "/small" {
