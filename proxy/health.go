@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -70,15 +71,7 @@ func (s *upstream) check(ctx context.Context, h *routes.Health) error {
 }
 
 // healthHost is the host that a server is asked for.
-func (s *upstream) healthHost() string {
-	switch {
-	case s.Host != "":
-		return s.Host
-	case s.Network == "unix":
-		return "localhost"
-	}
-	return s.Address
-}
+func (s *upstream) healthHost() string { return cmp.Or(s.Host, s.Authority()) }
 
 // askHealth returns the status with which a server answers a request behind a header.
 func (s *upstream) askHealth(nc net.Conn, header []byte, target string) (status int, err error) {

@@ -61,14 +61,7 @@ func (s *upstream) isNamed(scheme, authority string) bool {
 	if scheme != "" && !strings.EqualFold(scheme, s.scheme()+":") {
 		return false
 	}
-	return strings.EqualFold(authority, s.Address) || strings.EqualFold(authority+defaultPort(s.TLS), s.Address)
-}
-
-func defaultPort(tls bool) string {
-	if tls {
-		return ":443"
-	}
-	return ":80"
+	return strings.EqualFold(authority, s.Address) || strings.EqualFold(authority, s.Authority())
 }
 
 // cutBase cuts the server's path off the front of another one.

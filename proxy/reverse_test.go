@@ -42,6 +42,7 @@ func TestReverseURL(t *testing.T) {
 		{"what is left names no other host", based, false, "/shop//evil.example/", "http://legacy.example//evil.example/"},
 		{"in the words of browsers neither", based, false, `/shop/\evil.example/`, `http://legacy.example/\evil.example/`},
 		{"what the server was asked for becomes the client's", named, true, "http://app.internal/login", "https://legacy.example/login"},
+		{"a server behind a socket may call itself localhost", routes.Upstream{Network: "unix", Address: "/run/app.sock"}, false, "http://localhost/login", "http://legacy.example/login"},
 		{"what is no URL of HTTP stays", named, true, "mailto:app.internal", "mailto:app.internal"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -63,21 +63,20 @@ func (r *siteReader) upstreamHost(s *section) func(*Upstream) string {
 	if preserve := get(s, "preserve_host", !s.mentions("host")); preserve && s.mentions("host") {
 		r.errorf(s.at("host"), "Contradiction", "With \"preserve_host\" the servers get the client's host. Remove one of the two.")
 	} else if !preserve && host == "" {
-		return (*Upstream).authority
+		return (*Upstream).Authority
 	}
 	return func(*Upstream) string { return host }
 }
 
-// authority is the host of a server as its URL names it.
-func (u *Upstream) authority() string {
-	port := ":80"
-	if u.TLS {
-		port = ":443"
-	}
-	if u.Network == "unix" {
+// Authority is the host of a server as its URL names it, without the port that goes without saying.
+func (u *Upstream) Authority() string {
+	switch {
+	case u.Network == "unix":
 		return "localhost"
+	case u.TLS:
+		return strings.TrimSuffix(u.Address, ":443")
 	}
-	return strings.TrimSuffix(u.Address, port)
+	return strings.TrimSuffix(u.Address, ":80")
 }
 
 // proxyTLS reads how TLS is spoken to the servers.
