@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// apacheReader reads the configuration of a server, and .htaccess files.
+// apacheReader reads the configuration of a server, and .htaccess files. A directive is translated in the file of its subject, to which
+// [apacheSite.directive] leads; what holds for the whole program, in [apacheReader.global]. apacheroutes.go writes what came together.
 type apacheReader struct {
 	*importer
 	sites    []*apacheSite

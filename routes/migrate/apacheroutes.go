@@ -163,60 +163,6 @@ func (s *apacheSite) mountOf(folder string) (found *mount) {
 	return found
 }
 
-// opened are the names that everybody may have in a folder that is shut.
-func (c *scope) opened(outer access) (terms []term) {
-	for _, n := range c.names {
-		if a := n.access.inherit(outer); n.access.says() && n.not == nil && !a.verdict().nobody {
-			terms = append(terms, term{attr: "path", value: n.in(c.path)})
-		}
-	}
-	return terms
-}
-
-// in is the expression for the files in a folder.
-func (n *namedFiles) in(folder string) string {
-	if folder == "/" {
-		return n.text
-	}
-	return "^" + quotePath(strings.TrimSuffix(folder, "/")) + "(/.*)?(" + n.text + ")"
-}
-
-// refusedNames are those of files that nobody may have, or only who comes from certain addresses.
-func (s *apacheSite) refusedNames(c *scope) (list []*rewrite) {
-	for _, n := range c.names {
-		a := n.access.inherit(c.access)
-		v := a.verdict()
-		r := &rewrite{from: n.from, label: n.in(c.path), status: 403}
-		for _, not := range n.not {
-			r.not = append(r.not, term{attr: "path", value: not})
-		}
-		switch {
-		case !n.access.says() || v.isOpen() || n.isHidden():
-			continue
-		case v.user && v.fault == "" && n.exact != "" && c.path == "/": // its route asks; for no other place there is one
-			name := quotePath(n.exact)
-			r.label = "^/.+/" + name + "(/|$)"
-		case v.user || v.deny != nil && v.allow != nil:
-			v = nobodyFor("only files that are named and shut, or open to addresses, can be told here")
-			s.rest.Leave(n.from, "%s", v.fault)
-		case v.fault != "":
-			s.rest.Leave(n.from, "%s", v.fault)
-		case v.allow != nil:
-			r.not = append(r.not, term{attr: "remote_ip", list: v.allow})
-		case v.deny != nil:
-			r.when = [][]term{{{attr: "remote_ip", list: v.deny}}}
-		}
-		list = append(list, r)
-	}
-	return list
-}
-
-// isHidden reports names that are never served: those that begin with a dot, such as .htaccess, and sources of PHP.
-func (n *namedFiles) isHidden() bool {
-	plain := !slices.ContainsFunc(splitAlternatives(n.text), func(text string) bool { return !strings.HasPrefix(text, "/[.]") })
-	return plain && !matches(n.text, "/.well-known/x") || slices.Equal(n.endings, []string{".phps"})
-}
-
 // writeRewrites writes them in the order in which Apache asks: what is shut, what leads elsewhere, the rules of folders, the inner ones
 // in place of the outer ones.
 func (s *apacheSite) writeRewrites(b *Block, shut []*rewrite) {

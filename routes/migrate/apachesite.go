@@ -74,18 +74,6 @@ type scope struct {
 	anything bool // it needs routes of its own
 }
 
-// namedFiles are the files of a folder with certain names.
-type namedFiles struct {
-	from    Origin
-	text    string   // the expression for their paths
-	endings []string // of their names, if that is all
-	exact   string   // the one name
-	not     []string
-	access  access
-	block   *Block
-	cache   string // Cache-Control
-}
-
 func (r *apacheReader) newSite(from Origin) *apacheSite {
 	s := &apacheSite{
 		apacheReader: r, from: from, settings: &Block{}, rest: &Block{}, tls: &Block{}, balanced: map[string][]string{},
@@ -232,52 +220,6 @@ func (s *apacheSite) folder(d directive) (reason string) {
 	return ""
 }
 
-// namesOf is the expression for the files of a section.
-func (s *apacheSite) namesOf(d directive) (n *namedFiles, reason string) {
-	words := d.words()
-	n = &namedFiles{from: d.Origin, block: &Block{}}
-	if d.name == "<files" && len(words) == 1 {
-		n.text = globPattern(words[0])
-		switch {
-		case !strings.ContainsAny(words[0], "*?["):
-			n.exact = words[0]
-		case strings.HasPrefix(words[0], "*.") && !strings.ContainsAny(words[0][1:], "*?[/"):
-			n.endings = []string{words[0][1:]}
-		}
-		return n, ""
-	}
-	if len(words) == 0 {
-		return nil, "it names no files"
-	}
-	expression := words[len(words)-1]
-	patterns, reason := subject{name: true}.translate(expression)
-	if reason != "" {
-		return nil, reason
-	}
-	var texts []string
-	for _, p := range patterns {
-		texts, n.not = append(texts, p.text), append(n.not, p.not...)
-	}
-	n.text, n.endings = strings.Join(texts, "|"), endings(expression)
-	return n, ""
-}
-
-// files reads <Files> and <FilesMatch>.
-func (s *apacheSite) files(c *scope, d directive) (reason string) {
-	n, reason := s.namesOf(d)
-	if reason != "" {
-		return reason + ": what it holds is left, too"
-	}
-	for _, inner := range d.inner {
-		if reason := s.named(c, n, inner); reason != "" {
-			n.access.shut = n.access.shut || restricts(inner)
-			s.leave(inner, reason)
-		}
-	}
-	c.names = append(c.names, n)
-	return ""
-}
-
 // restricts reports whether a section keeps somebody out.
 func restricts(d directive) bool {
 	var a access
@@ -288,53 +230,6 @@ func restricts(d directive) bool {
 	}
 	v := a.verdict()
 	return d.name[0] == '<' && !v.isOpen()
-}
-
-// named takes a directive about files with certain names.
-func (s *apacheSite) named(c *scope, n *namedFiles, d directive) (reason string) {
-	s.php = s.php || strings.Contains(strings.ToLower(d.Text), "php")
-	handler, isFCGI := strings.CutPrefix(d.arg(0), "proxy:")
-	switch {
-	case d.fault != "":
-		return d.fault
-	case n.access.directive(d), needless[d.name], d.name == "fallbackresource" && d.arg(0) == "disabled":
-		return ""
-	case d.name == "expiresactive" && strings.EqualFold(d.arg(0), "off") && slices.Contains(n.endings, ".php"):
-		return "" // applications say it themselves
-	case d.name == "sethandler" && isFCGI && n.endings != nil:
-		address, ok := fcgiAddress(handler)
-		if !ok {
-			return "it is no address of a FastCGI server"
-		}
-		s.fastcgi, s.scripts = address, append(s.scripts, n.endings...)
-		return ""
-	case d.name == "sethandler" && n.endings != nil && isPHP(d.arg(0)):
-		s.scripts = append(s.scripts, n.endings...)
-		return ""
-	case d.name == "sethandler" && strings.HasSuffix(d.arg(0), "-source"):
-		return "" // sources of PHP are never sent
-	case d.name == "sethandler" && n.endings != nil && d.arg(0) == "cgi-script":
-		s.cgi = append(s.cgi, n.endings...)
-		return ""
-	case d.name == "header" && n.endings != nil:
-		words := d.words()
-		if len(words) == 3 && strings.EqualFold(words[0], "set") && strings.EqualFold(words[1], "Cache-Control") && !strings.Contains(words[2], "%") {
-			n.cache = words[2]
-			return ""
-		}
-		return header(n.block, d, "header")
-	case d.name == "header" || d.name == "requestheader" || strings.HasPrefix(d.name, "expires"):
-		return "only for files with certain endings headers can be said here"
-	case d.name == "forcetype" && n.endings != nil:
-		for _, e := range n.endings {
-			c.types[e] = d.arg(0)
-		}
-		c.anything = true
-		return ""
-	case d.name == "fileetag", d.name == "setenv":
-		return "only for a part of the paths it can't be said here"
-	}
-	return "it has no counterpart for files with certain names"
 }
 
 // match reads a <LocationMatch> that shuts its paths.
@@ -403,107 +298,6 @@ func below(folder string) string {
 		return ""
 	}
 	return "^" + quotePath(strings.TrimSuffix(folder, "/")) + "(/|$)"
-}
-
-// rewriting takes the directives of mod_rewrite.
-func (s *apacheSite) rewriting(c *scope, d directive) (reason string) {
-	w := c.rules
-	if s.ofServer {
-		w = s.outer
-		w.root = s.root
-	}
-	switch d.name {
-	case "rewriteengine":
-		w.on = strings.EqualFold(d.arg(0), "on")
-	case "rewritebase":
-		w.base = strings.TrimSuffix(d.arg(0), "/") + "/"
-	case "rewritecond":
-		w.condition(d)
-	case "rewriterule":
-		if w.on {
-			w.rule(d)
-		}
-	case "rewriteoptions":
-		return "rules are inherited as they stand here"
-	default:
-		return "it has no counterpart"
-	}
-	return ""
-}
-
-// redirect takes those of mod_alias.
-func (s *apacheSite) redirect(c *scope, d directive) (reason string) {
-	words := d.words()
-	status := 302
-	switch d.name {
-	case "redirectpermanent":
-		status = 301
-	case "redirect", "redirectmatch":
-		if len(words) > 0 && statusOf(words[0]) != 0 && !strings.HasPrefix(words[0], "/") && (len(words) > 1) {
-			status, words = statusOf(words[0]), words[1:]
-		}
-	}
-	if len(words) == 1 && status < 400 {
-		words = []string{strings.TrimSuffix(c.path, "/"), words[0]} // in a <Location>
-	}
-	if len(words) == 0 || status < 400 && len(words) < 2 {
-		return "it leads nowhere"
-	}
-	from, to := words[0], ""
-	if status < 400 {
-		to = words[1]
-	}
-	if d.name != "redirectmatch" {
-		rest := "(/.*)?$"
-		if strings.HasSuffix(from, "/") || from == "" {
-			rest = "(.*)$"
-		}
-		if status < 400 {
-			if strings.Count(to, "/") == 2 && strings.HasSuffix(from, "/") {
-				to += "/" // what follows would become a part of the host
-			}
-			to = escapeBraces(to) + "{1}"
-		}
-		s.leads = append(s.leads, &rewrite{from: d.Origin, label: "^" + quotePath(from) + rest, to: to, status: status})
-		return ""
-	}
-	patterns, reason := subject{}.translate(from)
-	if reason != "" {
-		return reason
-	}
-	filled, reason := s.outer.fill(to)
-	if reason != "" {
-		return reason
-	}
-	for _, p := range patterns {
-		n := p.rewrite(d.Origin, status)
-		n.to = filled
-		s.leads = append(s.leads, n)
-	}
-	return ""
-}
-
-// escapeBraces keeps a text that is no template from being one.
-func escapeBraces(text string) string { return bracedWord.ReplaceAllString(text, "{$0") }
-
-// phpSetting takes a setting of mod_php, which is one of the pool.
-func (s *apacheSite) phpSetting(c *scope, d directive) (reason string) {
-	name, value := d.arg(0), d.arg(1)
-	switch {
-	case name == "":
-		return "it names no setting"
-	case name == "engine" && !strings.EqualFold(value, "on") && value != "1":
-		c.noPHP, c.anything = true, true
-		return ""
-	case name == "engine":
-		return ""
-	case c.path != "/":
-		return "settings of PHP are those of a pool: a folder with its own needs a pool of its own"
-	case value == "none":
-		value = ""
-	}
-	s.ini[name], s.envFrom = value, d.Origin
-	return ""
 }
 
 // natural reads a whole number.

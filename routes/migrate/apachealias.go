@@ -1,0 +1,100 @@
+package migrate
+
+import (
+	"cmp"
+	"path"
+	"strings"
+)
+
+// alias makes a route of a path that leads elsewhere.
+func (s *apacheSite) alias(d directive) (reason string) {
+	url, target := d.arg(0), d.arg(1)
+	script := strings.HasPrefix(d.name, "script")
+	switch {
+	case strings.HasSuffix(d.name, "match"):
+		return "an expression has no counterpart here: write a route for each path"
+	case url == "" || target == "" || url[0] != '/':
+		return "it leads nowhere"
+	}
+	folder := strings.TrimSuffix(path.Clean(url), "/") + "/"
+	label := folder + "*"
+	if script {
+		pool := s.scriptPool()
+		m := mount{from: d.Origin, label: label, cuts: true, add: func(route *Block) {
+			route.Set(d.Origin, "pool", pool)
+			route.Add(d.Origin, "cgi").Set(d.Origin, "root", path.Clean(target))
+		}}
+		if !strings.HasSuffix(target, "/") && !strings.HasSuffix(url, "/") && strings.Contains(path.Base(target), ".") {
+			m.label = path.Clean(url)
+			m.add = func(route *Block) {
+				route.Set(d.Origin, "pool", pool)
+				route.Add(d.Origin, "cgi").Set(d.Origin, "script", target)
+			}
+			s.mount(m)
+			m.label = label
+		}
+		s.mount(m)
+		return ""
+	}
+	root, ok := strings.CutSuffix(path.Clean(target)+"/", folder)
+	if !ok {
+		return "a root holds the whole path: give the folder that name (a link is enough), and write root in a route \"" + label + "\""
+	}
+	s.mount(mount{from: d.Origin, label: label, folder: cmp.Or(root, "/")})
+	return ""
+}
+
+// redirect takes those of mod_alias.
+func (s *apacheSite) redirect(c *scope, d directive) (reason string) {
+	words := d.words()
+	status := 302
+	switch d.name {
+	case "redirectpermanent":
+		status = 301
+	case "redirect", "redirectmatch":
+		if len(words) > 0 && statusOf(words[0]) != 0 && !strings.HasPrefix(words[0], "/") && (len(words) > 1) {
+			status, words = statusOf(words[0]), words[1:]
+		}
+	}
+	if len(words) == 1 && status < 400 {
+		words = []string{strings.TrimSuffix(c.path, "/"), words[0]} // in a <Location>
+	}
+	if len(words) == 0 || status < 400 && len(words) < 2 {
+		return "it leads nowhere"
+	}
+	from, to := words[0], ""
+	if status < 400 {
+		to = words[1]
+	}
+	if d.name != "redirectmatch" {
+		rest := "(/.*)?$"
+		if strings.HasSuffix(from, "/") || from == "" {
+			rest = "(.*)$"
+		}
+		if status < 400 {
+			if strings.Count(to, "/") == 2 && strings.HasSuffix(from, "/") {
+				to += "/" // what follows would become a part of the host
+			}
+			to = escapeBraces(to) + "{1}"
+		}
+		s.leads = append(s.leads, &rewrite{from: d.Origin, label: "^" + quotePath(from) + rest, to: to, status: status})
+		return ""
+	}
+	patterns, reason := subject{}.translate(from)
+	if reason != "" {
+		return reason
+	}
+	filled, reason := s.outer.fill(to)
+	if reason != "" {
+		return reason
+	}
+	for _, p := range patterns {
+		n := p.rewrite(d.Origin, status)
+		n.to = filled
+		s.leads = append(s.leads, n)
+	}
+	return ""
+}
+
+// escapeBraces keeps a text that is no template from being one.
+func escapeBraces(text string) string { return bracedWord.ReplaceAllString(text, "{$0") }
