@@ -296,7 +296,7 @@ func endsIn(name string, endings []string) bool {
 func (s *apacheSite) writeMount(b *Block, m mount) {
 	c := s.scopes[0]
 	for _, o := range s.scopes {
-		if strings.HasPrefix(m.label, o.path) && len(o.path) > len(c.path) {
+		if strings.HasPrefix(strings.TrimSuffix(m.label, "/*")+"/", o.path) && len(o.path) > len(c.path) {
 			c = o
 		}
 	}
