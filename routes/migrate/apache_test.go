@@ -50,6 +50,7 @@ func TestImportApache(t *testing.T) {
 		{"a proxy that cuts its prefix is left", "x.conf", "<VirtualHost *:80>\nProxyPass /a/ http://127.0.0.1:3000/\n</VirtualHost>", `have it serve that path`, 1},
 		{"a part of a proxy that is not passed on", "x.conf", "DocumentRoot /srv\nProxyPass /static !\nProxyPass / unix:/run/a.sock|http://localhost/", `route "/static/*" { pool = "edge" static {} } route "/*" { pool = "edge" proxy { to = ["unix:/run/a.sock"] } }`, 0},
 		{"the path of a location itself is in it", "x.conf", "ProxyPass /a http://127.0.0.1:3000/a\n<Location /a>\nRequire ip 10\n</Location>", `route "/a" { allow = ["10.0.0.0/8"] pool = "edge" proxy { to = ["http://127.0.0.1:3000"]`, 0},
+		{"through a socket there is no base", "x.conf", "DocumentRoot /srv\nProxyPass /a unix:/run/a.sock|http://localhost/base/a", "this server wants /base before it", 1},
 		{"php-fpm by ProxyPassMatch", "x.conf", "DocumentRoot /srv\nProxyPassMatch ^/(.*\\.php(/.*)?)$ fcgi://127.0.0.1:9000/srv/$1", `route "*.php" { pool = "fpm" fastcgi { to = "127.0.0.1:9000" } }`, 0},
 		{"one CGI program", "x.conf", "DocumentRoot /srv\nScriptAlias /git /usr/lib/git-http.cgi", `route "/git/*" { pool = "scripts" cgi { script = "/usr/lib/git-http.cgi" } }`, 0},
 		{"folders of a location need a password", "x.conf", "DocumentRoot /srv\n<Location /a>\nAuthType Basic\nAuthUserFile /x\nRequire valid-user\n</Location>", `route "/a" { pool = "edge" auth_basic { file = "/x" } static {} } route "/a/*" { pool = "edge" auth_basic { file = "/x" } static {} }`, 0},

@@ -116,7 +116,10 @@ func upstream(text, folder, base string) (address, reason string) {
 		return "", "a server gets the whole path, and this one wants " + words[0] + " in place of " + folder + ": have it serve that path"
 	}
 	address = "http://" + u.Host + prefix
-	if isUnix {
+	switch {
+	case isUnix && prefix != "":
+		return "", "through a socket the path goes as it is, and this server wants " + prefix + " before it: have it serve the path without"
+	case isUnix:
 		address = socket
 	}
 	for _, word := range words[1:] {
