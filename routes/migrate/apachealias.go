@@ -20,13 +20,13 @@ func (s *apacheSite) alias(d directive) (reason string) {
 	label := folder + "*"
 	if script {
 		pool := s.scriptPool()
-		m := mount{from: d.Origin, label: label, cuts: true, add: func(route *Block) {
+		m := mount{from: d.Origin, label: label, cuts: true, add: func(route *Block, _ *scope) {
 			route.Set(d.Origin, "pool", pool)
 			route.Add(d.Origin, "cgi").Set(d.Origin, "root", path.Clean(target))
 		}}
 		if !strings.HasSuffix(target, "/") && !strings.HasSuffix(url, "/") && strings.Contains(path.Base(target), ".") {
 			m.label = path.Clean(url)
-			m.add = func(route *Block) {
+			m.add = func(route *Block, _ *scope) {
 				route.Set(d.Origin, "pool", pool)
 				route.Add(d.Origin, "cgi").Set(d.Origin, "script", target)
 			}

@@ -39,6 +39,8 @@ func (d *directive) arg(i int) string {
 	return ""
 }
 
+func (d *directive) isOn() bool { return strings.EqualFold(d.arg(0), "on") }
+
 // splitWords splits arguments. The rewrite directives have rules of their own: a backslash keeps a space in the word, and stays.
 func splitWords(text string, rewrite bool) (words []string) {
 	for text = strings.TrimLeft(text, " \t"); text != ""; text = strings.TrimLeft(text, " \t") {

@@ -61,7 +61,7 @@ func (s *apacheSite) rewriting(c *scope, d directive) (reason string) {
 	}
 	switch d.name {
 	case "rewriteengine":
-		w.on = strings.EqualFold(d.arg(0), "on")
+		w.on = d.isOn()
 	case "rewritebase":
 		w.base = strings.TrimSuffix(d.arg(0), "/") + "/"
 	case "rewritecond":

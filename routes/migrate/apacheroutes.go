@@ -75,6 +75,8 @@ func (s *apacheSite) write() {
 	if s.secure || len(s.tls.inner) > 0 {
 		s.writeTLS(b)
 	}
+	s.intercept()
+	s.checkReverses()
 	b.inner = append(b.inner, s.rest.inner...)
 	b.inner = append(b.inner, root.block.inner...)
 	s.writeRewrites(b, shut)
@@ -312,7 +314,15 @@ func (s *apacheSite) writeMount(b *Block, m mount) {
 	if c != s.scopes[0] {
 		s.dress(route, c)
 	}
-	m.add(route)
+	s.lead(route, c, m)
+}
+
+// lead gives the route of a mount its handler.
+func (s *apacheSite) lead(route *Block, c *scope, m mount) {
+	m.add(route, c)
+	if !m.within {
+		s.sendFile(route, c)
+	}
 }
 
 // dress writes what a part of the site says of its routes.
@@ -349,7 +359,7 @@ func (s *apacheSite) writeScope(b *Block, c *scope) {
 		for _, label := range []string{strings.TrimSuffix(c.path, "/"), c.path + "*"} {
 			route := b.Add(c.from, "route", label)
 			s.dress(route, c)
-			m.add(route)
+			s.lead(route, c, *m)
 		}
 	}
 }
@@ -374,6 +384,7 @@ func (s *apacheSite) writeFiles(b *Block, c *scope, root string) {
 		route := routes(ending)
 		route.Set(c.from, "pool", s.scriptPool())
 		route.Add(c.from, "cgi").Set(c.from, "root", cmp.Or(root, s.root))
+		s.sendFile(route, c)
 	}
 	if !c.noPHP {
 		for _, ending := range s.scripts {
@@ -410,10 +421,13 @@ func (s *apacheSite) writeFiles(b *Block, c *scope, root string) {
 }
 
 // addFiles is the handler of a path that is no longer a server's.
-func (s *apacheSite) addFiles(route *Block) { s.handle(route, s.scopes[0], false, "") }
+func (s *apacheSite) addFiles(route *Block, _ *scope) { s.handle(route, s.scopes[0], false, "") }
 
 // handle gives a route its pool and, for files, their handler; ending is that of all its files, if there is one.
 func (s *apacheSite) handle(route *Block, c *scope, script bool, ending string) {
+	if script {
+		s.sendFile(route, c)
+	}
 	for _, p := range s.fpms {
 		if script && s.fastcgi != "" && p.listen == s.fastcgi {
 			route.Set(s.from, "pool", p.name())
@@ -471,6 +485,31 @@ func (s *apacheSite) handle(route *Block, c *scope, script bool, ending string) 
 	if len(cache) > 0 && ending == "" {
 		static.Set(c.from, "cache_by_suffix", cache)
 	}
+}
+
+// said is what the part of the site says of something, or the innermost one around it that does; nil: none.
+func (s *apacheSite) said(c *scope, of func(*scope) *directive) *directive {
+	for _, o := range append([]*scope{c}, s.around(c)...) {
+		if d := of(o); d != nil {
+			return d
+		}
+	}
+	return nil
+}
+
+// sendFile lets an application name files, as mod_xsendfile does: of the paths it was given, and of the site.
+func (s *apacheSite) sendFile(route *Block, c *scope) {
+	on := s.said(c, func(o *scope) *directive { return o.sends })
+	if on == nil || !on.isOn() {
+		return
+	}
+	roots := []string{s.root}
+	for _, o := range append([]*scope{c}, s.around(c)...) {
+		roots = append(roots, o.sendRoots...)
+	}
+	f := route.Add(on.Origin, "send_file")
+	f.Set(on.Origin, "pool", s.edge())
+	f.Set(on.Origin, "roots", distinct(roots))
 }
 
 // phpPool is the pool for the scripts of the site, one for all sites with the same settings.

@@ -17,15 +17,15 @@ var needless = setOf(`accessfilename acceptpathinfo adddefaultcharset addcharset
 	defaultcharset defaulticon defaultruntimedir defaulttype enablemmap enablesendfile errorlog errorlogformat extendedstatus gracefulshutdowntimeout
 	headername hostnamelookups h2direct h2push indexheadinsert indexignore indexoptions indexorderdefault
 	languagepriority forcelanguagepriority listenbacklog loadfile loadmodule loglevel mimemagicfile mutex namevirtualhost pidfile protocols
-	protocolshonororder proxybadheader proxypreservehost proxypassreverse proxypassreversecookiedomain proxypassreversecookiepath proxyrequests proxyvia
-	proxyaddheaders proxyerroroverride proxytimeout proxyiobuffersize proxyreceivebuffersize readmename receivebuffersize regexdefaultoptions requestreadtimeout scoreboardfile scriptsock
+	protocolshonororder proxybadheader proxypassreversecookiedomain proxypassreversecookiepath proxyrequests proxyvia
+	proxyaddheaders proxyiobuffersize proxyreceivebuffersize readmename receivebuffersize regexdefaultoptions requestreadtimeout scoreboardfile scriptsock
 	securelisten sendbuffersize serveradmin serverpath serversignature servertokens sslciphersuite sslcompression
 	sslcryptodevice sslhonorcipherorder sslinsecurerenegotiation sslopensslconfcmd sslpassphrasedialog sslproxyengine sslrandomseed sslsessioncache
 	sslsessioncachetimeout sslsessiontickets sslstaplingcache sslstrictsnivhostcheck sslusestapling sslverifydepth threadstacksize traceenable
-	proxystatus typesconfig usecanonicalname usecanonicalphysicalport allowencodedslashes contentdigest asyncrequestworkerfactor coredumpdirectory
+	proxyset proxystatus sslproxyciphersuite sslproxyprotocol sslproxyverifydepth typesconfig usecanonicalname usecanonicalphysicalport contentdigest asyncrequestworkerfactor coredumpdirectory
 	maxmemfree maxrangeoverlaps maxrangereversals maxranges mergeslashes mergetrailers deflatecompressionlevel
 	deflatememlevel deflatewindowsize deflatebuffersize deflatefilternote filterdeclare filterprovider filterchain filterprotocol addoutputfilter
-	bufferedlogs cgidscripttimeout interpretersource win32disableacceptex acceptfilter acceptmutex lockfile`)
+	bufferedlogs cgidscripttimeout interpretersource win32disableacceptex xsendfileignoreetag xsendfileignorelastmodified acceptfilter acceptmutex lockfile`)
 
 func setOf(words string) map[string]bool {
 	set := map[string]bool{}
@@ -80,6 +80,14 @@ func (s *apacheSite) setting(c *scope, d directive) (done bool, reason string) {
 			return true, ""
 		}
 		s.settings.Set(from, "max_request_body", n)
+	case "allowencodedslashes":
+		if !strings.EqualFold(value, "off") {
+			s.settings.Set(from, "encoded_slashes", true)
+		}
+	case "xsendfile":
+		c.sends, c.anything = &d, true
+	case "xsendfilepath":
+		c.sendRoots, c.anything = append(c.sendRoots, path.Clean(value)), true
 	case "keepalivetimeout":
 		s.settings.Set(from, "keep_alive_timeout", secondsOf(value))
 	case "keepalive":

@@ -26,6 +26,7 @@ type apacheSite struct {
 	clientCA   *directive
 	compressed []string // media types
 	balanced   map[string][]string
+	servers    servers
 	php        bool
 	scripts    []string          // endings of what PHP runs
 	fastcgi    string            // the server that runs PHP; empty: a pool does
@@ -38,10 +39,10 @@ type apacheSite struct {
 type mount struct {
 	from   Origin
 	label  string
-	folder string // of files, from which the path is looked for
-	add    func(route *Block)
-	within bool // its files are those of the site
-	cuts   bool // what the route's pattern matches is cut off the path
+	folder string                       // of files, from which the path is looked for
+	add    func(route *Block, c *scope) // c is the part of the site that the route is in
+	within bool                         // its files are those of the site
+	cuts   bool                         // what the route's pattern matches is cut off the path
 }
 
 // mount adds a mount, in place of one for the same paths: that of the server, where a virtual host has its own.
@@ -72,12 +73,15 @@ type scope struct {
 	names    []*namedFiles
 	from     Origin
 	anything bool // it needs routes of its own
+
+	preservesHost, overrides, sends *directive // ProxyPreserveHost, ProxyErrorOverride, XSendFile; nil: as around it
+	sendRoots                       []string
 }
 
 func (r *apacheReader) newSite(from Origin) *apacheSite {
 	s := &apacheSite{
 		apacheReader: r, from: from, settings: &Block{}, rest: &Block{}, tls: &Block{}, balanced: map[string][]string{},
-		ini: map[string]string{}, env: map[string]string{}, outer: newRewriter("", ""),
+		servers: servers{hosts: map[string]bool{}}, ini: map[string]string{}, env: map[string]string{}, outer: newRewriter("", ""),
 	}
 	s.scope("/", from)
 	return s
@@ -138,14 +142,16 @@ func (s *apacheSite) directive(c *scope, d directive) (reason string) {
 		return s.redirect(c, d)
 	case strings.HasPrefix(d.name, "php_"):
 		return s.phpSetting(c, d)
+	case needless[d.name]:
+		return ""
+	case strings.HasPrefix(d.name, "sslproxy"):
+		return s.proxyTLS(d)
 	case strings.HasPrefix(d.name, "ssl"):
 		return s.ssl(d)
 	case strings.HasPrefix(d.name, "proxy"), d.name == "balancermember":
 		return s.proxy(c, d)
 	case strings.HasPrefix(d.name, "expires"):
 		return c.expires.directive(d)
-	case needless[d.name]:
-		return ""
 	}
 	if done, reason := s.setting(c, d); done {
 		return reason
@@ -181,7 +187,7 @@ func (s *apacheSite) section(c *scope, d directive) (reason string) {
 		for _, inner := range d.inner {
 			if inner.name == "balancermember" {
 				s.balanced[arg] = append(s.balanced[arg], inner.raw)
-			} else if inner.name != "proxyset" && !needless[inner.name] && inner.name != "require" {
+			} else if !needless[inner.name] && inner.name != "require" {
 				s.leave(inner, "it has no counterpart")
 			}
 		}

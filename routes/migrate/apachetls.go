@@ -35,9 +35,6 @@ func (s *apacheSite) ssl(d directive) (reason string) {
 			}
 		}
 	default:
-		if needless[d.name] {
-			return ""
-		}
 		return "it has no counterpart"
 	}
 	return ""
