@@ -164,7 +164,7 @@ func (s *apacheSite) pass(d directive, words []string) (reason string) {
 	}
 	folder := strings.TrimSuffix(path.Clean(words[0]), "/") + "/"
 	if words[1] == "!" {
-		s.mount(mount{from: d.Origin, label: folder + "*", add: s.addFiles, within: true})
+		s.mountBoth(words[0], mount{from: d.Origin, label: folder + "*", add: s.addFiles, within: true})
 		return ""
 	}
 	servers, base := []string{words[1]}, ""
