@@ -334,7 +334,7 @@ func isAny(re *syntax.Regexp) bool {
 	return (re.Op == syntax.OpStar || re.Op == syntax.OpPlus) && (re.Sub[0].Op == syntax.OpAnyCharNotNL || re.Sub[0].Op == syntax.OpAnyChar)
 }
 
-// literals are the texts that an expression matches; nil: too many.
+// literals are the texts that an expression matches; nil: too many, or they can't be listed.
 func literals(re *syntax.Regexp) (list []string) {
 	switch re.Op {
 	case syntax.OpLiteral:
@@ -368,6 +368,8 @@ func literals(re *syntax.Regexp) (list []string) {
 				}
 			}
 		}
+	default:
+		return nil
 	}
 	if len(list) > maxEndings {
 		return nil

@@ -208,7 +208,7 @@ func (s *apacheSite) content(c *scope, d directive) (reason string) {
 	case "addhandler", "sethandler", "removehandler", "removetype":
 		return s.handler(c, d)
 	case "addoutputfilterbytype", "setoutputfilter":
-		return s.filter(c, d)
+		return s.filter(d)
 	case "addencoding", "removeencoding":
 		return "it has no counterpart: see precompressed in static"
 	}
@@ -228,7 +228,7 @@ func (s *apacheSite) setEnvIf(d directive) (reason string) {
 }
 
 // filter takes mod_deflate, whose work a compress block does.
-func (s *apacheSite) filter(c *scope, d directive) (reason string) {
+func (s *apacheSite) filter(d directive) (reason string) {
 	words := d.words()
 	name := strings.ToUpper(d.arg(0))
 	if !strings.Contains(name, "DEFLATE") && !strings.Contains(name, "BROTLI") {
