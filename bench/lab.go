@@ -1,19 +1,11 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	crand "crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"embed"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"math"
-	"math/big"
 	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"gateway/internal/gatewaytest"
 )
 
 //go:embed conf
@@ -87,7 +81,7 @@ func (l *lab) fill() error {
 	} {
 		err = errors.Join(err, os.WriteFile(l.path(f.name), []byte(f.text), f.mode))
 	}
-	return errors.Join(err, l.certify())
+	return errors.Join(err, gatewaytest.WriteCertificate(l.path("tls.crt"), l.path("tls.key")))
 }
 
 // filler is n bytes that are not all the same.
@@ -118,29 +112,6 @@ func prose(n int) string {
 		}
 	}
 	return b.String()[:n]
-}
-
-// certify writes tls.crt and tls.key.
-func (l *lab) certify() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), crand.Reader)
-	if err != nil {
-		return err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "localhost"}, DNSNames: []string{"localhost"},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-	}
-	certificate, err := x509.CreateCertificate(crand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	return errors.Join(
-		os.WriteFile(l.path("tls.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}), 0o644),
-		os.WriteFile(l.path("tls.key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600))
 }
 
 // configure writes a configuration: the template of that name, filled with facts. It returns its path.

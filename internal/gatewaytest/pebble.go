@@ -107,7 +107,7 @@ func (p *Pebble) wait(address string) error {
 // configure writes the files of the ACME server and returns the name of its configuration.
 func (p *Pebble) configure(folder string, addresses []string, s PebbleSettings) (string, error) {
 	key := filepath.Join(folder, "pebble.key")
-	if err := writeCertificate(p.Roots, key); err != nil {
+	if err := WriteCertificate(p.Roots, key); err != nil {
 		return "", err
 	}
 	life := s.Life
@@ -143,15 +143,15 @@ func portOf(address string) int {
 	return n
 }
 
-// writeCertificate makes a certificate for the loopback interface that is its own root.
-func writeCertificate(certFile, keyFile string) error {
+// WriteCertificate makes a certificate for the loopback interface and localhost that is its own root.
+func WriteCertificate(certFile, keyFile string) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
