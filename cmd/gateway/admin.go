@@ -96,6 +96,24 @@ func ask(socket, word string, patience time.Duration) ([]byte, error) {
 	return answer, nil
 }
 
+func askStatus(socket string) (*statusReport, error) {
+	answer, err := ask(socket, "status", 5*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	st := new(statusReport)
+	return st, json.Unmarshal(answer, st)
+}
+
+// askFront is askStatus for what only a front knows.
+func askFront(socket string) (*statusReport, error) {
+	s, err := askStatus(socket)
+	if err == nil && s.FrontPID == 0 {
+		err = errNoFront
+	}
+	return s, err
+}
+
 func stop(args []string) error {
 	fs := flag.NewFlagSet("stop", flag.ContinueOnError)
 	socket := fs.String("socket", "", "`path` of the admin socket")

@@ -25,12 +25,9 @@ func certs(args []string) error {
 	if _, err := parse(flags, args); err != nil {
 		return err
 	}
-	s, err := askStatus(*socket)
+	s, err := askFront(*socket)
 	if err != nil {
 		return err
-	}
-	if s.FrontPID == 0 {
-		return errNoFront
 	}
 	if *asJSON {
 		err = json.NewEncoder(os.Stdout).Encode(s.Certificates)

@@ -29,12 +29,9 @@ func printMetrics(args []string) error {
 	if _, err := parse(flags, args); err != nil {
 		return err
 	}
-	s, err := askStatus(*socket)
+	s, err := askFront(*socket)
 	if err != nil {
 		return err
-	}
-	if s.FrontPID == 0 {
-		return errNoFront
 	}
 	families, err := metricsOf(func() *statusReport { return s }).Gather()
 	if err != nil {

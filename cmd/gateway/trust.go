@@ -49,12 +49,10 @@ func trust(args []string) error {
 
 // internalRoot asks a running gateway: its state_dir is for its own user.
 func internalRoot(socket string) ([]byte, error) {
-	s, err := askStatus(socket)
+	s, err := askFront(socket)
 	switch {
 	case err != nil:
 		return nil, err
-	case s.FrontPID == 0:
-		return nil, errNoFront
 	case s.InternalRoot == "":
 		return nil, errors.New(`no site of this gateway has a certificate of the internal authority: tls { mode = "internal" }`)
 	}

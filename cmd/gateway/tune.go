@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -90,15 +89,6 @@ func measure(c *routes.Config, socket string, urls []string) (*measurement, erro
 	}
 	pools, err := sampleChildren(st)
 	return &measurement{live: true, pools: pools}, err
-}
-
-func askStatus(socket string) (*statusReport, error) {
-	answer, err := ask(socket, "status", 5*time.Second)
-	if err != nil {
-		return nil, err
-	}
-	st := new(statusReport)
-	return st, json.Unmarshal(answer, st)
 }
 
 // sampleChildren reads the memory of the children that a status names.
