@@ -68,6 +68,7 @@ func TestImportApache(t *testing.T) {
 		{"files that scripts name", "x.conf", "DocumentRoot /srv/public\nAddHandler cgi-script .cgi\nXSendFile On\nXSendFilePath /srv/files/", `route "*.cgi" { pool = "scripts" cgi { root = "/srv/public" } send_file { pool = "edge" roots = ["/srv/public", "/srv/files"] } }`, 0},
 		{"files that scripts of one folder name", ".htaccess", "AddType application/x-httpd-php .php\n<Files a.php>\nRequire all granted\n</Files>\nXSendFile on", `route "*.php" { pool = "php" send_file { pool = "edge" roots = ["/srv/www"] } }`, 0},
 		{"files that servers name", "x.conf", "ProxyPass /a http://a/a\n<Location /a>\nXSendFile On\nXSendFilePath /srv/files\n</Location>", `send_file { pool = "edge" roots = ["/srv/files"] }`, 0},
+		{"server-side includes are told", ".htaccess", "AddOutputFilter INCLUDES;DEFLATE .shtml\nSetOutputFilter DEFLATE", `# .htaccess:1: AddOutputFilter INCLUDES;DEFLATE .shtml: it has no counterpart compress {}`, 1},
 		{"slashes in the parts of a path", "x.conf", "DocumentRoot /srv\nAllowEncodedSlashes NoDecode", `encoded_slashes = true`, 0},
 		{"php-fpm by ProxyPassMatch", "x.conf", "DocumentRoot /srv\nProxyPassMatch ^/(.*\\.php(/.*)?)$ fcgi://127.0.0.1:9000/srv/$1", `route "*.php" { pool = "fpm" fastcgi { to = "127.0.0.1:9000" } }`, 0},
 		{"one CGI program", "x.conf", "DocumentRoot /srv\nScriptAlias /git /usr/lib/git-http.cgi", `route "/git/*" { pool = "scripts" cgi { script = "/usr/lib/git-http.cgi" } }`, 0},

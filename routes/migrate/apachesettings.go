@@ -24,7 +24,7 @@ var needless = setOf(`accessfilename acceptpathinfo adddefaultcharset addcharset
 	sslsessioncachetimeout sslsessiontickets sslstaplingcache sslstrictsnivhostcheck sslusestapling sslverifydepth threadstacksize traceenable
 	proxyset proxystatus sslproxyciphersuite sslproxyprotocol sslproxyverifydepth typesconfig usecanonicalname usecanonicalphysicalport contentdigest asyncrequestworkerfactor coredumpdirectory
 	maxmemfree maxrangeoverlaps maxrangereversals maxranges mergeslashes mergetrailers deflatecompressionlevel
-	deflatememlevel deflatewindowsize deflatebuffersize deflatefilternote filterdeclare filterprovider filterchain filterprotocol addoutputfilter
+	deflatememlevel deflatewindowsize deflatebuffersize deflatefilternote filterdeclare filterprovider filterchain filterprotocol
 	bufferedlogs cgidscripttimeout interpretersource win32disableacceptex xsendfileignoreetag xsendfileignorelastmodified acceptfilter acceptmutex lockfile`)
 
 func setOf(words string) map[string]bool {
@@ -207,7 +207,7 @@ func (s *apacheSite) content(c *scope, d directive) (reason string) {
 		return "it has no counterpart: types go by the ends of names"
 	case "addhandler", "sethandler", "removehandler", "removetype":
 		return s.handler(c, d)
-	case "addoutputfilterbytype", "setoutputfilter":
+	case "addoutputfilterbytype", "addoutputfilter", "setoutputfilter":
 		return s.filter(d)
 	case "addencoding", "removeencoding":
 		return "it has no counterpart: see precompressed in static"
@@ -230,9 +230,10 @@ func (s *apacheSite) setEnvIf(d directive) (reason string) {
 // filter takes mod_deflate, whose work a compress block does.
 func (s *apacheSite) filter(d directive) (reason string) {
 	words := d.words()
-	name := strings.ToUpper(d.arg(0))
-	if !strings.Contains(name, "DEFLATE") && !strings.Contains(name, "BROTLI") {
-		return "it has no counterpart"
+	for name := range strings.SplitSeq(strings.ToUpper(d.arg(0)), ";") {
+		if name != "DEFLATE" && name != "BROTLI_COMPRESS" {
+			return "it has no counterpart"
+		}
 	}
 	block := s.rest.Need(d.Origin, "compress")
 	for _, t := range words[min(1, len(words)):] {
