@@ -36,7 +36,7 @@ func (s *apacheSite) proxy(c *scope, d directive) (reason string) {
 	switch d.name {
 	case "proxypass":
 		if len(words) == 1 || len(words) > 1 && strings.Contains(words[0], "://") { // in a <Location>
-			words = append([]string{c.path}, words...)
+			words = append([]string{cmp.Or(strings.TrimSuffix(c.path, "/"), "/")}, words...)
 		}
 		return s.pass(d, words)
 	case "proxypassmatch":
