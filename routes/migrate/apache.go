@@ -19,8 +19,9 @@ type apacheReader struct {
 	formats  map[string]string           // of LogFormat
 	told     map[Origin]bool             // what was left out once
 	logs     []directive
-	ofServer bool   // rewrites are a server's
-	timeout  string // of a request to PHP
+	believed []directive // of mod_remoteip
+	ofServer bool        // rewrites are a server's
+	timeout  string      // of a request to PHP
 }
 
 // limit is a number of an MPM.
@@ -167,6 +168,8 @@ func (r *apacheReader) global(d directive) bool {
 		r.timeout = secondsOf(d.arg(0))
 	case d.name == "logformat" && len(d.words()) == 2:
 		r.formats[d.arg(1)] = d.arg(0)
+	case strings.HasPrefix(d.name, "remoteip"):
+		r.believed = append(r.believed, d)
 	case d.name == "customlog", d.name == "transferlog":
 		r.logs = append(r.logs, d)
 	default:
@@ -265,6 +268,36 @@ func (r *apacheReader) write() {
 		s.write()
 	}
 	r.writeLimits()
+	r.writeBelieved()
+}
+
+// writeBelieved says whom mod_remoteip believes, if that goes by X-Forwarded-For: the word of a proxy that passes on whatever stands
+// there would be its clients'.
+func (r *apacheReader) writeBelieved() {
+	var networks []string
+	forwarded := slices.ContainsFunc(r.believed, func(d directive) bool {
+		return d.name == "remoteipheader" && strings.EqualFold(d.arg(0), "X-Forwarded-For")
+	})
+	for _, d := range r.believed {
+		g := r.Need(d.Origin, "gateway")
+		isList := d.name == "remoteiptrustedproxy" || d.name == "remoteipinternalproxy"
+		switch {
+		case forwarded && d.name == "remoteipheader" && len(r.believed) > 1:
+		case !forwarded || !isList:
+			g.Leave(d.Origin, "clients are known by X-Forwarded-For, of those that trusted_proxies names, or by the word proxy_protocol in listen")
+		default:
+			for _, word := range d.words() {
+				if network := networkOf(word); network != "" {
+					networks = append(networks, network)
+				} else {
+					g.Leave(d.Origin, "%s is no address", word)
+				}
+			}
+			if networks = distinct(networks); networks != nil {
+				g.Set(d.Origin, "trusted_proxies", networks)
+			}
+		}
+	}
 }
 
 // limitOrder is that in which people write them.
