@@ -39,6 +39,9 @@ func (w *rewriter) run(rules []routes.Rewrite) verdict {
 		if !ok {
 			continue
 		}
+		if w.x.notes != nil {
+			w.x.note("rewrite %s: %q matches %s%s", rule.Line, rule.Match, w.path, outcome(rule))
+		}
 		switch {
 		case rule.Status >= http.StatusBadRequest:
 			w.fail(w.w, w.x, rule.Status, nil)
@@ -67,6 +70,17 @@ func (w *rewriter) run(rules []routes.Rewrite) verdict {
 		}
 	}
 	return proceed
+}
+
+// outcome is what [Server.Explain] tells of a rewrite beside its new path.
+func outcome(rule *routes.Rewrite) string {
+	switch {
+	case rule.Status != 0:
+		return fmt.Sprintf(", status = %d", rule.Status)
+	case rule.Then != routes.ThenNext:
+		return fmt.Sprintf(", then = %q", rule.Then)
+	}
+	return ""
 }
 
 // facts are those of the request as it is now.
@@ -108,7 +122,7 @@ func (w *rewriter) substitute(rule *routes.Rewrite, g groups) error {
 	w.x.internal = w.x.internal || path != w.path
 	w.path, w.r = path, redirected(w.r, w.x, path, query, true)
 	if w.x.notes != nil {
-		w.x.note("rewrite %s: %s", rule.Line, w.target())
+		w.x.note("rewrite %s: %s", rule.Line, strings.TrimSuffix(w.target(), "?"))
 	}
 	return nil
 }
