@@ -85,6 +85,17 @@ var elsewhere = map[string]string{
 	"auth_name":                     "auth_basic { realm } in the site or route",
 	"auth_user_file":                "auth_basic { file } in the site or route",
 	"require":                       "allow, deny or auth_basic in the site or route",
+	"alias":                         "root of a route: the request's whole path is looked for below it",
+	"script_alias":                  "cgi { root } in a route",
+	"add_handler":                   `the pattern of a route: "*.php"`,
+	"set_handler":                   `the pattern of a route: "*.php"`,
+	"fallback_resource":             "try_files in a route",
+	"options":                       "listing in static, and symlinks in the site or route",
+	"expires_by_type":               "cache_by_suffix in static",
+	"expires_default":               "cache_control in static",
+	"header":                        "header { set } in the site or route",
+	"redirect":                      "redirect in a route, or rewrite with a status in the site",
+	"order":                         "allow and deny in the site or route: the one that is written first decides",
 
 	// mod_fcgid
 	"fcgid_max_processes":            "max_request_workers in the pool",
@@ -120,6 +131,21 @@ var elsewhere = map[string]string{
 	"md_contact_email":           "email in the tls block",
 	"md_private_keys":            "key_type in the tls block",
 	"http2":                      "nothing: every address with TLS speaks it; without TLS, the word h2c behind an address in listen",
+
+	// nginx
+	"location":             "route in the site",
+	"server":               "site",
+	"proxy_pass":           "proxy { to } in a route",
+	"fastcgi_pass":         "fastcgi { to } in a route",
+	"client_max_body_size": "max_request_body in the site or route",
+	"add_header":           "header { set } in the site or route",
+	"autoindex":            "listing in static",
+	"expires":              "cache_control in static",
+	"return":               "redirect or respond in a route",
+	"limit_req":            "rate_limit in the site or route",
+	"gzip":                 "compress in the site or route",
+	"gzip_static":          "precompressed in static",
+	"set_real_ip_from":     "trusted_proxies in the gateway block",
 
 	// NGINX Unit
 	"environment":       "env in the application's block",
@@ -181,6 +207,75 @@ func snakeCase(name string) string {
 		b.WriteRune(unicode.ToLower(c))
 	}
 	return b.String()
+}
+
+// The lines that mistakes of syntax are told by: a word with something behind it, a value without quotes, and one with a brace behind it.
+var (
+	wordLine  = regexp.MustCompile(`^\s*<?([A-Za-z_][\w-]*)[ \t]+([^\s{]+)`)
+	unquoted  = regexp.MustCompile(`^(?:[0-9]+|true|false)$`)
+	bareLine  = regexp.MustCompile(`^\s*([a-z][a-z0-9_]*)\s*=\s*([\w./:$][^\s"\[\](){},]*?);?\s*$`)
+	braceLine = regexp.MustCompile(`^[^{]*=[^{]*\}\s*$`)
+)
+
+// explainSyntax says of a syntax error what HCL's parser can't, which knows no word of a configuration.
+func explainSyntax(d *hcl.Diagnostic, src []byte) {
+	begin := min(d.Subject.Start.Byte, len(src))
+	line := src[bytes.LastIndexByte(src[:begin], '\n')+1:]
+	line, _, _ = bytes.Cut(line, []byte{'\n'})
+	switch d.Summary {
+	case "Invalid single-argument block definition", "Argument definition required":
+		d.Detail = "A block on one line takes one attribute, and no block. Write each on a line of its own, and the closing brace behind them on another."
+	case "Missing newline after argument", "Invalid expression", "Invalid character":
+		if m := bareLine.FindSubmatch(line); m != nil && unquoted.Match(m[2]) {
+			break // a semicolon, of which the parser tells
+		} else if m != nil {
+			d.Summary, d.Detail = "Missing quotes", fmt.Sprintf("A text stands in quotes: write %s = %q.", m[1], m[2])
+		} else if braceLine.Match(line) {
+			d.Detail = "The closing brace stands on a line of its own, unless the block is on one line."
+		} else {
+			explainWord(d, line)
+		}
+	case "Argument or block definition required", "Invalid block definition":
+		explainWord(d, line)
+	}
+}
+
+// explainWord says what is wrong with a line that is neither an attribute nor the beginning of a block.
+func explainWord(d *hcl.Diagnostic, line []byte) {
+	m := wordLine.FindSubmatch(line)
+	if m == nil {
+		return
+	}
+	word, next := string(m[1]), string(m[2])
+	b, a := findWord(schema, word)
+	switch here := elsewhere[snakeCase(word)]; {
+	case b != nil && b.label != nil && !strings.HasPrefix(next, `"`):
+		d.Summary, d.Detail = "Missing quotes", fmt.Sprintf("What stands behind %q is a text in quotes, and then a brace: write %s %q {.", word, word, next)
+	case b != nil && b.label == nil:
+		d.Detail = fmt.Sprintf("%q is a block: its attributes stand in braces behind it.", word)
+	case a != nil && next != "=":
+		d.Detail = fmt.Sprintf("%q is an attribute: an equals sign stands before its value.", word)
+	case b == nil && a == nil && here != "":
+		d.Summary, d.Detail = "Unknown word", fmt.Sprintf("%q is a word of another server. Here that is %s.", word, here)
+	case b == nil && a == nil && homesOf(schema, snakeCase(word)) != nil:
+		d.Summary, d.Detail = "Unknown word", fmt.Sprintf("%q is a word of another server. Here there is %q in %s.", word, snakeCase(word), alternatives(homesOf(schema, snakeCase(word))))
+	}
+}
+
+// findWord is a block or an attribute of that name, wherever it stands.
+func findWord(b *block, name string) (*block, *attr) {
+	if found, ok := b.block(name); ok {
+		return found, nil
+	}
+	if a, ok := b.attr(name); ok {
+		return nil, a
+	}
+	for _, inner := range b.blocks {
+		if found, a := findWord(inner, name); found != nil || a != nil {
+			return found, a
+		}
+	}
+	return nil, nil
 }
 
 // dotted matches a line that sets a value the way php-fpm's files do.

@@ -141,6 +141,7 @@ func (r *reader) parseFile(f file, sources map[string]*hcl.File, body *hclsyntax
 		case d.Summary == "Invalid template control keyword":
 			d.Detail += " For the characters themselves, as in a log format, write \"%%{\"."
 		case d.Subject != nil:
+			explainSyntax(d, f.src)
 			explainDotted(d, f.src)
 		}
 	}

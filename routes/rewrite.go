@@ -192,7 +192,7 @@ func (r *siteReader) condition(s *section, root string, known []string) Conditio
 		if *path, _, hasQuery = r.internalPath(s.at(name), get(s, name, ""), known); hasQuery {
 			r.errorf(s.at(name), "Wrong path", "A file has no query: remove what stands behind the question mark.")
 		}
-		if root == "" {
+		if root == "" && !r.lostRoot {
 			r.errorf(s.at(name), "Missing root", "Files are looked for below a root, and there is none. Write root = \"/srv/www\" in the site.")
 		}
 	}

@@ -90,6 +90,9 @@ func parsePattern(label string) (p Pattern, reason string) {
 	case strings.HasPrefix(label, "*"):
 		return parseSuffix(label)
 	case !strings.HasPrefix(label, "/"):
+		if strings.HasPrefix(label, "^") || strings.HasPrefix(label, "~") {
+			return Pattern{}, `a pattern is no regular expression: "/a/*" or "*.php". For those there is "rewrite".`
+		}
 		return Pattern{}, fmt.Sprintf(`a pattern begins with a slash, or with a star: "/%s" or "*.php".`, label)
 	}
 	if top, ending, ok := strings.Cut(label, "*."); ok && strings.HasSuffix(top, "/") {
@@ -303,7 +306,7 @@ func (r *siteReader) handlerMPM(s *section, handler string, pool *Pool) {
 
 // needRoot reports a route that maps paths to files without saying below which folder.
 func (r *siteReader) needRoot(s *section, route *Route, files bool) {
-	if route.Root == "" && !s.mentions("root") && (files || len(route.TryFiles) > 0) {
+	if route.Root == "" && !s.mentions("root") && !r.lostRoot && (files || len(route.TryFiles) > 0) {
 		r.errorf(s.head, "Missing root", "The route maps paths to files, but neither it nor its site has a root. Write root = \"/srv/www\" in the site.")
 	}
 }

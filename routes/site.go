@@ -23,6 +23,8 @@ type siteReader struct {
 	tls   TLSDefaults
 	pools *poolSet
 	names map[string]hcl.Range // listener and host name: the label that has it
+
+	lostRoot bool // the root of the site is given, and can't be used
 }
 
 func (r *reader) sites(sections []*section, defaults TLSDefaults, pools *poolSet) []Site {
@@ -60,6 +62,7 @@ func (r *siteReader) site(s *section, number int) Site {
 		MaxRequestBody:   get(s, "max_request_body", int64(defaultMaxRequestBody)),
 		EncodedSlashes:   get(s, "encoded_slashes", false),
 	}
+	r.lostRoot = s.failed("root")
 	site.Rewrites = r.rewrites(s, site.Root)
 	site.Headers, site.RequestHeaders = r.headers(s, "header"), r.headers(s, "request_header")
 	site.ErrorPages, site.RateLimits = r.errorPages(s), r.rateLimits(s)

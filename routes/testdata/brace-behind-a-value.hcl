@@ -1,0 +1,4 @@
+site "localhost" {
+  tls {
+    mode = "internal" }
+}

@@ -1,0 +1,3 @@
+site "localhost" {
+  rewrite "^/a$" { to = "/b" status = 301 }
+}

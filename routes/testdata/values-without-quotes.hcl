@@ -1,0 +1,4 @@
+pool "edge" {
+  mpm          = "event"
+  idle_timeout = 15s
+}
