@@ -42,7 +42,7 @@ func (r *siteReader) route(s *section, site *Site, access *Access, key string) R
 		route.Static = r.static(block, site)
 	}
 	if block := s.one("send_file"); block != nil {
-		route.SendFile = r.sendFile(block)
+		route.SendFile = r.sendFile(block, key)
 	}
 	if block := s.one("cgi"); block != nil {
 		route.CGI = r.cgi(block, key)

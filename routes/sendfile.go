@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// sendFile reads what an application may have sent in place of its response.
-func (r *siteReader) sendFile(s *section) *SendFile {
+// sendFile reads what an application may have sent in place of its response. The folders' places are kept for [Config.CheckSystem] under
+// the key of the route.
+func (r *siteReader) sendFile(s *section, key string) *SendFile {
 	send := &SendFile{Pool: get(s, "pool", ""), Routes: get(s, "routes", false)}
 	for i, root := range get[[]string](s, "roots", nil) {
 		at := s.elementAt("roots", i)
@@ -16,6 +17,7 @@ func (r *siteReader) sendFile(s *section) *SendFile {
 			r.errorf(at, "Wrong folder", "%q: a folder is needed below which all files may be sent, and not that of all files.", root)
 		}
 		send.Roots = append(send.Roots, root)
+		r.ranges[folderKey(key, root)] = at
 	}
 	internal := get[map[string]string](s, "internal", nil)
 	for _, prefix := range slices.Sorted(maps.Keys(internal)) {
@@ -29,6 +31,7 @@ func (r *siteReader) sendFile(s *section) *SendFile {
 			r.errorf(at, "Wrong folder", "%q: a folder is needed below which all files may be sent, and not that of all files.", internal[prefix])
 		}
 		send.Internal = append(send.Internal, Internal{Prefix: p.Text, Folder: folder})
+		r.ranges[folderKey(key, folder)] = at
 	}
 	switch files := s.mentions("roots") || s.mentions("internal"); {
 	case !files && !s.mentions("routes"):

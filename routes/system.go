@@ -26,6 +26,9 @@ func certificateKey(site, number int, attribute string) string {
 }
 func routeKey(site, route int) string { return fmt.Sprintf("site.%d.route.%d.", site, route) }
 
+// folderKey is the place of a folder in the send_file block of a route.
+func folderKey(route, folder string) string { return route + "send_file." + folder }
+
 // inspector compares a configuration with the machine.
 type inspector struct {
 	source source
@@ -134,6 +137,9 @@ func (i *inspector) site(n int, s *Site) {
 		if route.Root != s.Root {
 			i.folder(key+"root", route.Root)
 		}
+		if f := route.SendFile; f != nil {
+			i.sendFile(key, f)
+		}
 		if p := route.Proxy; p != nil {
 			i.readable(key+"proxy.tls.ca", p.TLS.CARoot)
 			i.readable(key+"proxy.tls.certificate", p.TLS.Certificate)
@@ -146,6 +152,16 @@ func (i *inspector) site(n int, s *Site) {
 		if route.CGI.Script != "" {
 			i.command(key+"cgi.script", []string{route.CGI.Script})
 		}
+	}
+}
+
+// sendFile looks for the folders whose files an application may name.
+func (i *inspector) sendFile(key string, f *SendFile) {
+	for _, root := range f.Roots {
+		i.folder(folderKey(key, root), root)
+	}
+	for _, n := range f.Internal {
+		i.folder(folderKey(key, n.Folder), n.Folder)
 	}
 }
 

@@ -14,8 +14,10 @@ func TestCheckSystem(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.Mkdir(filepath.Join(folder, "www"), 0o700); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"www/sent", "www/protected"} {
+		if err := os.MkdirAll(filepath.Join(folder, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
 	}
 	const good = `gateway {
   spool_dir = "www"
@@ -65,6 +67,11 @@ site "localhost" {
   route "/*" {
     pool = "php"
     root = "www/"
+    send_file {
+      pool     = "scripts"
+      roots    = ["www/sent"]
+      internal = { "/protected/" = "www/protected" }
+    }
   }
 }
 `
@@ -89,6 +96,8 @@ site "localhost" {
 		{"a route's root is missing", `root = "www/"`, `root = "none"`, "Folder not found"},
 		{"the CGI folder is missing", `      root = "www"`, `      root = "none"`, "Folder not found"},
 		{"the CGI script is not executable", `script = "run"`, `script = "data"`, "Command not executable"},
+		{"a folder of X-Sendfile is missing", `"www/sent"`, `"none"`, "none: no such file or directory."},
+		{"a folder of X-Accel-Redirect is missing", `"www/protected"`, `"none"`, "none: no such file or directory."},
 		{"the user is unknown", `"0"`, `"nobody-of-that-name"`, `There is no user "nobody-of-that-name"`},
 		{"the key is missing", `key         = "c.pem"`, `key = "none"`, "File not readable"},
 		{"the certificate is a folder", `certificate = "c.pem"`, `certificate = "www"`, "www is not a regular file."},
