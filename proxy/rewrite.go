@@ -39,7 +39,7 @@ func (w *rewriter) run(rules []routes.Rewrite) verdict {
 		if !ok {
 			continue
 		}
-		if w.x.notes != nil {
+		if w.x.notes != nil && (rule.Status != 0 || rule.To == nil) { // else the new path is told
 			w.x.note("rewrite %s: %q matches %s%s", rule.Line, rule.Match, w.path, outcome(rule))
 		}
 		switch {

@@ -235,7 +235,13 @@ func explainSyntax(d *hcl.Diagnostic, src []byte) {
 		} else {
 			explainWord(d, line)
 		}
+	case "Invalid multi-line string", "Unterminated template string":
+		d.Detail = "The quote at the end of a text is missing, here or above."
 	case "Argument or block definition required", "Invalid block definition":
+		if bytes.HasPrefix(bytes.TrimSpace(line), []byte{'}'}) {
+			d.Detail = "There is one closing brace too many, or the block that it closes has no opening one."
+			return
+		}
 		explainWord(d, line)
 	}
 }

@@ -134,6 +134,7 @@ func (r *reader) parseFile(f file, sources map[string]*hcl.File, body *hclsyntax
 		return false
 	}
 	parsed, diags := hclsyntax.ParseConfig(f.src, f.name, hcl.InitialPos)
+	tornBefore := false
 	for _, d := range diags {
 		switch {
 		case d.Summary == "Invalid escape sequence":
@@ -144,8 +145,13 @@ func (r *reader) parseFile(f file, sources map[string]*hcl.File, body *hclsyntax
 			explainSyntax(d, f.src)
 			explainDotted(d, f.src)
 		}
+		if torn := d.Summary == "Invalid multi-line string" || d.Summary == "Unterminated template string"; torn && tornBefore {
+			continue // what follows is in quotes where it should not be
+		} else if torn {
+			tornBefore = true
+		}
+		r.diags = append(r.diags, d)
 	}
-	r.diags = append(r.diags, diags...)
 	sources[f.name] = parsed
 	content, ok := parsed.Body.(*hclsyntax.Body)
 	if !ok {

@@ -70,6 +70,9 @@ func (c *Config) PlaceOfServers(site, route int, word string) string {
 	return c.source.place(routeKey(site, route) + "proxy.tls." + word)
 }
 
+// PlaceOfAccessLog is PlaceOf for the path of the access log.
+func (c *Config) PlaceOfAccessLog() string { return c.source.place(gatewayKey("access_log")) }
+
 // WrongLogFormat says at its place why the access log can't be written in its format.
 func (c *Config) WrongLogFormat(err error) Diagnostics {
 	i := &inspector{source: c.source}

@@ -86,9 +86,6 @@ func frontFolders(c *routes.Config) (folders []string) {
 			folders = append(folders, roots(c, p)...)
 		}
 	}
-	if log := c.Gateway.AccessLog; log != nil && log.Path != "-" {
-		folders = append(folders, filepath.Dir(log.Path))
-	}
 	return folders
 }
 
@@ -128,8 +125,13 @@ func mutedLog(c *routes.Config) []string {
 	}
 	credential, err := lookup(c.Gateway.User)
 	folder := filepath.Dir(log.Path)
-	if err != nil || credential != nil && obstacle(folder, credential) != "" {
+	switch {
+	case err != nil:
 		return nil // reported elsewhere
+	case credential != nil && obstacle(filepath.Dir(folder), credential) != "":
+		return fences(fmt.Sprintf("%saccess log: user %q, as which the front runs,", c.PlaceOfAccessLog(), c.Gateway.User), credential, []string{folder})
+	case credential != nil && obstacle(folder, credential) != "":
+		return []string{cantLog(c)}
 	}
 	if log.MaxSize == 0 && writable(log.Path, credential) == nil {
 		return nil
@@ -146,7 +148,8 @@ func cantLog(c *routes.Config) string {
 	if u, err := user.Current(); err == nil && (os.Geteuid() != 0 || name == "") {
 		name = u.Username
 	}
-	return fmt.Sprintf("access log: user %q, as which the front runs, can't write in %s: run chown %s %s, or choose another folder", name, folder, name, folder)
+	return fmt.Sprintf("%saccess log: user %q, as which the front runs, can't write in %s: name a folder that is the front's (install -d -o %s /var/log/gateway), or run chown %s %s",
+		c.PlaceOfAccessLog(), name, folder, name, name, folder)
 }
 
 // writable tries whether a user (nil: the caller) may write to a path that is there.

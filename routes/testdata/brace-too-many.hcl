@@ -1,0 +1,4 @@
+pool "edge" {
+  mpm = "event"
+}
+}
