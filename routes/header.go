@@ -116,6 +116,7 @@ func (r *siteReader) errorPages(s *section) (pages []ErrorPage) {
 		}
 		if block.has("path") {
 			p.Path, p.Query, p.HasQuery = r.internalPath(block.at("path"), get(block, "path", ""), []string{"status"})
+			r.ranges[siteKey(r.number, "error_page."+p.Path.String())] = block.at("path")
 		}
 		pages = append(pages, p)
 	}

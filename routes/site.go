@@ -24,6 +24,7 @@ type siteReader struct {
 	pools *poolSet
 	names map[string]hcl.Range // listener and host name: the label that has it
 
+	number   int  // of the site that is read
 	lostRoot bool // the root of the site is given, and can't be used
 }
 
@@ -51,6 +52,7 @@ func (r *reader) warnUnused(pools *poolSet) {
 }
 
 func (r *siteReader) site(s *section, number int) Site {
+	r.number, r.lostRoot = number, s.failed("root")
 	site := Site{
 		Names:            r.hostNames(s),
 		Listen:           r.listen(s),
@@ -62,7 +64,6 @@ func (r *siteReader) site(s *section, number int) Site {
 		MaxRequestBody:   get(s, "max_request_body", int64(defaultMaxRequestBody)),
 		EncodedSlashes:   get(s, "encoded_slashes", false),
 	}
-	r.lostRoot = s.failed("root")
 	site.Rewrites = r.rewrites(s, site.Root)
 	site.Headers, site.RequestHeaders = r.headers(s, "header"), r.headers(s, "request_header")
 	site.ErrorPages, site.RateLimits = r.errorPages(s), r.rateLimits(s)

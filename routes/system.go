@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/user"
@@ -134,6 +135,7 @@ func (i *inspector) site(n int, s *Site) {
 			i.command(siteKey(n, "dns"), a.DNS.Command)
 		}
 	}
+	i.errorPages(n, s)
 	for j := range s.Routes {
 		route, key := &s.Routes[j], routeKey(n, j)
 		i.passwords(n, key, route.Access)
@@ -154,6 +156,28 @@ func (i *inspector) site(n int, s *Site) {
 		i.folder(key+"cgi.root", route.CGI.Root)
 		if route.CGI.Script != "" {
 			i.command(key+"cgi.script", []string{route.CGI.Script})
+		}
+	}
+}
+
+// errorPages looks for the error pages that are files.
+func (i *inspector) errorPages(n int, s *Site) {
+	looked := map[string]bool{}
+	for j := range s.Routes {
+		for _, page := range s.Routes[j].ErrorPages {
+			path := page.Path.String()
+			if looked[path] || len(page.Path) != 1 || page.Path[0].Name != "" || strings.ContainsAny(path, "%{") {
+				continue
+			}
+			looked[path] = true
+			m, ok := s.Match(http.MethodGet, path, nil)
+			if !ok || m.Route.Static == nil || len(m.Route.TryFiles) > 0 || len(m.Route.Rewrites) > 0 || strings.HasSuffix(path, "/") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(m.Route.Root, path)); errors.Is(err, fs.ErrNotExist) {
+				i.report(hcl.DiagWarning, siteKey(n, "error_page."+path), "Error page not found",
+					"There is no file %s: clients get a plain text in place of the page.", filepath.Join(m.Route.Root, path))
+			}
 		}
 	}
 }

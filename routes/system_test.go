@@ -219,3 +219,36 @@ func TestPHPFPMIsFoundByItsVersion(t *testing.T) {
 		}
 	}
 }
+
+func TestErrorPagesThatAreNotThere(t *testing.T) {
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "there.html"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, diags := Parse(filepath.Join(folder, "site.hcl"), []byte(`pool "edge" { mpm = "event" }
+site "localhost" {
+  listen = [":80"]
+  root   = "."
+  error_page "404" { path = "/there.html" }
+  error_page "403" { path = "/none.html" }
+  error_page "5xx" { path = "/{status}.html" }
+  error_page "410" { path = "/fixed" }
+  route "/fixed" {
+    pool = "edge"
+    respond {}
+  }
+  route "/*" {
+    pool = "edge"
+    static {}
+  }
+}
+`))
+	if diags.Errors()+diags.Warnings() > 0 {
+		t.Fatalf("Parse:\n%s", render(t, diags))
+	}
+	found := c.CheckSystem()
+	out := string(render(t, found))
+	if found.Errors() != 0 || found.Warnings() != 1 || !strings.Contains(out, "Error page not found") || !strings.Contains(out, "site.hcl line 6,") {
+		t.Errorf("CheckSystem found, want one warning of /none.html in line 6:\n%s", out)
+	}
+}
