@@ -17,14 +17,14 @@ func importFiles(args []string) error {
 	out := flags.String("o", "", "write to this `file`, not to standard output")
 	force := flags.Bool("f", false, "replace the file of -o if it exists")
 	root := flags.String("root", "", "the `folder` of the site, where what is imported names none")
-	from := flags.String("from", "", fmt.Sprintf("the `kind` of the files, in place of what their names and contents tell: one of %q", migrate.Kinds()))
+	from := flags.String("from", "", fmt.Sprintf("the `kind` of the files, in place of what their names and contents tell: %s", migrate.KindList()))
 	files, err := parse(flags, args, "FILE...")
 	if err != nil {
 		return err
 	}
 	kind := migrate.Kind(*from)
 	if kind != "" && !slices.Contains(migrate.Kinds(), kind) {
-		return usageError{fmt.Sprintf("import: -from %s: it is one of %q", kind, migrate.Kinds())}
+		return usageError{fmt.Sprintf("import: -from %s: the kinds are %s", kind, migrate.KindList())}
 	}
 	doc, err := migrate.Import(migrate.Options{Kind: kind, Root: *root}, files...)
 	if err != nil {

@@ -35,6 +35,15 @@ var readers = []struct {
 	{Htaccess, isHtaccess, (*importer).apacheFolders},
 }
 
+// KindList is the kinds, as a text.
+func KindList() string {
+	var words []string
+	for _, k := range Kinds() {
+		words = append(words, string(k))
+	}
+	return strings.Join(words, ", ")
+}
+
 // Kinds lists the kinds of files that can be read.
 func Kinds() []Kind {
 	kinds := make([]Kind, len(readers))
@@ -93,7 +102,7 @@ func (im *importer) run(kind Kind, sources []source) (*Document, error) {
 		k := kind
 		if k == "" {
 			if k = recognise(s); k == "" {
-				return nil, fmt.Errorf("%s: can't tell whose configuration this is: say it with -from", s.name)
+				return nil, fmt.Errorf("%s: can't tell whose configuration this is: say it with -from (%s)", s.name, KindList())
 			}
 		}
 		byKind[k] = append(byKind[k], s)

@@ -125,8 +125,8 @@ func TestWrongInput(t *testing.T) {
 		from files
 		want string
 	}{
-		{"a text of no kind", files{"a": "hello"}, "a: can't tell whose configuration this is: say it with -from"},
-		{"an empty text", files{"a": "; nothing\n"}, "a: can't tell whose configuration this is: say it with -from"},
+		{"a text of no kind", files{"a": "hello"}, "a: can't tell whose configuration this is: say it with -from (php-fpm, unit, apache, htaccess)"},
+		{"an empty text", files{"a": "; nothing\n"}, "a: can't tell whose configuration this is: say it with -from (php-fpm, unit, apache, htaccess)"},
 		{"a section that does not end", files{"a": "[a]\n\n[b"}, `a:3: "[b" is no section: write [name]`},
 		{"a line without equals sign", files{"a": "[a]\nuser"}, `a:2: "user" is no setting: write key = value`},
 		{"an open quote", files{"a": "[a]\nuser = \"b"}, "a:2: a quote is not closed, or something follows it"},
