@@ -15,6 +15,7 @@ func TestImportApache(t *testing.T) {
 		left int
 	}{
 		{"a folder that is shut is refused by a rewrite", ".htaccess", "Options -Indexes\n<Files *.inc>\nDeny from all\n</Files>", `rewrite "[.]inc(/|$)" { status = 403 }`, 0},
+		{"a setting of PHP without a value is left", ".htaccess", "php_value memory_limit\nphp_value auto_append_file \"\"", `ini = { auto_append_file = "" }`, 1},
 		{"a site that is shut is denied", ".htaccess", "Require all denied", `deny = "all"`, 0},
 		{"a requirement that is unknown shuts the site", ".htaccess", "Require ldap-group staff", `deny = "all"`, 1},
 		{"a name of a user alone shuts the site", ".htaccess", "AuthType Basic\nAuthUserFile /x\nRequire user bob", `deny = "all"`, 1},

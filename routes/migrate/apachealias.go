@@ -40,7 +40,7 @@ func (s *apacheSite) alias(d directive) (reason string) {
 	if !ok {
 		return "a root holds the whole path: give the folder that name (a link is enough), and write root in a route \"" + label + "\""
 	}
-	s.mount(mount{from: d.Origin, label: label, folder: cmp.Or(root, "/")})
+	s.mount(mount{from: d.Origin, label: label, folder: cmp.Or(root, "/"), bare: !strings.HasSuffix(url, "/")})
 	return ""
 }
 

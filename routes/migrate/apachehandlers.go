@@ -76,6 +76,8 @@ func (s *apacheSite) phpSetting(c *scope, d directive) (reason string) {
 	switch {
 	case name == "":
 		return "it names no setting"
+	case len(d.words()) < 2:
+		return "it has no value"
 	case name == "engine" && !strings.EqualFold(value, "on") && value != "1":
 		c.noPHP, c.anything = true, true
 		return ""

@@ -303,7 +303,7 @@ func (s *apacheSite) writeMount(b *Block, m mount) {
 		}
 	}
 	if m.add == nil {
-		folder := &scope{path: strings.TrimSuffix(m.label, "*"), set: maps.Clone(c.set), block: c.block, from: m.from, listing: c.listing, index: c.index, noPHP: c.noPHP, types: c.types, names: c.names}
+		folder := &scope{path: strings.TrimSuffix(m.label, "*"), set: maps.Clone(c.set), block: c.block, from: m.from, listing: c.listing, index: c.index, noPHP: c.noPHP, types: c.types, names: c.names, bare: m.bare}
 		if c == s.scopes[0] {
 			folder.block = &Block{}
 		}
@@ -405,7 +405,7 @@ func (s *apacheSite) writeFiles(b *Block, c *scope, root string) {
 		}
 	}
 	labels := []string{c.path + "*"}
-	if s.restricts(c) {
+	if s.restricts(c) || c.bare {
 		labels = []string{strings.TrimSuffix(c.path, "/"), c.path + "*"}
 	}
 	for _, label := range labels {

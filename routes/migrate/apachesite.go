@@ -43,6 +43,7 @@ type mount struct {
 	add    func(route *Block, c *scope) // c is the part of the site that the route is in
 	within bool                         // its files are those of the site
 	cuts   bool                         // what the route's pattern matches is cut off the path
+	bare   bool                         // the path of the folder without a slash behind it is the mount's, too
 }
 
 // mount adds a mount, in place of one for the same paths: that of the server, where a virtual host has its own.
@@ -73,6 +74,7 @@ type scope struct {
 	names    []*namedFiles
 	from     Origin
 	anything bool // it needs routes of its own
+	bare     bool // the path without a slash behind it leads to the folder, and nothing else does
 
 	preservesHost, overrides, sends *directive // ProxyPreserveHost, ProxyErrorOverride, XSendFile; nil: as around it
 	sendRoots                       []string
