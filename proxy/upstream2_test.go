@@ -83,7 +83,7 @@ func TestProxyHTTP2(t *testing.T) {
 	if err := sick.check(t.Context(), &routes.Health{URI: "/", Timeout: time.Minute, Status: 204}); fmt.Sprint(err) != "status 200" {
 		t.Errorf("the health check gives %v, want status 200", err)
 	}
-	g := newProxyGate(t, routes.Pool{RequestTimeout: 200 * time.Millisecond}, to)
+	g := newProxyGate(t, routes.Pool{}, to)
 	for _, row := range []struct{ method, body, want string }{
 		{"GET", "", "HTTP/2.0GET legacy.example/a%20b?c 0 [127.0.0.1] [trailers] []"},
 		{"POST", strings.Repeat("a", 300<<10), "HTTP/2.0POST legacy.example/a%20b?c 307200 [127.0.0.1] [trailers] []"},
@@ -101,9 +101,11 @@ func TestProxyHTTP2(t *testing.T) {
 	if _, _, err := g.ask(t, g.request(t, "GET", "/cut", nil)); err == nil {
 		t.Error("a response that ends early has a clean end")
 	}
-	if resp, _, _ := g.ask(t, g.request(t, "GET", "/slow", nil)); resp.StatusCode != 504 {
+	hasty := newProxyGate(t, routes.Pool{RequestTimeout: 200 * time.Millisecond}, to)
+	if resp, _, _ := hasty.ask(t, hasty.request(t, "GET", "/slow", nil)); resp.StatusCode != 504 {
 		t.Errorf("a slow server gave %d, want 504", resp.StatusCode)
 	}
+	hasty.free(t)
 	server.Close()
 	if resp, _, _ := g.ask(t, g.request(t, "GET", "/", nil)); resp.StatusCode != 502 {
 		t.Errorf("no server gave %d, want 502; log:\n%s", resp.StatusCode, g.log.text())
