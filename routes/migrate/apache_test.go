@@ -142,13 +142,17 @@ func TestImportApacheFaults(t *testing.T) {
 		{"the end of another section", "<Files a>\n<Limit GET>\n</Files>", ".htaccess:3: </Files>, but <Limit GET> in line 2 is not closed yet"},
 		{"sections without number", strings.Repeat("<IfModule x>\n", 20), ".htaccess:17: more than 16 sections stand within each other"},
 		{"a line without end", "a\n" + strings.Repeat("x", maxLine+1), ".htaccess:2: the line is longer than 65536 bytes"},
+		{"a continued line without end", strings.Repeat("a\\\n", maxLine), ".htaccess:1: the line is longer than 65536 bytes"},
+		{"a line that grows without end", "Define A " + strings.Repeat("x", maxLine/2) + "\n# B\nHeader set B ${A}${A}${A}", ".htaccess:3: with its variables the line is longer than 65536 bytes"},
+		{"a value that holds itself", "Define A xxxxxxxx\n" + strings.Repeat("Define A ${A}${A}${A}${A}\n", 8), ".htaccess:8: with its variables the line is longer than 65536 bytes"},
+		{"files that are included without end", strings.Repeat("Include /a/empty.conf\n", maxIncluded+1), ".htaccess:1001: more than 1000 files are included"},
 		{"a binary file", "RewriteEngine\x00", ".htaccess:1: it is a binary file"},
 		{"a circle of includes", "Include /a/loop.conf", "/a/loop.conf:1: includes go in circles, or too deep: .htaccess -> /a/loop.conf -> /a/loop.conf"},
 		{"a pattern of files that is none", "Include /a/[", ".htaccess:1: /a/[ is no pattern of files"},
 	}
 	for _, row := range rows {
 		t.Run(row.says, func(t *testing.T) {
-			_, err := files{".htaccess": row.text, "/a/loop.conf": "Include /a/loop.conf"}.read("", ".htaccess")
+			_, err := files{".htaccess": row.text, "/a/loop.conf": "Include /a/loop.conf", "/a/empty.conf": ""}.read("", ".htaccess")
 			if err == nil || err.Error() != row.want {
 				t.Errorf("import fails with %v, want %s", err, row.want)
 			}

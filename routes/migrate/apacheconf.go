@@ -13,7 +13,6 @@ import (
 // Bounds of what is read: a configuration may include files, which may include others.
 const (
 	maxDepth      = 16      // of includes, and of sections, within each other
-	maxIncluded   = 1000    // files
 	maxDirectives = 100_000 // in all files
 	maxLine       = 64 << 10
 )
@@ -78,8 +77,7 @@ type confReader struct {
 	defined map[string]string
 	folder  string   // ServerRoot, or that of the first file
 	open    []string // files that are being read, outermost first
-	files   int
-	count   int // directives
+	count   int      // directives
 }
 
 // debianDefines are what Debian's envvars sets for its own files.
@@ -104,10 +102,7 @@ func (r *confReader) read(s source) ([]directive, error) {
 		return nil, errorAt(at, "it is a binary file")
 	case len(r.open) == maxDepth || slices.Contains(r.open, s.name):
 		return nil, errorAt(at, "includes go in circles, or too deep: %s", strings.Join(append(r.open, s.name), " -> "))
-	case r.files == maxIncluded:
-		return nil, errorAt(at, "more than %d files are included", maxIncluded)
 	}
-	r.files++
 	r.open = append(r.open, s.name)
 	defer func() { r.open = r.open[:len(r.open)-1] }()
 	lines, err := logicalLines(s)
@@ -155,7 +150,10 @@ func (r *confReader) evaluate(tree []directive, mpm string) (list []directive, e
 		if r.count++; r.count > maxDirectives {
 			return nil, errorAt(d.Origin, "there are more than %d directives", maxDirectives)
 		}
-		d.raw, d.mpm = r.expand(d.raw), mpm
+		if d.raw, err = r.expand(d); err != nil {
+			return nil, err
+		}
+		d.mpm = mpm
 		var more []directive
 		switch d.name {
 		case "define":
@@ -165,7 +163,7 @@ func (r *confReader) evaluate(tree []directive, mpm string) (list []directive, e
 		case "serverroot":
 			r.folder = d.arg(0)
 		case "include", "includeoptional":
-			more, err = r.include(d)
+			more, err = r.includeAll(d)
 		case "<ifmodule", "<ifdefine", "<ifversion":
 			more, err = r.choose(d)
 		default:
@@ -182,24 +180,26 @@ func (r *confReader) evaluate(tree []directive, mpm string) (list []directive, e
 
 var variableOfConf = regexp.MustCompile(`\$\{([A-Za-z0-9_.]+)\}`)
 
-// expand replaces the variables that are defined; others stay, as in Apache.
-func (r *confReader) expand(text string) string {
-	return variableOfConf.ReplaceAllStringFunc(text, func(found string) string {
-		if value, ok := r.defined[found[2:len(found)-1]]; ok && len(value) <= maxLine {
-			return value
+// expand replaces the variables that are defined; others stay, as in Apache. What becomes of a line is no longer than a line.
+func (r *confReader) expand(d directive) (string, error) {
+	n := len(d.raw)
+	text := variableOfConf.ReplaceAllStringFunc(d.raw, func(found string) string {
+		value, ok := r.defined[found[2:len(found)-1]]
+		if n += len(value); !ok || n > maxLine {
+			return found
 		}
-		return found
+		return value
 	})
-}
-
-func (r *confReader) define(d directive) {
-	if len(d.raw) <= maxLine { // else values that hold themselves grow without end
-		r.defined[d.arg(0)] = d.arg(1)
+	if n > maxLine {
+		return "", errorAt(d.Origin, "with its variables the line is longer than %d bytes", maxLine)
 	}
+	return text, nil
 }
 
-// include reads the files of a pattern in name order. One that is not there is for the reader of this to find elsewhere.
-func (r *confReader) include(d directive) (list []directive, err error) {
+func (r *confReader) define(d directive) { r.defined[d.arg(0)] = d.arg(1) }
+
+// includeAll reads the files of a pattern in name order. One that is not there is for the reader of this to find elsewhere.
+func (r *confReader) includeAll(d directive) (list []directive, err error) {
 	pattern := d.arg(0)
 	if !filepath.IsAbs(pattern) {
 		pattern = filepath.Join(r.folder, pattern)
@@ -213,7 +213,7 @@ func (r *confReader) include(d directive) (list []directive, err error) {
 		return []directive{d}, nil
 	}
 	for _, name := range names {
-		s, err := r.load(name)
+		s, err := r.include(name)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
 			d.fault = err.Error()
 			list = append(list, d)
@@ -305,24 +305,26 @@ func numbers(version string) (list []int) {
 
 // logicalLines are those that say something, continued ones as one.
 func logicalLines(s source) (lines []directive, err error) {
-	number, at, text := 0, 0, ""
+	number, at := 0, 0
+	var text strings.Builder
 	for line := range strings.Lines(s.text) {
 		number++
-		line = strings.TrimRight(line, "\r\n")
-		if text == "" {
+		if text.Len() == 0 {
 			at = number
 		}
-		if part, continued := strings.CutSuffix(line, `\`); continued {
-			text += part + " "
-			continue
-		}
-		text += line
-		if len(text) > maxLine {
+		part, continued := strings.CutSuffix(strings.TrimRight(line, "\r\n"), `\`)
+		text.WriteString(part)
+		if text.Len() > maxLine {
 			return nil, errorAt(Origin{File: s.name, Line: at}, "the line is longer than %d bytes", maxLine)
 		}
-		lines, text = appendLine(lines, Origin{s.name, at, strings.TrimSpace(text)}), ""
+		if continued {
+			text.WriteByte(' ')
+			continue
+		}
+		lines = appendLine(lines, Origin{s.name, at, strings.TrimSpace(text.String())})
+		text.Reset()
 	}
-	return appendLine(lines, Origin{s.name, at, strings.TrimSpace(text)}), nil
+	return appendLine(lines, Origin{s.name, at, strings.TrimSpace(text.String())}), nil
 }
 
 func appendLine(lines []directive, o Origin) []directive {

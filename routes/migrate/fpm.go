@@ -180,7 +180,7 @@ func (im *importer) fpmInclude(s source, include iniSetting, depth int) (all []i
 		return nil, errorAt(include.from, "%v", err)
 	}
 	for _, name := range names {
-		included, err := im.load(name)
+		included, err := im.include(name)
 		if err != nil {
 			return nil, errorAt(include.from, "%v", err)
 		}

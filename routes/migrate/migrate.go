@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"gateway/routes"
 )
@@ -73,8 +74,11 @@ type importer struct {
 	event  string        // the name of the event pool; empty: there is none yet
 	apache *apacheReader // nil: nothing of Apache's was read
 
-	load func(name string) (source, error)
+	load func(name string) (source, error) // reads what the files include
 	glob func(pattern string) ([]string, error)
+
+	included      int // files
+	includedBytes int // in them
 }
 
 // Import reads configurations of other servers into one document, which the gateway can load. Its errors say file and line; there is no
@@ -83,7 +87,7 @@ func Import(o Options, names ...string) (*Document, error) {
 	im := newImporter(o)
 	var sources []source
 	for _, name := range names {
-		s, err := im.load(name)
+		s, err := load(name)
 		if err != nil {
 			return nil, err
 		}
@@ -93,7 +97,7 @@ func Import(o Options, names ...string) (*Document, error) {
 }
 
 func newImporter(o Options) *importer {
-	return &importer{root: o.Root, load: load, glob: filepath.Glob}
+	return &importer{root: o.Root, load: loadRegular, glob: filepath.Glob}
 }
 
 func (im *importer) run(kind Kind, sources []source) (*Document, error) {
@@ -158,7 +162,47 @@ func load(name string) (source, error) {
 	if err != nil {
 		return source{}, err
 	}
+	return readSource(f)
+}
+
+// Bounds of what files include.
+const (
+	maxIncluded      = 1000     // files, each as often as it is included
+	maxIncludedBytes = 16 << 20 // in them
+)
+
+// include reads a file that another one includes.
+func (im *importer) include(name string) (source, error) {
+	if im.included++; im.included > maxIncluded {
+		return source{}, fmt.Errorf("more than %d files are included", maxIncluded)
+	}
+	s, err := im.load(name)
+	if im.includedBytes += len(s.text); im.includedBytes > maxIncludedBytes {
+		return source{}, fmt.Errorf("the files that are included have more than %d bytes", maxIncludedBytes)
+	}
+	return s, err
+}
+
+// loadRegular is for names that are not the caller's own: a pipe would be waited for.
+func loadRegular(name string) (source, error) {
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return source{}, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s: it is no regular file", name)
+	}
+	if err != nil {
+		return source{}, errors.Join(err, f.Close())
+	}
+	return readSource(f)
+}
+
+// readSource reads a file and closes it.
+func readSource(f *os.File) (source, error) {
 	defer f.Close()
+	name := f.Name()
 	text, err := io.ReadAll(io.LimitReader(f, routes.MaxSourceBytes+1))
 	switch {
 	case err != nil:

@@ -3,9 +3,11 @@ package migrate
 import (
 	"errors"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -132,6 +134,8 @@ func TestWrongInput(t *testing.T) {
 		{"an open quote", files{"a": "[a]\nuser = \"b"}, "a:2: a quote is not closed, or something follows it"},
 		{"an open bracket", files{"a": "[a]\nenv[A = b"}, "a:2: a bracket is not closed"},
 		{"files that include each other", files{"a": "[global]\ninclude = /b", "/b": "include = /b"}, "/b:1: files include each other more than 4 deep"},
+		{"files that are included without end", files{"a": "[global]\n" + strings.Repeat("include = /b\n", maxIncluded+1), "/b": ""}, "a:1002: more than 1000 files are included"},
+		{"files that are included with bytes without end", files{"a": "[global]\n" + strings.Repeat("include = /b\n", 20), "/b": strings.Repeat(";", 1<<20)}, "a:18: the files that are included have more than 16777216 bytes"},
 		{"a pattern that is none", files{"a": "[global]\ninclude = /[b"}, "a:2: syntax error in pattern"},
 		{"an included file that is wrong", files{"a": "[global]\ninclude = /*.conf", "/b.conf": "[b]\nx"}, `/b.conf:2: "x" is no setting: write key = value`},
 		{"JSON that ends", files{"a": "{\n\"a\": ["}, "a:2: no JSON: the text ends too early"},
@@ -216,5 +220,22 @@ func fuzzed(t *testing.T, kind Kind, text string) {
 	loads(t, doc.Bytes())
 	if again, err := from.read(kind, "a"); err != nil || string(again.Bytes()) != string(doc.Bytes()) {
 		t.Errorf("importing %q again: error %v, and\n%s\nafter\n%s", text, err, again.Bytes(), doc.Bytes())
+	}
+}
+
+func TestIncludedFilesAreRegular(t *testing.T) {
+	folder := t.TempDir()
+	pipe, first := filepath.Join(folder, "pipe.conf"), filepath.Join(folder, "first.conf")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for kind, text := range map[Kind]string{FPM: "[global]\ninclude = pipe.conf\n", Apache: "# Apache\nInclude pipe.conf\n"} {
+		if err := os.WriteFile(first, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want := first + ":2: " + pipe + ": it is no regular file"
+		if _, err := Import(Options{Kind: kind}, first); err == nil || err.Error() != want {
+			t.Errorf("%s that includes a pipe: error %v, want %s", kind, err, want)
+		}
 	}
 }
