@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"net"
-	"net/http"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -98,10 +97,10 @@ type upstream struct {
 	idle    []*serverConn // the one that was used last is the last
 	timer   *time.Timer   // for the first of idle; nil: there never was one
 	closed  bool
-	fails   int       // since it was well, in the last FailTimeout
-	since   time.Time // the first of them
-	until   time.Time // it is passed over
-	http2   []*http.ClientConn
+	fails   int           // since it was well, in the last FailTimeout
+	since   time.Time     // the first of them
+	until   time.Time     // it is passed over
+	http2   []*sharedConn // those that take requests
 	addrs   []netip.Addr
 	expires time.Time // of addrs
 	first   int       // of addrs: where the next connection is tried first

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -21,6 +22,13 @@ import (
 
 // maxStreamBuffer is how much of a response is taken before its client takes it, in bytes.
 const maxStreamBuffer = 256 << 10
+
+const (
+	// silence is after which time without a word a server may have gone: until then it may be busy.
+	silence = time.Second
+	// writeStall is how long a connection that requests share waits for a server that takes nothing.
+	writeStall = 60 * time.Second
+)
 
 // converses reports whether a server is to get a request as it comes and may answer meanwhile, as gRPC has it: both sides speak HTTP/2.
 func (x *exchange) converses(r *http.Request) bool {
@@ -44,8 +52,12 @@ func (c *call) askHTTP2(h *hold, l *link, s *upstream) (*serverAnswer, error) {
 	if err != nil {
 		return nil, err
 	}
+	began, heard := time.Now(), k.heard.times.Load()
 	resp, err := k.RoundTrip(r) //nolint:bodyclose // the answer's Close does it
 	if err != nil {
+		if k.heard.times.Load() == heard && time.Since(began) >= silence {
+			s.retire(k)
+		}
 		return nil, fmt.Errorf("%w: %w", errNoAnswer, err)
 	}
 	c.watch.stop()
@@ -58,8 +70,27 @@ func (c *call) askHTTP2(h *hold, l *link, s *upstream) (*serverAnswer, error) {
 	}, nil
 }
 
+// sharedConn is a connection that speaks HTTP/2, which requests share.
+type sharedConn struct {
+	*http.ClientConn
+	heard *heardConn
+}
+
+// heardConn counts how often the server was heard.
+type heardConn struct {
+	net.Conn
+	times atomic.Uint64
+}
+
+// Read implements net.Conn.
+func (c *heardConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.times.Add(1)
+	return n, err
+}
+
 // connect2 returns a connection with room for a request, an old one or a new one.
-func (s *upstream) connect2(h *hold, l *link) (*http.ClientConn, error) {
+func (s *upstream) connect2(h *hold, l *link) (*sharedConn, error) {
 	if k := s.take2(); k != nil {
 		return k, nil
 	}
@@ -81,10 +112,10 @@ func (s *upstream) connect2(h *hold, l *link) (*http.ClientConn, error) {
 }
 
 // take2 returns a connection with room for a request; nil: there is none.
-func (s *upstream) take2() *http.ClientConn {
+func (s *upstream) take2() *sharedConn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.http2 = slices.DeleteFunc(s.http2, func(k *http.ClientConn) bool { return k.Err() != nil })
+	s.http2 = slices.DeleteFunc(s.http2, func(k *sharedConn) bool { return k.Err() != nil })
 	for _, k := range s.http2 {
 		if k.Reserve() == nil {
 			return k
@@ -93,12 +124,20 @@ func (s *upstream) take2() *http.ClientConn {
 	return nil
 }
 
+// retire has a connection take no more requests. It closes itself after those in progress.
+func (s *upstream) retire(k *sharedConn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.http2 = slices.DeleteFunc(s.http2, func(other *sharedConn) bool { return other == k })
+}
+
 // speakHTTP2 begins HTTP/2 on a connection, which closes itself when it has been idle for so long.
-func speakHTTP2(ctx context.Context, nc net.Conn, idle time.Duration) (*http.ClientConn, error) {
+func speakHTTP2(ctx context.Context, nc net.Conn, idle time.Duration) (*sharedConn, error) {
+	heard := &heardConn{Conn: nc}
 	t := &http.Transport{
 		Protocols: new(http.Protocols), DisableCompression: true, IdleConnTimeout: idle, MaxResponseHeaderBytes: http1.MaxAnswerBytes,
-		HTTP2:       &http.HTTP2Config{MaxReceiveBufferPerStream: maxStreamBuffer},
-		DialContext: func(context.Context, string, string) (net.Conn, error) { return nc, nil },
+		HTTP2:       &http.HTTP2Config{MaxReceiveBufferPerStream: maxStreamBuffer, WriteByteTimeout: writeStall},
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return heard, nil },
 	}
 	t.Protocols.SetUnencryptedHTTP2(true) // if there is TLS, nc has it
 	// With that of Go 1.26 a server that overflows a window (RFC 9113 §6.9.1) hangs its request for ever.
@@ -106,7 +145,8 @@ func speakHTTP2(ctx context.Context, nc net.Conn, idle time.Duration) (*http.Cli
 	if err := http2.ConfigureTransport(t); err != nil {
 		return nil, err
 	}
-	return t.NewClientConn(ctx, "http", "server:80") // the dialer looks at none
+	k, err := t.NewClientConn(ctx, "http", "server:80") // the dialer looks at none
+	return &sharedConn{k, heard}, err
 }
 
 // request2 is the request as a server of HTTP/2 gets it.

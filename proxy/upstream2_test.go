@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -171,4 +172,42 @@ func TestProxyHTTP2Faults(t *testing.T) {
 			g.free(t)
 		})
 	}
+}
+
+// TestProxyHTTP2Frozen: a connection on which a server has fallen silent gets no more requests.
+func TestProxyHTTP2Frozen(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	frozen := make(chan struct{})
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for first := true; ; first = false {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if first {
+				serving.Go(func() { <-frozen; _ = nc.Close() }) // as one whose machine has gone
+				continue
+			}
+			serving.Go(func() {
+				new(http2.Server).ServeConn(nc, &http2.ServeConnOpts{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})})
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		close(frozen)
+		serving.Wait()
+	})
+	to := routes.Upstream{Network: "tcp", Address: l.Addr().String(), HTTP2: true}
+	g := newProxyGate(t, routes.Pool{RequestTimeout: silence + 100*time.Millisecond}, to)
+	for _, want := range []int{504, 200, 200} {
+		if resp, _, err := g.ask(t, g.request(t, "GET", "/", nil)); err != nil || resp.StatusCode != want {
+			t.Errorf("the answer is %v, %v; want %d", resp, err, want)
+		}
+	}
+	g.free(t)
 }
