@@ -266,6 +266,9 @@ func (r *apacheReader) siteOf(folder string, from Origin) (s *apacheSite, at str
 func (r *apacheReader) write() {
 	for _, s := range r.sites {
 		s.write()
+		if sites := r.Blocks("site"); r.exceeds(sites[len(sites)-1].size()) {
+			return
+		}
 	}
 	r.writeLimits()
 	r.writeBelieved()

@@ -222,6 +222,12 @@ func (b *Block) each(visit func(*Block)) {
 	}
 }
 
+// size counts everything in the block.
+func (b *Block) size() (n int) {
+	b.each(func(*Block) { n++ })
+	return n
+}
+
 // Bytes writes the configuration as a person would.
 func (d *Document) Bytes() []byte {
 	w := &writer{}

@@ -79,6 +79,17 @@ type importer struct {
 
 	included      int // files
 	includedBytes int // in them
+
+	parts int // that were made, of blocks and of routes that lead to others
+}
+
+// maxParts bounds what becomes of the files: a few lines for each of many hosts are many. A configuration that can be loaded has fewer.
+const maxParts = routes.MaxSourceBytes / 8
+
+// exceeds counts parts, and reports whether they are too many: then there is no document.
+func (im *importer) exceeds(parts int) bool {
+	im.parts += parts
+	return im.parts > maxParts
 }
 
 // Import reads configurations of other servers into one document, which the gateway can load. Its errors say file and line; there is no
@@ -120,6 +131,9 @@ func (im *importer) run(kind Kind, sources []source) (*Document, error) {
 	}
 	if im.apache != nil {
 		im.apache.write()
+	}
+	if im.exceeds(0) {
+		return nil, fmt.Errorf("what becomes of it would be bigger than %d bytes: import fewer hosts at a time", routes.MaxSourceBytes)
 	}
 	im.Title = title(sources)
 	im.startingSites()

@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -236,6 +237,30 @@ func TestIncludedFilesAreRegular(t *testing.T) {
 		want := first + ":2: " + pipe + ": it is no regular file"
 		if _, err := Import(Options{Kind: kind}, first); err == nil || err.Error() != want {
 			t.Errorf("%s that includes a pipe: error %v, want %s", kind, err, want)
+		}
+	}
+}
+
+func TestResultsAreBounded(t *testing.T) {
+	var routes strings.Builder
+	for i := range 7 {
+		step := fmt.Sprintf(`{"action":{"pass":"routes/%d"}}`, i+1)
+		fmt.Fprintf(&routes, `"%d":[%s],`, i, strings.TrimSuffix(strings.Repeat(step+",", 12), ","))
+	}
+	many := func(word string) string {
+		var list strings.Builder
+		for i := range 600 {
+			fmt.Fprintf(&list, `"%s%d",`, word, i)
+		}
+		return "[" + strings.TrimSuffix(list.String(), ",") + "]"
+	}
+	for name, text := range map[string]string{
+		"routes that lead to routes": `{"listeners":{"*:80":{"pass":"routes/0"}},"routes":{` + routes.String() + `"7":[{"action":{"return":200}}]}}`,
+		"paths of many hosts":        `{"listeners":{"*:80":{"pass":"routes"}},"routes":[{"match":{"host":` + many("h") + `,"uri":` + many("/p") + `},"action":{"return":200}}]}`,
+	} {
+		_, err := files{"a": text}.read(Unit, "a")
+		if err == nil || !strings.Contains(err.Error(), "what becomes of it would be bigger than 1048576 bytes") {
+			t.Errorf("%s: error %v", name, err)
 		}
 	}
 }

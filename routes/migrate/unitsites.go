@@ -109,6 +109,9 @@ func (u *unitReader) sites(l *unitListener) {
 		if len(site.Blocks("route")) == 0 {
 			u.respond(site, "/*", 404)
 		}
+		if u.exceeds(site.size()) {
+			return
+		}
 	}
 }
 
@@ -162,6 +165,9 @@ func (u *unitReader) resolve(pass *jsonValue, depth int) (steps []unitStep) {
 		inner := s.action.get("pass")
 		if strings.HasPrefix(inner.text()+"/", "routes/") {
 			steps = append(steps, u.nested(s, u.resolve(inner, depth+1))...)
+			if u.exceeds(len(steps)) {
+				return nil
+			}
 			continue
 		}
 		steps = append(steps, s)
