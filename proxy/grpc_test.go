@@ -62,17 +62,17 @@ func (l *grpcLab) call(t testing.TB, contentType string, first ...string) *talk 
 	r, say := io.Pipe()
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	request, err := http.NewRequestWithContext(ctx, "POST", l.url, r)
+	trailer := http.Header{"X-Said": nil}
+	request, err := http.NewRequestWithContext(ctx, "POST", l.url, &trailed{r, func() { trailer.Set("X-Said", "all") }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.Header = http.Header{"Content-Type": {contentType}, "Te": {"trailers"}, "Grpc-Timeout": {"10S"}}
-	request.Trailer = http.Header{"X-Said": nil}
+	request.Trailer = trailer
 	go func() { // ends with the pipe's reader
 		for _, text := range first {
 			_, _ = say.Write(message(text))
 		}
-		request.Trailer.Set("X-Said", "all") // before the end
 	}()
 	k := &talk{say: say, cancel: cancel}
 	k.Response, k.err = l.client.Do(request)
@@ -80,6 +80,20 @@ func (l *grpcLab) call(t testing.TB, contentType string, first ...string) *talk 
 		t.Cleanup(func() { k.Body.Close() })
 	}
 	return k
+}
+
+// trailed is a body behind which something comes: only who reads it may say what.
+type trailed struct {
+	*io.PipeReader
+	say func()
+}
+
+func (w *trailed) Read(p []byte) (int, error) {
+	n, err := w.PipeReader.Read(p)
+	if err == io.EOF {
+		w.say()
+	}
+	return n, err
 }
 
 // leave ends a call in the middle. Go's client does not look after its context while it waits for what to say.

@@ -46,13 +46,16 @@ site "localhost" {
 
 // TestManyHTTP2Requests has 500 connections ask a slow application for 128 pages each, from four addresses, and read nothing.
 func TestManyHTTP2Requests(t *testing.T) {
+	attackers := 500
+	if gatewaytest.RaceDetector() {
+		attackers = 100 // everything takes longer
+	}
 	const (
-		attackers = 500
-		streams   = 128
-		limit     = 4096      // the default of max_http2_requests
-		memory    = 400 << 20 // of the front, see docs/tls.md
+		streams = 128
+		limit   = 4096      // the default of max_http2_requests
+		memory  = 400 << 20 // of the front, see docs/tls.md
 	)
-	needs(t, 2*attackers)
+	needs(t, uint64(2*attackers))
 	g, address := startCrowded(t)
 	before, err := g.Status()
 	if err != nil {
