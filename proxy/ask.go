@@ -149,7 +149,7 @@ func (c *call) below() string {
 
 // target is what is asked for, below a path: the clean path, in the client's spelling if that is the same.
 func (c *call) target(below string) string {
-	path := (&url.URL{Path: c.x.path, RawPath: c.x.asked}).EscapedPath()
+	path := c.x.route.BelowEscaped((&url.URL{Path: c.x.path, RawPath: c.x.asked}).EscapedPath())
 	if c.r.URL.RawQuery == "" && !c.r.URL.ForceQuery {
 		return below + path
 	}
@@ -175,6 +175,10 @@ func (c *call) endsHere(name string) bool {
 		return true
 	case "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-For", "Forwarded":
 		return true
+	case "X-Forwarded-Prefix":
+		if c.x.route.Cut() != "" {
+			return true
+		}
 	}
 	return isTreacherous(name) || listNames(c.r.Header["Connection"], name)
 }

@@ -62,6 +62,10 @@ func (e *environment) addProgram(x *exchange, p program) {
 	e.add("SCRIPT_NAME", p.name)
 	e.add("SCRIPT_FILENAME", p.file)
 	e.addNonempty("DOCUMENT_ROOT", cmp.Or(p.root, x.route.Root))
+	if p.cut != "" { // Apache has the two always
+		e.add("CONTEXT_PREFIX", p.cut)
+		e.add("CONTEXT_DOCUMENT_ROOT", p.folder)
+	}
 	if p.info != "" {
 		e.add("PATH_INFO", p.info)
 	}

@@ -119,6 +119,9 @@ func (c *call) tellForwarded(put func(name, value string)) {
 			put(fact.name, fact.value)
 		}
 	}
+	if cut := x.route.Cut(); cut != "" {
+		put("X-Forwarded-Prefix", said("X-Forwarded-Prefix")+escapePath(cut))
+	}
 }
 
 func joinList(list, element string) string {

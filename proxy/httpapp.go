@@ -252,7 +252,7 @@ func (c *call) answerHTTP(h *hold, a *serverAnswer) error {
 		h.forgo(a)
 		return fmt.Errorf("the application answers with status %03d, which HTTP does not have", a.status)
 	}
-	if c.server != nil {
+	if c.server != nil || c.x.route.Cut() != "" {
 		c.reverse(a.header)
 	}
 	rp := &reply{status: a.status, header: a.header, length: a.length}

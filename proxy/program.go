@@ -16,6 +16,8 @@ type program struct {
 	info       string            // PATH_INFO
 	translated string            // PATH_TRANSLATED; empty: not to be told
 	root       string            // DOCUMENT_ROOT; empty: the route's
+	cut        string            // CONTEXT_PREFIX: what of the path is not below folder; empty: nothing
+	folder     string            // CONTEXT_DOCUMENT_ROOT, beside it
 	env        map[string]string // more variables
 }
 
@@ -71,7 +73,17 @@ func locatePHP(x *exchange) (program, error) {
 	if !found {
 		return program{}, fs.ErrNotExist
 	}
-	return program{name: x.script, file: below(x.route.Root, x.script), info: x.pathInfo}, nil
+	p := program{name: x.script, file: fileBelow(x.route.Root, x), info: x.pathInfo}
+	if p.cut = x.route.Cut(); p.cut != "" {
+		p.root, p.folder = x.site.Root, x.route.Root
+	}
+	return p, nil
+}
+
+// fileBelow is the file name of the script below a root.
+func fileBelow(root string, x *exchange) string {
+	rest, _ := x.route.Below(x.script) // or the route would not have matched
+	return below(root, rest)
 }
 
 // locateRemote is the program of a FastCGI server that may see the root elsewhere.
@@ -82,7 +94,13 @@ func locateRemote(x *exchange) (p program, err error) {
 	} else if p, err = locatePHP(x); err != nil {
 		return p, err
 	}
-	p.file, p.root, p.env = below(f.Root, p.name), f.Root, f.Env
+	p.file, p.env = below(f.Root, p.name), f.Env
+	if p.cut != "" {
+		p.file, p.folder = fileBelow(f.Root, x), f.Root
+	}
+	if p.cut == "" || f.Root != x.route.Root { // else the server sees the site's as it is
+		p.root = f.Root
+	}
 	return p, nil
 }
 
@@ -121,6 +139,7 @@ func cutPrefix(x *exchange) (prefix, rest string) {
 	case routes.Exact:
 		n = strings.LastIndexByte(x.script, '/')
 	case routes.Suffix:
+		n = len(x.route.Cut())
 	}
 	return x.path[:n], x.path[n:]
 }

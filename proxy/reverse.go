@@ -23,17 +23,33 @@ func (c *call) reverse(header http.Header) {
 func (c *call) reverseURL(to string) string {
 	scheme, authority, path := splitReference(to)
 	own := authority != "" && c.server.isNamed(scheme, authority)
-	if !own && authority != "" && !strings.EqualFold(authority, c.clientHost()) {
+	switch {
+	case !own && authority != "" && !strings.EqualFold(authority, c.clientHost()):
+		return to
+	case authority == "" && (scheme != "" || !strings.HasPrefix(path, "/")): // relative to the client's own URL, or no URL of HTTP
 		return to
 	}
-	rest, below := cutBase(path, c.server.base)
+	rest, leads := c.clientPath(path, own)
 	switch {
-	case !below:
+	case !leads:
 		return to
 	case own, authority == "" && len(rest) > 1 && strings.IndexByte(`/\`, rest[1]) >= 0: // which browsers would take for an authority
 		return c.x.scheme() + "://" + c.clientHost() + rest
 	}
 	return strings.TrimSuffix(to, path) + rest
+}
+
+// clientPath is a path of the server, with its query, as the client knows it. One that leads elsewhere stays, and so does one that has
+// what was cut off: the server has made it of X-Forwarded-Prefix. own says that it has not, because it names itself.
+func (c *call) clientPath(path string, own bool) (_ string, leads bool) {
+	base, cut := c.below(), escapePath(c.x.route.Cut())
+	if cut != "" && base == "" && !own {
+		if _, already := cutBase(path, cut); already {
+			return path, false
+		}
+	}
+	rest, leads := cutBase(path, base)
+	return cut + rest, leads
 }
 
 // splitReference returns the parts of a reference: the path has the query with it, and begins with a slash, or the reference has none
@@ -55,6 +71,9 @@ func splitReference(to string) (scheme, authority, path string) {
 
 // isNamed reports whether a scheme and an authority are the server's own.
 func (s *upstream) isNamed(scheme, authority string) bool {
+	if s == nil { // a child of a pool is asked by the client's name for it
+		return false
+	}
 	if s.Host != "" && strings.EqualFold(authority, s.Host) {
 		return true
 	}
@@ -89,9 +108,9 @@ func (c *call) reverseCookie(cookie string) string {
 		switch name = trimSpace(name); {
 		case strings.EqualFold(name, "Domain") && c.isForeign(trimSpace(value)):
 			continue
-		case strings.EqualFold(name, "Path") && c.server.base != "":
-			if rest, below := cutBase(trimSpace(value), c.server.base); below {
-				attribute = " Path=" + rest
+		case strings.EqualFold(name, "Path") && (c.below() != "" || c.x.route.Cut() != "") && !isHostCookie(pair):
+			if path, leads := c.clientPath(trimSpace(value), false); leads && trimSpace(value) != "" {
+				attribute = " Path=" + path
 			}
 		}
 		b = append(append(b, ';'), attribute...)
@@ -99,10 +118,17 @@ func (c *call) reverseCookie(cookie string) string {
 	return string(b)
 }
 
+// isHostCookie reports a cookie that browsers take for the whole host only (RFC 6265bis §4.1.3.2).
+func isHostCookie(pair string) bool {
+	const prefix = "__Host-"
+	pair = trimSpace(pair)
+	return len(pair) > len(prefix) && strings.EqualFold(pair[:len(prefix)], prefix)
+}
+
 // isForeign reports whether the domain of a cookie is the server's, and not the client's.
 func (c *call) isForeign(domain string) bool {
 	domain = strings.TrimPrefix(domain, ".")
-	if strings.EqualFold(domain, hostname(c.clientHost())) {
+	if c.server == nil || strings.EqualFold(domain, hostname(c.clientHost())) {
 		return false
 	}
 	host, _, err := net.SplitHostPort(c.server.Address)

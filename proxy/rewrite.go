@@ -238,7 +238,8 @@ func (c *comparison) found(t routes.Template, is func(fs.FileMode) bool) bool {
 		c.x.note("look at %s: %s", path, lookResult(mode, err))
 	}
 	if regular := fs.FileMode(0); err != nil && is(regular) && len(t) == 1 && t[0].Name == "path" {
-		_, err = firstFile(c.files, path) // as Apache's REQUEST_FILENAME, which ends before PATH_INFO
+		files, rest := unstrip(c.files, path)
+		_, err = firstFile(files, rest) // as Apache's REQUEST_FILENAME, which ends before PATH_INFO
 		return err == nil
 	}
 	return err == nil && is(mode)

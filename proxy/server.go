@@ -264,7 +264,7 @@ func (s *Server) isFile(w http.ResponseWriter, r *http.Request, x *exchange) fun
 		if route.CGI != nil {
 			root = route.CGI.Root
 		}
-		f := s.filesOf(w, r, x, route, root)
+		f := strip(s.filesOf(w, r, x, route, root), route)
 		found := f != nil && f.IsFile(path)
 		if x.notes != nil {
 			x.note("route %s %s: %s is a file: %t", route.Line, route.Pattern, path, found)
@@ -309,7 +309,11 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 	if x.notes != nil {
 		x.note("route %s %s, pool %q (%s): %s", m.Route.Line, m.Route.Pattern, x.pool, s.pools[x.pool].config.MPM, path)
 	}
-	x.files = s.filesOf(w, r, x, m.Route, m.Route.Root)
+	x.files = strip(s.filesOf(w, r, x, m.Route, m.Route.Root), m.Route)
+	if cut := m.Route.Cut(); cut != "" && x.notes != nil {
+		below, _ := m.Route.Below(path)
+		x.note("strip_prefix: %s is cut off, and leaves %s", cut, below)
+	}
 	if m.Route.CGI != nil {
 		x.scripts = s.filesOf(w, r, x, m.Route, m.Route.CGI.Root)
 	}
@@ -317,6 +321,10 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 		x.hidesAuthorization = true // also when it is not looked at, or an application would take it for right
 	}
 	if !x.welcome && !s.welcome(w, r, x, previous != m.Route) {
+		return ""
+	}
+	if m.Route.IsFolder(path) {
+		redirectFolder(w, r, path)
 		return ""
 	}
 	if len(m.Route.Rewrites) > 0 && !x.rewritten {

@@ -136,6 +136,16 @@ func directoryLocation(path, query string) string {
 	return u.String()
 }
 
+// redirectFolder answers a request for a folder without the slash at its end, from which links would lead astray.
+func redirectFolder(w http.ResponseWriter, r *http.Request, path string) {
+	status := http.StatusMovedPermanently
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		status = http.StatusPermanentRedirect
+	}
+	w.Header().Set("Location", directoryLocation(path, r.URL.RawQuery))
+	writeStatus(w, status)
+}
+
 // refuseMethod answers what is no request for a file, and reports whether it was none.
 func refuseMethod(w http.ResponseWriter, r *http.Request) bool {
 	switch r.Method {

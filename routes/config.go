@@ -348,6 +348,7 @@ type Route struct {
 	Methods        []string // empty: all; HEAD is in it wherever GET is
 	Pool           string
 	Root           string // the site's unless the route has one
+	StripPrefix    bool   // the pattern's folder is cut off what is looked for below Root, or asked of a server
 	Rewrites       []Rewrite
 	Headers        []Headers     // of responses; the site's come first
 	RequestHeaders []Headers     // likewise

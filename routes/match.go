@@ -178,7 +178,7 @@ func (r *Route) match(path string, isFile func(*Route, string) bool) (script int
 	case Exact:
 		return len(path), path == p.Text
 	case Prefix:
-		return len(path), strings.HasPrefix(path, p.Text)
+		return len(path), strings.HasPrefix(path, p.Text) || r.IsFolder(path)
 	case Suffix:
 		if !strings.HasPrefix(path, p.Top) {
 			return 0, false

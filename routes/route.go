@@ -27,6 +27,7 @@ func (r *siteReader) route(s *section, site *Site, access *Access, key string) R
 		RequestTimeout: get(s, "request_timeout", time.Duration(0)),
 		Unbuffered:     !get(s, "buffer", true),
 		Internal:       get(s, "internal", false),
+		StripPrefix:    get(s, "strip_prefix", false),
 		Line:           lineOf(l.at),
 		Compress:       r.compress(s, site.Compress),
 	}
@@ -261,6 +262,7 @@ func (r *siteReader) placement(s *section, route *Route) {
 		r.without(s, "send_file", strconv.Quote(found[0])+" waits for no application")
 	}
 	pool := r.namedPool(s)
+	r.stripping(s, route, pool)
 	switch {
 	case pool == nil:
 	case pool.application != "" && len(found) > 0:

@@ -335,6 +335,7 @@ var routeSchema = &block{
 		{name: "pool", kind: text, required: true},
 		{name: "methods", kind: texts},
 		{name: "root", kind: text},
+		{name: "strip_prefix", kind: boolean},
 		{name: "symlinks", kind: text, values: symlinks},
 		{name: "try_files", kind: texts},
 		{name: "max_request_body", kind: size, min: 1},

@@ -22,7 +22,8 @@ func (r *siteReader) warnShadowed(sections []*section, routes []Route) {
 
 // shadows reports whether the first route takes every request that the second matches.
 func shadows(first, second *Route) bool {
-	return coversMethods(first.Methods, second.Methods) && covers(first.Pattern, second.Pattern)
+	return coversMethods(first.Methods, second.Methods) &&
+		(covers(first.Pattern, second.Pattern) || second.Pattern.Kind == Exact && first.IsFolder(second.Pattern.Text))
 }
 
 func coversMethods(first, second []string) bool {
