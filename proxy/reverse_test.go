@@ -21,6 +21,8 @@ func TestReverseURL(t *testing.T) {
 	}{
 		{"a path stays", plain, false, "/login?next=/a", "/login?next=/a"},
 		{"so does a relative one", plain, false, "login", "login"},
+		{"of a query alone", plain, false, "?page=2", "?page=2"},
+		{"of a fragment alone", plain, false, "#top", "#top"},
 		{"the server's own URL becomes the client's", plain, false, "http://10.0.0.5/login?a#b", "http://legacy.example/login?a#b"},
 		{"also with its port", plain, false, "http://10.0.0.5:80/login", "http://legacy.example/login"},
 		{"and without a path", plain, false, "http://10.0.0.5", "http://legacy.example/"},

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,7 +53,7 @@ func newRoute(t testing.TB, cfg routes.Pool, route routes.Route, options ...Opti
 	cfg.Name, cfg.MPM, cfg.MaxRequestWorkers = "edge", routes.Event, max(cfg.MaxRequestWorkers, 10)
 	site := routes.Site{Names: []string{"legacy.example"}, Listen: []routes.Listen{{Network: "tcp", Address: ":0"}}, TLS: routes.TLS{Mode: "off"}}
 	site.KeepAliveTimeout, site.EncodedSlashes = time.Minute, true
-	route.Pattern, route.Pool, route.MaxRequestBody = routes.Pattern{Kind: routes.Prefix, Text: "/"}, "edge", 8<<20
+	route.Pattern, route.Pool, route.MaxRequestBody = cmp.Or(route.Pattern, routes.Pattern{Kind: routes.Prefix, Text: "/"}), "edge", 8<<20
 	site.Routes = []routes.Route{route}
 	g := &proxyGate{log: newTestLog()}
 	g.pool = mpm.NewPool(cfg, nil, mpm.WithLogger(g.log))
