@@ -85,7 +85,7 @@ func installAWStats(t *testing.T, e *example, root string) {
 	e.setenv("ACCESS_LOG", e.path("logs/access.log"))
 	e.setenv("DOCUMENTS", e.path("documents"))
 	e.setenv("AWSTATS", e.path("cgi-bin/awstats.pl"))
-	e.setenv("AWSTATS_SHARE", filepath.Join(root, "usr/share"))
+	e.setenv("AWSTATS_ICONS", filepath.Join(root, "usr/share/awstats/icon"))
 	e.setenv("PASSWORDS", e.path("statistics.htpasswd"))
 }
 

@@ -30,7 +30,7 @@ func testCgit(t *testing.T, e *example) {
 	check(t, err)
 	check(t, os.WriteFile(e.path("cgitrc"), fmt.Appendf(rc, "virtual-root=/cgit/\nsnapshots=tar.gz\nclone-prefix=https://localhost/git\nscan-path=%s\n", e.path("git")), 0o644))
 	e.setenv("CGIT", program)
-	e.setenv("CGIT_SHARE", filepath.Join(root, "usr/share"))
+	e.setenv("CGIT_SHARE", filepath.Join(root, "usr/share/cgit"))
 	e.setenv("CGITRC", e.path("cgitrc"))
 	e.setenv("REPOSITORIES", e.path("git"))
 	e.setenv("PASSWORDS", e.path("git.htpasswd"))

@@ -30,12 +30,10 @@ site "localhost" "127.0.0.1" {
   }
 
   # Apache's Alias /awstats-icon /usr/share/awstats/icon
-  rewrite "^/awstats-icon/(.*)$" {
-    to = "/awstats/icon/{1}"
-  }
-  route "/awstats/icon/*" {
-    pool = "edge"
-    root = env("AWSTATS_SHARE", "/usr/share") # the folder that holds the folder "awstats"
+  route "/awstats-icon/*" {
+    pool         = "edge"
+    root         = env("AWSTATS_ICONS", "/usr/share/awstats/icon")
+    strip_prefix = true
     static { cache_control = "public, max-age=86400" }
   }
   route "/cgi-bin/awstats.pl" {

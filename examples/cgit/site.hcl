@@ -3,7 +3,7 @@
 
 locals {
   repositories = env("REPOSITORIES", "/srv/git")
-  share        = env("CGIT_SHARE", "/usr/share") # the folder that holds cgit's "cgit"
+  share        = env("CGIT_SHARE", "/usr/share/cgit")
   backend      = "/usr/lib/git-core/git-http-backend"
   git = {
     GIT_PROJECT_ROOT    = local.repositories
@@ -51,10 +51,6 @@ site "localhost" "127.0.0.1" {
   rewrite "^/git/(.*/git-receive-pack)$" {
     to = "/push/{1}"
   }
-  # Apache's Alias /cgit-css /usr/share/cgit
-  rewrite "^/cgit-css/(.*)$" {
-    to = "/cgit/{1}"
-  }
 
   route "/push/*" {
     pool = "git"
@@ -75,14 +71,11 @@ site "localhost" "127.0.0.1" {
     }
   }
 
-  route "/cgit/cgit.css" {
-    pool = "edge"
-    root = local.share
-    static { cache_control = "public, max-age=86400" }
-  }
-  route "/cgit/cgit.png" {
-    pool = "edge"
-    root = local.share
+  # Apache's Alias /cgit-css /usr/share/cgit
+  route "/cgit-css/*" {
+    pool         = "edge"
+    root         = local.share
+    strip_prefix = true
     static { cache_control = "public, max-age=86400" }
   }
   route "/cgit/*" {
