@@ -48,7 +48,10 @@ func TestImportApache(t *testing.T) {
 		{"port 443 without TLS is told", "x.conf", "<VirtualHost *:443>\nDocumentRoot /a\n</VirtualHost>", `SSLEngine is not on`, 1},
 		{"TLS elsewhere than on 443", "x.conf", "<VirtualHost *:8443>\nServerName a\nDocumentRoot /a\nSSLEngine on\nSSLCertificateFile /c\nSSLCertificateKeyFile /k\n</VirtualHost>", `listen = [":8443 tls"]`, 0},
 		{"a proxy for all paths", "x.conf", "<VirtualHost *:80>\nProxyPass / http://127.0.0.1:3000/\n</VirtualHost>", `route "/*" { pool = "edge" proxy { to = ["http://127.0.0.1:3000"] preserve_host = false } }`, 0},
-		{"a proxy that cuts its prefix is left", "x.conf", "<VirtualHost *:80>\nProxyPass /a/ http://127.0.0.1:3000/\n</VirtualHost>", `have it serve that path`, 1},
+		{"a proxy that cuts its prefix", "x.conf", "<VirtualHost *:80>\nProxyPass /a/ http://127.0.0.1:3000/\n</VirtualHost>", `route "/a/*" { pool = "edge" strip_prefix = true proxy { to = ["http://127.0.0.1:3000"]`, 0},
+		{"a proxy to another path", "x.conf", "<VirtualHost *:80>\nProxyPass /a http://127.0.0.1:3000/b\n</VirtualHost>", `route "/a/*" { pool = "edge" strip_prefix = true proxy { to = ["http://127.0.0.1:3000/b"]`, 0},
+		{"a balancer with different paths", "x.conf", "<VirtualHost *:80>\n<Proxy balancer://c>\nBalancerMember http://h:1/a\nBalancerMember http://h:2/b\n</Proxy>\nProxyPass /a balancer://c\n</VirtualHost>", `strip_prefix = true proxy { to = ["http://h:1/a", "http://h:2/b"]`, 0},
+		{"a part of a proxy to another path is shut", "x.conf", "<VirtualHost *:80>\nProxyPass /a http://127.0.0.1:3000/b\n<Location /a/c>\nRequire ip 10\n</Location>\n</VirtualHost>", `rewrite "^/a/c(/|$)" { status = 403 }`, 1},
 		{"a part of a proxy that is not passed on", "x.conf", "DocumentRoot /srv\nProxyPass /static !\nProxyPass / unix:/run/a.sock|http://localhost/", `route "/static/*" { pool = "edge" static {} } route "/static" { pool = "edge" static {} } route "/*" { pool = "edge" proxy { to = ["unix:/run/a.sock"] preserve_host = false } }`, 0},
 		{"the path of a location itself is in it", "x.conf", "ProxyPass /a http://127.0.0.1:3000/a\n<Location /a>\nRequire ip 10\n</Location>", `route "/a" { allow = ["10.0.0.0/8"] pool = "edge" proxy { to = ["http://127.0.0.1:3000"]`, 0},
 		{"through a socket there is no base", "x.conf", "DocumentRoot /srv\nProxyPass /a unix:/run/a.sock|http://localhost/base/a", "this server wants /base before it", 1},
@@ -79,7 +82,15 @@ func TestImportApache(t *testing.T) {
 		{"php-fpm by ProxyPassMatch", "x.conf", "DocumentRoot /srv\nProxyPassMatch ^/(.*\\.php(/.*)?)$ fcgi://127.0.0.1:9000/srv/$1", `route "*.php" { pool = "fpm" fastcgi { to = "127.0.0.1:9000" } }`, 0},
 		{"one CGI program", "x.conf", "DocumentRoot /srv\nScriptAlias /git /usr/lib/git-http.cgi", `route "/git/*" { pool = "scripts" cgi { script = "/usr/lib/git-http.cgi" } }`, 0},
 		{"folders of a location need a password", "x.conf", "DocumentRoot /srv\n<Location /a>\nAuthType Basic\nAuthUserFile /x\nRequire valid-user\n</Location>", `route "/a" { pool = "edge" auth_basic { file = "/x" } static {} } route "/a/*" { pool = "edge" auth_basic { file = "/x" } static {} }`, 0},
-		{"an alias with another name is left", "x.conf", "DocumentRoot /srv\nAlias /a /b", "a root holds the whole path", 1},
+		{"an alias with another name", "x.conf", "DocumentRoot /srv\nAlias /a /b", `route "/a/*" { root = "/b" strip_prefix = true pool = "edge" static {} }`, 0},
+		{"a folder below an alias", "x.conf", "DocumentRoot /srv\nAlias /a /b\n<Directory /b/c>\nRequire ip 10\n</Directory>", `route "/a/c/*" { root = "/b/c" strip_prefix = true allow = ["10.0.0.0/8"]`, 0},
+		{"scripts below an alias", "x.conf", "DocumentRoot /srv\nAlias /a /b\nAddType application/x-httpd-php .php\nAddHandler cgi-script .cgi", `route "/a/*.cgi" { root = "/b" strip_prefix = true pool = "scripts" cgi { root = "/b" } } route "/a/*.php" { root = "/b" strip_prefix = true pool = "php" }`, 0},
+		{"an alias of one file", "x.conf", "DocumentRoot /srv\nAlias /robots.txt /etc/site/robots.txt", `route "/robots.txt" { root = "/etc/site" pool = "edge" static {} }`, 0},
+		{"an alias of one file with another name is left", "x.conf", "DocumentRoot /srv\nAlias /robots.txt /etc/site/none.txt", "a single file has its own name here", 1},
+		{"an expression that says an alias", "x.conf", "DocumentRoot /srv\nAliasMatch ^/a(/.*)?$ /b$1", `route "/a/*" { root = "/b" strip_prefix = true`, 0},
+		{"such an expression behind a slash", "x.conf", "DocumentRoot /srv\nAliasMatch ^/v1\\.0/(.*)$ /b/$1", `route "/v1.0/*" { root = "/b" strip_prefix = true`, 0},
+		{"another expression is left", "x.conf", "DocumentRoot /srv\nAliasMatch ^/a/([a-z]+)/(.*)$ /b/$1/$2", "an expression has no counterpart here", 1},
+		{"an expression whose group begins in a name is left", "x.conf", "DocumentRoot /srv\nAliasMatch ^/a(.*)$ /b$1", "an expression has no counterpart here", 1},
 	}
 	for _, row := range rows {
 		t.Run(row.says, func(t *testing.T) {

@@ -12,7 +12,12 @@ func (s *apacheSite) alias(d directive) (reason string) {
 	script := strings.HasPrefix(d.name, "script")
 	switch {
 	case strings.HasSuffix(d.name, "match"):
-		return "an expression has no counterpart here: write a route for each path"
+		var ok bool
+		if url, target, ok = plainAlias(url, target); !ok {
+			return "an expression has no counterpart here: write a route for each path"
+		}
+	}
+	switch {
 	case url == "" || target == "" || url[0] != '/':
 		return "it leads nowhere"
 	}
@@ -36,12 +41,50 @@ func (s *apacheSite) alias(d directive) (reason string) {
 		s.mount(m)
 		return ""
 	}
-	root, ok := strings.CutSuffix(path.Clean(target)+"/", folder)
-	if !ok {
-		return "a root holds the whole path: give the folder that name (a link is enough), and write root in a route \"" + label + "\""
+	root, whole := strings.CutSuffix(path.Clean(target)+"/", folder)
+	root = cmp.Or(root, "/")
+	switch {
+	case isFile(url) && isFile(target) && whole:
+		s.mount(mount{from: d.Origin, label: path.Clean(url), add: func(route *Block, _ *scope) {
+			route.Set(d.Origin, "root", root)
+			s.handle(route, s.scopes[0], false, "")
+		}})
+	case isFile(url) && isFile(target):
+		return "a single file has its own name here: give it that one (a link is enough), and write root in a route \"" + path.Clean(url) + "\""
+	case whole:
+		s.mount(mount{from: d.Origin, label: label, folder: root, bare: !strings.HasSuffix(url, "/")})
+	case folder == "/":
+		return "for all paths the root of the site says where its files are"
+	default:
+		s.mount(mount{from: d.Origin, label: label, folder: path.Clean(target), strip: true})
 	}
-	s.mount(mount{from: d.Origin, label: label, folder: cmp.Or(root, "/"), bare: !strings.HasSuffix(url, "/")})
 	return ""
+}
+
+// isFile reports a path whose last name looks like a file's.
+func isFile(name string) bool {
+	return !strings.HasSuffix(name, "/") && strings.Contains(strings.TrimPrefix(path.Base(name), "."), ".")
+}
+
+// plainAlias is what an AliasMatch says that an Alias could: "^/a/(.*)$" and "/b/$1".
+func plainAlias(expression, target string) (url, folder string, ok bool) {
+	text, anchored := strings.CutPrefix(expression, "^")
+	text = strings.TrimSuffix(text, "$")
+	folder, hasGroup := strings.CutSuffix(target, "$1")
+	for _, rest := range []string{"(/.*)?", "(/.*)", "(.*)"} {
+		top, found := strings.CutSuffix(text, rest)
+		if !found {
+			continue
+		}
+		slashed := strings.HasSuffix(folder, "/")
+		if rest == "(.*)" && !(slashed && strings.HasSuffix(top, "/")) || rest != "(.*)" && slashed { // a group begins in the middle of a name
+			return "", "", false
+		}
+		top = strings.ReplaceAll(top, `\.`, "\x00")
+		plain := !strings.ContainsAny(top, `\^$.|?*+()[]{}`) && !strings.Contains(folder, "$")
+		return strings.ReplaceAll(top, "\x00", "."), folder, anchored && hasGroup && plain
+	}
+	return "", "", false
 }
 
 // redirect takes those of mod_alias.

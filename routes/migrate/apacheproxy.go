@@ -157,7 +157,7 @@ func (s *apacheSite) checkReverses() {
 	}
 }
 
-// pass makes a route of a ProxyPass. A server gets the whole path.
+// pass makes a route of a ProxyPass. A server gets the whole path, unless it wants another one in place of the folder.
 func (s *apacheSite) pass(d directive, words []string) (reason string) {
 	if len(words) < 2 || words[0] == "" || words[0][0] != '/' {
 		return "it leads nowhere"
@@ -175,10 +175,15 @@ func (s *apacheSite) pass(d directive, words []string) (reason string) {
 			return "the members of its balancer are not known"
 		}
 	}
+	strip := slices.ContainsFunc(servers, func(server string) bool { return !wantsWhole(server, folder, base) })
 	var to []string
 	host := "" // of the last server
 	for _, server := range servers {
-		address, name, reason := upstream(server, folder, base)
+		cut := folder
+		if strip {
+			cut = "/"
+		}
+		address, name, reason := upstream(server, cut, base)
 		if reason != "" {
 			return reason
 		}
@@ -196,6 +201,9 @@ func (s *apacheSite) pass(d directive, words []string) (reason string) {
 	}
 	add := func(route *Block, c *scope) {
 		route.Set(d.Origin, "pool", s.edge())
+		if strip {
+			route.Set(d.Origin, "strip_prefix", true)
+		}
 		p := route.Add(d.Origin, "proxy")
 		p.Set(d.Origin, "to", to)
 		switch on := s.said(c, func(o *scope) *directive { return o.preservesHost }); {
@@ -218,8 +226,27 @@ func (s *apacheSite) pass(d directive, words []string) (reason string) {
 			s.servers.writeTLS(p, d.Origin)
 		}
 	}
-	s.mountBoth(words[0], mount{from: d.Origin, label: folder + "*", add: add})
+	m := mount{from: d.Origin, label: folder + "*", add: add, cuts: strip}
+	if strip { // the path without the slash is the route's, too
+		s.mount(m)
+		return ""
+	}
+	s.mountBoth(words[0], m)
 	return ""
+}
+
+// wantsWhole reports whether a server is asked for the client's own path, at most with another one before it.
+func wantsWhole(text, folder, base string) bool {
+	words := splitWords(text, false)
+	if len(words) == 0 {
+		return true
+	}
+	_, target, isUnix := strings.Cut(words[0], "|")
+	if !isUnix {
+		target = words[0]
+	}
+	u, err := url.Parse(target)
+	return err != nil || strings.HasSuffix(strings.TrimSuffix(strings.TrimSuffix(u.Path, "/")+base, "/")+"/", folder)
 }
 
 // mountBoth adds a mount for what is below a path, and one for the path itself if it has no slash behind it.
@@ -232,7 +259,7 @@ func (s *apacheSite) mountBoth(at string, m mount) {
 	s.mount(m)
 }
 
-// upstream is a server as proxy { to } has it, with the words of its BalancerMember.
+// upstream is a server as proxy { to } has it, with the words of its BalancerMember. What it is asked for ends with the folder.
 func upstream(text, folder, base string) (address, host, reason string) {
 	words := splitWords(text, false)
 	if len(words) == 0 {
@@ -258,10 +285,7 @@ func upstream(text, folder, base string) (address, host, reason string) {
 		return "", "", "to a server only HTTP is spoken here, and not " + u.Scheme
 	}
 	whole := strings.TrimSuffix(u.Path, "/") + base
-	prefix, ok := strings.CutSuffix(strings.TrimSuffix(whole, "/")+"/", folder)
-	if !ok {
-		return "", "", "a server gets the whole path, and this one wants " + words[0] + " in place of " + folder + ": have it serve that path"
-	}
+	prefix := strings.TrimSuffix(strings.TrimSuffix(whole, "/")+"/", folder)
 	address = u.Scheme + "://" + u.Host + prefix
 	switch {
 	case isUnix && prefix != "":

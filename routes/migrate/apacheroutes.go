@@ -138,7 +138,7 @@ func (s *apacheSite) refusals() (list []*rewrite) {
 			list = append(list, &rewrite{from: a.from, label: below(c.path), status: 403, not: open})
 		}
 		if m := s.mountOf(c.path); m != nil && m.cuts && m.label != c.path+"*" && s.restricts(c) {
-			s.rest.Leave(a.from, "a part of a folder of CGI scripts has no access of its own: nobody may come in until this is decided")
+			s.rest.Leave(a.from, "a part of a folder that is cut off, for scripts or for a server, has no access of its own: nobody may come in until this is decided")
 			list = append(list, &rewrite{from: a.from, label: below(c.path), status: 403})
 		}
 		if !v.nobody {
@@ -287,7 +287,7 @@ func (s *apacheSite) writeRoutes(b *Block) {
 		route.Add(s.from, "respond").Set(s.from, "status", 404)
 		return
 	}
-	s.writeFiles(b, root, "")
+	s.writeFiles(b, root, nil)
 }
 
 func endsIn(name string, endings []string) bool {
@@ -307,7 +307,7 @@ func (s *apacheSite) writeMount(b *Block, m mount) {
 		if c == s.scopes[0] {
 			folder.block = &Block{}
 		}
-		s.writeFiles(b, folder, m.folder)
+		s.writeFiles(b, folder, &m)
 		return
 	}
 	route := b.Add(m.from, "route", m.label)
@@ -351,10 +351,8 @@ func (s *apacheSite) writeScope(b *Block, c *scope) {
 	v := a.verdict()
 	switch {
 	case !c.anything, v.nobody && c.opened(a) == nil, m != nil && m.label == c.path+"*": // its routes are the mount's
-	case m == nil:
-		s.writeFiles(b, c, "")
-	case m.add == nil:
-		s.writeFiles(b, c, m.folder)
+	case m == nil || m.add == nil:
+		s.writeFiles(b, c, m)
 	case !m.cuts:
 		for _, label := range []string{strings.TrimSuffix(c.path, "/"), c.path + "*"} {
 			route := b.Add(c.from, "route", label)
@@ -364,16 +362,16 @@ func (s *apacheSite) writeScope(b *Block, c *scope) {
 	}
 }
 
-// writeFiles writes the routes for scripts and files of a part of the site.
-func (s *apacheSite) writeFiles(b *Block, c *scope, root string) {
+// writeFiles writes the routes for scripts and files of a part of the site, whose files are a mount's; nil: the site's.
+func (s *apacheSite) writeFiles(b *Block, c *scope, m *mount) {
 	top := c.path
 	if top == "/" {
 		top = ""
 	}
 	routes := func(ending string) *Block {
 		route := b.Add(c.from, "route", top+"*"+ending)
-		if root != "" {
-			route.Set(c.from, "root", root)
+		if m != nil {
+			m.place(route, c.from, c.path)
 		}
 		if c.path != "/" {
 			s.dress(route, c)
@@ -383,7 +381,11 @@ func (s *apacheSite) writeFiles(b *Block, c *scope, root string) {
 	for _, ending := range s.cgi {
 		route := routes(ending)
 		route.Set(c.from, "pool", s.scriptPool())
-		route.Add(c.from, "cgi").Set(c.from, "root", cmp.Or(root, s.root))
+		folder := s.root
+		if m != nil {
+			folder = m.rootOf(c.path)
+		}
+		route.Add(c.from, "cgi").Set(c.from, "root", folder)
 		s.sendFile(route, c)
 	}
 	if !c.noPHP {
@@ -405,13 +407,13 @@ func (s *apacheSite) writeFiles(b *Block, c *scope, root string) {
 		}
 	}
 	labels := []string{c.path + "*"}
-	if s.restricts(c) || c.bare {
+	if (s.restricts(c) || c.bare) && (m == nil || !m.strip) { // which has the path without the slash anyway
 		labels = []string{strings.TrimSuffix(c.path, "/"), c.path + "*"}
 	}
 	for _, label := range labels {
 		route := b.Add(c.from, "route", label)
-		if root != "" {
-			route.Set(c.from, "root", root)
+		if m != nil {
+			m.place(route, c.from, c.path)
 		}
 		if c.path != "/" {
 			s.dress(route, c)

@@ -40,6 +40,7 @@ type mount struct {
 	from   Origin
 	label  string
 	folder string                       // of files, from which the path is looked for
+	strip  bool                         // without the folder of the label
 	add    func(route *Block, c *scope) // c is the part of the site that the route is in
 	within bool                         // its files are those of the site
 	cuts   bool                         // what the route's pattern matches is cut off the path
@@ -55,7 +56,28 @@ func (s *apacheSite) mount(m mount) {
 // urlOf is the path that leads to a folder through the mount.
 func (m *mount) urlOf(folder string) (url string, ok bool) {
 	below, ok := strings.CutPrefix(folder+"/", strings.TrimSuffix(m.folder, "/")+"/")
-	return "/" + below, ok && m.folder != "" && strings.HasPrefix("/"+below, strings.TrimSuffix(m.label, "*"))
+	if m.strip {
+		return m.top() + below, ok && m.folder != ""
+	}
+	return "/" + below, ok && m.folder != "" && strings.HasPrefix("/"+below, m.top())
+}
+
+// top is the folder of the label.
+func (m *mount) top() string { return strings.TrimSuffix(m.label, "*") }
+
+// rootOf is the folder in which the files of a part of the mount are looked for.
+func (m *mount) rootOf(at string) string {
+	if rest, ok := strings.CutPrefix(at, m.top()); ok && m.strip {
+		return path.Join(m.folder, rest)
+	}
+	return m.folder
+}
+
+// place says where the files of a part of the mount are.
+func (m *mount) place(route *Block, from Origin, at string) {
+	if route.Set(from, "root", m.rootOf(at)); m.strip {
+		route.Set(from, "strip_prefix", true)
+	}
 }
 
 // scope is a folder of a site, or a part of its paths, for which something was said.
