@@ -32,6 +32,7 @@ func unstrip(files opener, path string) (opener, string) {
 	return s.files, rest
 }
 
+// Open implements opener.
 func (s *stripped) Open(path string) (*os.File, fs.FileInfo, error) {
 	rest, ok := s.route.Below(path)
 	if !ok {
@@ -40,6 +41,7 @@ func (s *stripped) Open(path string) (*os.File, fs.FileInfo, error) {
 	return s.files.Open(rest)
 }
 
+// Stat implements opener.
 func (s *stripped) Stat(path string) (fs.FileMode, error) {
 	rest, ok := s.route.Below(path)
 	if !ok {
@@ -48,11 +50,13 @@ func (s *stripped) Stat(path string) (fs.FileMode, error) {
 	return s.files.Stat(rest)
 }
 
+// IsFile implements opener.
 func (s *stripped) IsFile(path string) bool {
 	rest, ok := s.route.Below(path)
 	return ok && s.files.IsFile(rest)
 }
 
+// WasFile implements opener.
 func (s *stripped) WasFile(path string) (bool, error) {
 	rest, ok := s.route.Below(path)
 	if !ok {
@@ -61,6 +65,7 @@ func (s *stripped) WasFile(path string) (bool, error) {
 	return s.files.WasFile(rest)
 }
 
+// List implements opener.
 func (s *stripped) List(path string) (listing, error) {
 	rest, ok := s.route.Below(path)
 	if !ok {

@@ -41,6 +41,16 @@ func TestTLSWordsOfOtherServers(t *testing.T) {
 	}
 }
 
+func TestWordsOfRoutes(t *testing.T) {
+	for given, want := range map[string]string{
+		"alias": "strip_prefix in the route", "Alias": "strip_prefix in the route", "proxy_pass": "proxy { to }", "ProxyPass": "strip_prefix", "ScriptAlias": "cgi { root }",
+	} {
+		if got := instead(given, routeSchema); !strings.Contains(got, want) {
+			t.Errorf("instead(%q) = %q, want %q in it", given, got, want)
+		}
+	}
+}
+
 // TestWordsOfOtherServers walks the tables of docs/mpm.md: where they have exactly one word for another server's, whoever writes that in
 // a pool is told it.
 func TestWordsOfOtherServers(t *testing.T) {
