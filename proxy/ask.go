@@ -8,12 +8,14 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"gateway/mpm/event"
 	"gateway/proxy/http1"
+	"gateway/routes"
 )
 
 const (
@@ -147,9 +149,18 @@ func (c *call) below() string {
 	return ""
 }
 
+// asksBase reports whether each server of a route has a path of its own, as which the route's folder is asked for: one that is a folder
+// there redirects to itself.
+func asksBase(r *routes.Route) bool {
+	return r.Proxy != nil && !slices.ContainsFunc(r.Proxy.To, func(u routes.Upstream) bool { return u.Base == "" })
+}
+
 // target is what is asked for, below a path: the clean path, in the client's spelling if that is the same.
 func (c *call) target(below string) string {
 	path := c.x.route.BelowEscaped((&url.URL{Path: c.x.path, RawPath: c.x.asked}).EscapedPath())
+	if below != "" && c.x.route.IsFolder(c.x.path) {
+		path = ""
+	}
 	if c.r.URL.RawQuery == "" && !c.r.URL.ForceQuery {
 		return below + path
 	}

@@ -323,7 +323,7 @@ func (s *Server) step(w http.ResponseWriter, r *http.Request, x *exchange, path 
 	if !x.welcome && !s.welcome(w, r, x, previous != m.Route) {
 		return ""
 	}
-	if m.Route.IsFolder(path) {
+	if m.Route.IsFolder(path) && !asksBase(m.Route) {
 		redirectFolder(w, r, path)
 		return ""
 	}

@@ -255,6 +255,7 @@ func TestStripPrefixProxy(t *testing.T) {
 		{"an encoded slash", "", "/app/x%2Fy", "/x%2Fy", "", "", "", ""},
 		{"an encoded slash behind the folder", "", "/app%2Fx", "/x", "", "", "", ""},
 		{"another path", "/other", "/app/x", "/other/x", "/other/login?a", "/app/login?a", "/other/", "/app/"},
+		{"the folder without its slash is the server's path", "/other", "/app", "/other", "/other/", "/app/", "", ""},
 		{"which is not all", "/other", "/app/", "/other/", "/elsewhere", "/elsewhere", "/elsewhere", "/elsewhere"},
 		{"a server that knows the folder", "", "/app/x", "/x", "/app/login", "/app/login", "/app", "/app"},
 		{"a server's path with the folder's name", "/app/v2", "/app/x", "/app/v2/x", "/app/v2/y", "/app/y", "/app/v2", "/app/"},
@@ -289,6 +290,17 @@ func TestStripPrefixProxy(t *testing.T) {
 				t.Errorf("Set-Cookie of %q = %q, want %q", row.cookie, got, want)
 			}
 		})
+	}
+}
+
+// TestStripPrefixProxyFolder: a server without a path of its own can't be asked for the folder without its slash.
+func TestStripPrefixProxyFolder(t *testing.T) {
+	g := newRouteGate(t, routes.Pool{}, routes.Route{
+		Pattern: routes.Pattern{Kind: routes.Prefix, Text: "/app/"}, StripPrefix: true, Proxy: &routes.Proxy{To: []routes.Upstream{{Network: "tcp", Address: "127.0.0.1:1"}}},
+	})
+	resp, _, err := g.ask(t, g.request(t, "POST", "/app?a=b", strings.NewReader("x")))
+	if err != nil || resp.StatusCode != http.StatusPermanentRedirect || resp.Header.Get("Location") != "/app/?a=b" {
+		t.Errorf("POST /app = %d to %q, %v", resp.StatusCode, resp.Header.Get("Location"), err)
 	}
 }
 

@@ -51,7 +51,7 @@ func (r *Route) BelowEscaped(escaped string) string {
 
 // IsFolder reports whether a path is that of the folder which the route cuts off, without the slash at its end.
 func (r *Route) IsFolder(path string) bool {
-	return r.StripPrefix && r.Pattern.Kind == Prefix && len(path) == len(r.Pattern.Text)-1 && strings.HasPrefix(r.Pattern.Text, path)
+	return r.Cut() != "" && r.Pattern.Kind == Prefix && len(path) == len(r.Pattern.Text)-1 && strings.HasPrefix(r.Pattern.Text, path)
 }
 
 // stripping checks a route that cuts its folder off. The pool is nil if there is none of its name.
