@@ -29,22 +29,24 @@ type exchange struct {
 
 	site *routes.Site
 	routeState
-	user               string            // who has given a password; empty: nobody
-	varies             bool              // the answer may be another one for another client
-	rewritten          bool              // no rewrite concerns the request any more
-	hidesAuthorization bool              // from the application: the gateway has looked at it
-	notes              func(text string) // takes each step of who explains a request; nil: nobody does
-	failed             int               // the status that an error page is made for; 0: none
-	failure            *http.Request     // its method, and the path and query that failed; nil: as failed
-	internal           bool              // it has come to another path than the client's, so internal routes are open to it
-	welcome            bool              // whoever the client is: what is served is the page for an error
-	slot               *mpm.Slot         // of a handler that runs in the front; nil: none
-	deputy             *deputy           // nil: the step has needed none yet
-	restart            bool              // the last redirect came from a script
+	user    string            // who has given a password; empty: nobody
+	notes   func(text string) // takes each step of who explains a request; nil: nobody does
+	failed  int               // the status that an error page is made for; 0: none
+	failure *http.Request     // its method, and the path and query that failed; nil: as failed
+	slot    *mpm.Slot         // of a handler that runs in the front; nil: none
+	deputy  *deputy           // nil: the step has needed none yet
+
+	// Together they take the least room.
+	endless            atomic.Bool // the response ends with its client, who therefore would not half-close
+	varies             bool        // the answer may be another one for another client
+	rewritten          bool        // no rewrite concerns the request any more
+	hidesAuthorization bool        // from the application: the gateway has looked at it
+	internal           bool        // it has come to another path than the client's, so internal routes are open to it
+	welcome            bool        // whoever the client is: what is served is the page for an error
+	restart            bool        // the last redirect came from a script
 
 	handover *handover   // what the application wants to have sent in place of its response; nil: nothing
 	kept     http.Header // of the response of an application that has left the answer to another route; nil: none has
-	endless  atomic.Bool // the response ends with its client, who therefore would not half-close
 
 	// For the access log and the error log.
 	asked     string // the path, as the client sent it
