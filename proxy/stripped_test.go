@@ -322,3 +322,25 @@ func TestStripPrefixHTTPApplication(t *testing.T) {
 		}
 	}
 }
+
+// TestStripPrefixFastCGI: a FastCGI server may see the root elsewhere; then it is not told of the site's, which it does not see.
+func TestStripPrefixFastCGI(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/a.php", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	files, err := NewFiles(dir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer files.Close()
+	for _, row := range []struct{ root, wantRoot string }{{dir, "/srv/site"}, {"/container", "/container"}} {
+		route := &routes.Route{Pattern: routes.Pattern{Kind: routes.Suffix, Text: ".php", Top: "/pma/"}, StripPrefix: true, Root: dir, FastCGI: &routes.FastCGIServer{Root: row.root, Files: true}}
+		x := &exchange{site: &routes.Site{Root: "/srv/site"}}
+		x.routeState = routeState{route: route, path: "/pma/a.php/b", script: "/pma/a.php", pathInfo: "/b", files: strip(files, route)}
+		p, err := locateRemote(x)
+		if err != nil || p.name != "/pma/a.php" || p.file != row.root+"/a.php" || p.info != "/b" || p.root != row.wantRoot || p.folder != row.root || p.cut != "/pma" {
+			t.Errorf("with the root %q: %+v, %v", row.root, p, err)
+		}
+	}
+}
