@@ -262,6 +262,9 @@ func TestEveryServersConfigurationIsAccepted(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", gateway, "gateway/cmd/gateway").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
+	if err := l.startUpstream(gateway, cpu); err != nil {
+		t.Fatal(err)
+	}
 	c := &campaign{lab: l}
 	if err := c.start(rivals(gateway)); err != nil {
 		t.Fatal(err)

@@ -27,6 +27,8 @@ type lab struct {
 	dir     string
 	cpu     int // where the servers run
 	started []*started
+
+	upstream string // the address of the server that others proxy to
 }
 
 // started is a process of a lab.
@@ -64,11 +66,13 @@ func (l *lab) fill() error {
 	for name, mode := range map[string]os.FileMode{"www": 0o755, "cgi": 0o755, "app": 0o755, "log": 0o777 | os.ModeSticky, "tmp": 0o777 | os.ModeSticky} {
 		err = errors.Join(err, os.Mkdir(l.path(name), 0o755), os.Chmod(l.path(name), mode))
 	}
+	err = errors.Join(err, os.Mkdir(l.path("www/proxied"), 0o755))
 	for _, f := range []struct {
 		name, text string
 		mode       os.FileMode
 	}{
 		{"www/1k.html", filler(1 << 10), 0o644},
+		{"www/proxied/1k.html", filler(1 << 10), 0o644},
 		{"www/10k.css", filler(10 << 10), 0o644},
 		{"www/100k.jpg", filler(100 << 10), 0o644},
 		{"www/hello.php", "<?php header('Content-Type: text/plain'); echo \"hello world\\n\";\n", 0o644},
@@ -133,7 +137,9 @@ func render(f *os.File, name string, facts any) error {
 }
 
 // start runs a server. It leads a session, so an interrupt at the terminal does not reach it, and ends when this process is killed.
-func (l *lab) start(argv ...string) (pid int, err error) {
+func (l *lab) start(argv ...string) (pid int, err error) { return l.startOn(l.cpu, argv...) }
+
+func (l *lab) startOn(cpu int, argv ...string) (pid int, err error) {
 	log, err := os.Create(l.path(fmt.Sprintf("log/%s-%d", filepath.Base(argv[0]), len(l.started))))
 	if err != nil {
 		return 0, err
@@ -142,7 +148,7 @@ func (l *lab) start(argv ...string) (pid int, err error) {
 	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = l.dir, log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
-	if err := pinned(l.cpu, cmd.Start); err != nil {
+	if err := pinned(cpu, cmd.Start); err != nil {
 		return 0, err
 	}
 	s := &started{pid: cmd.Process.Pid, ended: make(chan struct{})}

@@ -32,6 +32,7 @@ func works() []work {
 		{"static-close", static, "/1k.html", true, 64},
 		{"tls-1k", overTLS, "/1k.html", false, 64},
 		{"tls-new", overTLS, "/1k.html", true, 16},
+		{"proxy-1k", proxied, "/proxied/1k.html", false, 64},
 		{"php-hello", php, "/hello.php", false, 16},
 		{"php-100k", php, "/100k.php", false, 16},
 		{"gzip-100k", gzipped, "/page.php", false, 16},
@@ -51,7 +52,7 @@ func (w work) want(l *lab) (string, error) {
 			return hello, nil
 		}
 		name = "/100k.txt"
-	case static, overTLS:
+	case static, overTLS, proxied:
 	}
 	b, err := os.ReadFile(l.path("www" + name))
 	return string(b), err
@@ -128,6 +129,9 @@ func chosen(list string) []work {
 func (c *campaign) run(ctx context.Context, gateway string) error {
 	if len(c.works) == 0 {
 		return errors.New("-only names none of the works")
+	}
+	if err := c.lab.startUpstream(gateway, c.loadCPU); err != nil {
+		return err
 	}
 	if err := c.start(rivals(gateway)); err != nil {
 		return err

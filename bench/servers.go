@@ -21,6 +21,7 @@ const (
 	cgi
 	wsgi
 	gzipped // answers of PHP, at level 5
+	proxied // from another server, on kept connections
 )
 
 // server is one that runs.
@@ -37,6 +38,7 @@ type facts struct {
 	Name, Dir  string
 	Plain, TLS string // addresses
 	Host, Port string // of Plain
+	Upstream   string // the address of the server behind
 	PHP        string // a socket, a program, or Apache's handler; empty: none
 	WSGI       string // a socket, or an interpreter; empty: none
 	Cached     bool   // nginx: with open_file_cache
@@ -75,8 +77,8 @@ func (r rival) run(l *lab) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{name: r.name, plain: plain, tls: tls, able: map[kind]bool{static: true}}
-	f := facts{Name: strings.Map(letter, r.name), Dir: l.dir, Plain: plain, TLS: tls}
+	s := &server{name: r.name, plain: plain, tls: tls, able: map[kind]bool{static: true, proxied: true}}
+	f := facts{Name: strings.Map(letter, r.name), Dir: l.dir, Plain: plain, TLS: tls, Upstream: l.upstream}
 	if f.Host, f.Port, err = net.SplitHostPort(plain); err != nil {
 		return nil, err
 	}
@@ -137,7 +139,9 @@ func startNginx(l *lab, s *server, f facts) error {
 	if err != nil {
 		return err
 	}
-	if !f.Cached { // the cache concerns files only
+	if f.Cached { // which concerns files only
+		s.able[proxied] = false
+	} else {
 		if f.PHP, err = s.startPHP(l, f); err != nil {
 			return err
 		}
@@ -161,7 +165,7 @@ func startLighttpd(l *lab, s *server, f facts) error {
 	if f.PHP, err = s.startPHP(l, f); err != nil {
 		return err
 	}
-	s.able[cgi], s.able[php] = true, f.PHP != ""
+	s.able[cgi], s.able[php], s.able[proxied] = true, f.PHP != "", false // it keeps no connections to servers
 	conf, err := l.configure(f.Name+".conf", "lighttpd.conf", f)
 	if err != nil {
 		return err
@@ -180,7 +184,7 @@ func startApache(l *lab, s *server, f facts) error {
 		return err
 	}
 	s.able[overTLS] = true
-	names := []string{"authz_core", "mime", "ssl", "socache_shmcb", "alias"}
+	names := []string{"authz_core", "mime", "ssl", "socache_shmcb", "alias", "proxy", "proxy_http"}
 	if f.Prefork {
 		names = append(names, "mpm_prefork", "cgi")
 		s.able[cgi] = true
@@ -189,7 +193,7 @@ func startApache(l *lab, s *server, f facts) error {
 			f.Modules = append(f.Modules, apacheModule{"php_module", path})
 		}
 	} else {
-		names = append(names, "mpm_event", "proxy", "proxy_fcgi")
+		names = append(names, "mpm_event", "proxy_fcgi")
 		socket, err := s.startPHP(l, f)
 		if err != nil {
 			return err
@@ -210,6 +214,21 @@ func startApache(l *lab, s *server, f facts) error {
 		return err
 	}
 	return s.launch(l, program, "-D", "FOREGROUND", "-f", conf)
+}
+
+// startUpstream starts the server that all others proxy to: a gateway, beside the load.
+func (l *lab) startUpstream(program string, cpu int) error {
+	address, err := gatewaytest.FreeAddress()
+	if err != nil {
+		return err
+	}
+	l.upstream = address
+	conf, err := l.configure("upstream.hcl", "upstream.hcl", facts{Dir: l.dir, Plain: address})
+	if err != nil {
+		return err
+	}
+	_, err = l.startOn(cpu, program, "run", conf)
+	return err
 }
 
 // startPHP starts a php-fpm and returns its socket; none if it is not installed.

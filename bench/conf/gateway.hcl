@@ -58,6 +58,12 @@ site "localhost" "127.0.0.1" {
       root = "{{.Dir}}/cgi"
     }
   }
+  route "/proxied/*" {
+    pool = "edge"
+    proxy {
+      to = ["http://{{.Upstream}}"]
+    }
+  }
 {{- if .PHP}}
   route "/page.php" {
     pool = "php"
