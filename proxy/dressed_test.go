@@ -106,13 +106,7 @@ site "a.example" {
   }
 }
 `, "{server}", naming(t)), map[string]string{"page.html": "page"})
-	rows := []struct {
-		name   string
-		asked  askedFor
-		status int
-		want   string            // the body's beginning
-		has    map[string]string // "": it is not there
-	}{
+	checkAnswers(t, s, []reaction{
 		{"success is the application's", askedFor{target: "/app?h=Status:+201"}, 201, "GET /app", nil},
 		{"an error has the page, with its status", askedFor{target: "/app?h=Status:+404&h=Content-Type:+a/b&h=X-Other:+1&h=Set-Cookie:+a=1"}, 404, "page", map[string]string{"Content-Type": "text/html; charset=utf-8", "X-Other": "", "Set-Cookie": "a=1"}},
 		{"how to go on is kept", askedFor{target: "/app?h=Status:+401&h=Www-Authenticate:+Basic"}, 401, "page", map[string]string{"Www-Authenticate": "Basic"}},
@@ -122,21 +116,7 @@ site "a.example" {
 		{"a page that is an error itself is the last one", askedFor{target: "/app?h=Status:+502"}, 502, "GET /app?h=Status:+502", nil},
 		{"a page of servers that are down leaves a text", askedFor{target: "/down/x"}, 502, "502 Bad Gateway", nil},
 		{"so does one for an application's error", askedFor{target: "/app?h=Status:+504"}, 504, "504 Gateway Timeout", nil},
-	}
-	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) {
-			resp := visitAs(s, row.asked)
-			resp.Request = &http.Request{Method: row.asked.method}
-			if got := bodyOf(t, resp); resp.StatusCode != row.status || !strings.HasPrefix(got, row.want) {
-				t.Errorf("%s %s = %d %q, want %d %q", row.asked.method, row.asked.target, resp.StatusCode, got, row.status, row.want)
-			}
-			for name, want := range row.has {
-				if got := resp.Header.Get(name); got != want {
-					t.Errorf("%s %s: %s is %q, want %q", row.asked.method, row.asked.target, name, got, want)
-				}
-			}
-		})
-	}
+	})
 }
 
 // seen is an HTTP server that tells what it was asked.

@@ -48,6 +48,34 @@ func visitAs(s *Server, a askedFor) *http.Response {
 	return w.Result()
 }
 
+// reaction is a request and what is wanted of its answer.
+type reaction struct {
+	name   string
+	asked  askedFor
+	status int
+	want   string            // the body's beginning
+	has    map[string]string // header fields, all values of one joined; "": it is not there
+}
+
+// checkAnswers asks for them, each in a test of its own.
+func checkAnswers(t *testing.T, s *Server, rows []reaction) {
+	t.Helper()
+	for _, v := range rows {
+		t.Run(v.name, func(t *testing.T) {
+			resp := visitAs(s, v.asked)
+			resp.Request = &http.Request{Method: v.asked.method}
+			if got := bodyOf(t, resp); resp.StatusCode != v.status || !strings.HasPrefix(got, v.want) {
+				t.Errorf("%s %s = %d %q, want %d %q", v.asked.method, v.asked.target, resp.StatusCode, got, v.status, v.want)
+			}
+			for name, want := range v.has {
+				if got := strings.Join(resp.Header[name], ", "); got != want {
+					t.Errorf("%s %s: %s is %q, want %q", v.asked.method, v.asked.target, name, got, want)
+				}
+			}
+		})
+	}
+}
+
 func bodyOf(t *testing.T, resp *http.Response) string {
 	t.Helper()
 	var b strings.Builder

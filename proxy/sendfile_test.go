@@ -356,13 +356,7 @@ site "a.example" {
 }
 `, "{server}", naming(t)), map[string]string{"protected/a.txt": digits, "protected/index.html": "index", "protected/gone.html": "gone", "b.css": "b"})
 	app := func(fields ...string) string { return "/app?" + url.Values{"h": fields}.Encode() }
-	rows := []struct {
-		name   string
-		asked  askedFor
-		status int
-		want   string            // the body's beginning
-		has    map[string]string // "": it is not there
-	}{
+	checkAnswers(t, s, []reaction{
 		{"clients do not reach an internal route", askedFor{target: "/protected/a.txt"}, 404, "404", nil},
 		{"nor in another spelling", askedFor{target: "/x/../%70rotected/./a.txt"}, 404, "404", nil},
 		{"nor its folder", askedFor{target: "/protected/"}, 404, "404", nil},
@@ -400,21 +394,7 @@ site "a.example" {
 		{"dots", askedFor{target: app("X-Accel-Redirect: /storage/../protected/a.txt")}, 502, "502", nil},
 		{"an error of the application is its own answer", askedFor{target: app("X-Accel-Redirect: /protected/a.txt", "Status: 403")}, 403, "GET /app", nil},
 		{"without send_file it means nothing", askedFor{target: "/distrusted?h=X-Accel-Redirect:+/protected/a.txt"}, 200, "GET /distrusted", nil},
-	}
-	for _, row := range rows {
-		t.Run(row.name, func(t *testing.T) {
-			resp := visitAs(s, row.asked)
-			resp.Request = &http.Request{Method: row.asked.method}
-			if got := bodyOf(t, resp); resp.StatusCode != row.status || !strings.HasPrefix(got, row.want) {
-				t.Errorf("%s %s = %d %q, want %d %q", row.asked.method, row.asked.target, resp.StatusCode, got, row.status, row.want)
-			}
-			for name, want := range row.has {
-				if got := strings.Join(resp.Header[name], ", "); got != want {
-					t.Errorf("%s %s: %s is %q, want %q", row.asked.method, row.asked.target, name, got, want)
-				}
-			}
-		})
-	}
+	})
 	if n := s.Cache().Entries; n != 0 {
 		t.Errorf("%d files are hot, want none: what an application or a rewrite leads to is not what all get", n)
 	}
