@@ -68,7 +68,7 @@ func (a *access) directive(d directive) bool {
 	case "satisfy":
 		a.any = strings.EqualFold(value, "any")
 	case "cgipassauth":
-		a.passOn = strings.EqualFold(value, "on")
+		a.passOn = d.isOn()
 	default:
 		return false
 	}

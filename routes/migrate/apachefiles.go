@@ -133,10 +133,7 @@ func (s *apacheSite) refusedNames(c *scope) (list []*rewrite) {
 	for _, n := range c.names {
 		a := n.access.inherit(c.access)
 		v := a.verdict()
-		r := &rewrite{from: n.from, label: n.in(c.path), status: 403}
-		for _, not := range n.not {
-			r.not = append(r.not, term{attr: "path", value: not})
-		}
+		r := pattern{n.in(c.path), n.not}.rewrite(n.from, 403)
 		switch {
 		case !n.access.says() || v.isOpen() || n.isHidden():
 			continue

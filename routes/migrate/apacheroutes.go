@@ -282,9 +282,7 @@ func (s *apacheSite) writeRoutes(b *Block) {
 		}
 	}
 	if s.root == "" { // there are no files: the rewrites answer, or the mounts
-		route := b.Add(s.from, "route", "/*")
-		route.Set(s.from, "pool", s.edge())
-		route.Add(s.from, "respond").Set(s.from, "status", 404)
+		s.respond(b, "/*", 404)
 		return
 	}
 	s.writeFiles(b, root, nil)
@@ -303,7 +301,7 @@ func (s *apacheSite) writeMount(b *Block, m mount) {
 		}
 	}
 	if m.add == nil {
-		folder := &scope{path: strings.TrimSuffix(m.label, "*"), set: maps.Clone(c.set), block: c.block, from: m.from, listing: c.listing, index: c.index, noPHP: c.noPHP, types: c.types, names: c.names, bare: m.bare}
+		folder := &scope{path: m.top(), set: maps.Clone(c.set), block: c.block, from: m.from, listing: c.listing, index: c.index, noPHP: c.noPHP, types: c.types, names: c.names, bare: m.bare}
 		if c == s.scopes[0] {
 			folder.block = &Block{}
 		}

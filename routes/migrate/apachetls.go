@@ -7,7 +7,7 @@ func (s *apacheSite) ssl(d directive) (reason string) {
 	value := d.arg(0)
 	switch d.name {
 	case "sslengine":
-		s.secure = strings.EqualFold(value, "on")
+		s.secure = d.isOn()
 	case "sslcertificatefile", "sslcertificatekeyfile":
 		attr := map[string]string{"sslcertificatefile": "certificate", "sslcertificatekeyfile": "key"}[d.name]
 		if old := s.tls.setting(attr); old != nil {
