@@ -176,7 +176,7 @@ func requirement(d directive) (v verdict) {
 		if inner.fault != "" || inner.deny != nil || inner.user || inner.isOpen() {
 			return nobodyFor("%s holds more than addresses", d.Text)
 		}
-		return verdict{deny: inner.allow, nobody: false}
+		return verdict{deny: inner.allow}
 	}
 	not := len(words) > 0 && strings.EqualFold(words[0], "not")
 	if not {
@@ -300,7 +300,7 @@ func maskBits(mask netip.Addr) (bits int) {
 
 func networkOfPart(text string) string {
 	parts := strings.Split(text, ".")
-	if len(parts) > 3 || slices.ContainsFunc(parts, func(p string) bool { n, err := strconv.ParseUint(p, 10, 8); return err != nil || n > 255 }) {
+	if len(parts) > 3 || slices.ContainsFunc(parts, func(p string) bool { _, err := strconv.ParseUint(p, 10, 8); return err != nil }) {
 		return ""
 	}
 	bits := 8 * len(parts)

@@ -10,15 +10,13 @@ import (
 func (s *apacheSite) alias(d directive) (reason string) {
 	url, target := d.arg(0), d.arg(1)
 	script := strings.HasPrefix(d.name, "script")
-	switch {
-	case strings.HasSuffix(d.name, "match"):
+	if strings.HasSuffix(d.name, "match") {
 		var ok bool
 		if url, target, ok = plainAlias(url, target); !ok {
 			return "an expression has no counterpart here: write a route for each path"
 		}
 	}
-	switch {
-	case url == "" || target == "" || url[0] != '/':
+	if url == "" || target == "" || url[0] != '/' {
 		return "it leads nowhere"
 	}
 	folder := strings.TrimSuffix(path.Clean(url), "/") + "/"

@@ -259,7 +259,6 @@ func (s *apacheSite) writeRoutes(b *Block) {
 	}
 	byLength := func(x, y string) int { return cmp.Compare(len(y), len(x)) }
 	slices.SortStableFunc(s.mounts, func(x, y mount) int { return byLength(x.label, y.label) })
-	whole := slices.ContainsFunc(s.mounts, func(m mount) bool { return m.label == "/*" })
 	scopes := slices.SortedStableFunc(slices.Values(s.scopes[1:]), func(x, y *scope) int { return byLength(x.path, y.path) })
 	for _, m := range s.mounts {
 		for len(scopes) > 0 && len(scopes[0].path) >= len(m.label) {
@@ -273,13 +272,9 @@ func (s *apacheSite) writeRoutes(b *Block) {
 	for _, c := range scopes {
 		s.writeScope(b, c)
 	}
-	if whole {
-		for _, m := range s.mounts {
-			if m.label == "/*" {
-				s.writeMount(b, m)
-				return
-			}
-		}
+	if i := slices.IndexFunc(s.mounts, func(m mount) bool { return m.label == "/*" }); i >= 0 {
+		s.writeMount(b, s.mounts[i])
+		return
 	}
 	if s.root == "" { // there are no files: the rewrites answer, or the mounts
 		s.respond(b, "/*", 404)
@@ -464,7 +459,7 @@ func (s *apacheSite) handle(route *Block, c *scope, script bool, ending string) 
 	if !e.off {
 		maps.Copy(cache, e.byType)
 	}
-	for _, o := range append(slices.Clone(s.around(c)), c) {
+	for _, o := range append(s.around(c), c) {
 		for _, n := range o.names {
 			for _, ending := range n.endings {
 				if n.cache != "" {

@@ -186,10 +186,8 @@ func (s *apacheSite) content(c *scope, d directive) (reason string) {
 		c.anything = true
 		return header(c.block, d, "header")
 	case "requestheader":
-		if len(words) == 2 || len(words) == 3 && strings.EqualFold(words[0], "unset") {
-			if strings.EqualFold(words[0], "unset") && strings.EqualFold(words[1], "proxy") {
-				return "" // it never gets to an application
-			}
+		if (len(words) == 2 || len(words) == 3) && strings.EqualFold(words[0], "unset") && strings.EqualFold(words[1], "proxy") {
+			return "" // it never gets to an application
 		}
 		c.anything = true
 		return header(c.block, d, "request_header")
