@@ -31,9 +31,12 @@ type rewriteCondition struct {
 	flags         map[string]string
 }
 
+// groupOfCondition is %1.
+var groupOfCondition = regexp.MustCompile(`%[0-9]`)
+
 // alternatives turns conditions, in which OR binds stronger than AND, into rewrites of which one is enough.
 func (w *rewriter) alternatives(r rewriteRule, conds []rewriteCondition, n *rewrite) (list []choice, reason string) {
-	captures := regexp.MustCompile(`%[0-9]`).MatchString(r.target)
+	captures := groupOfCondition.MatchString(r.target)
 	ways := [][]comparison{nil}
 	for i := 0; i < len(conds); i++ {
 		end := i
@@ -332,15 +335,23 @@ func (w *rewriter) compareFile(c rewriteCondition, k comparison) (comparison, st
 	return k, ""
 }
 
+// requestPath and requestEnd take expressions for the request line apart.
+var (
+	requestPath = regexp.MustCompile(`^\^?(?:\[A-Z\](?:\{[0-9,]+\}|\+)|[A-Z]+|\([A-Z|]+\)|\\S\+|\.\*)?` + requestBlank + `(/.*)$`)
+	requestEnd  = regexp.MustCompile(requestBlank + `(?:HTTP.*)?$`)
+)
+
+// requestBlank is a space, as it is written there.
+const requestBlank = `(?:\\ |\\s|\[ \]|\s)\+?`
+
 // pathOfRequest is the part of an expression for the request line that concerns the path.
 func pathOfRequest(text string) (path string, ok bool) {
-	blank := `(?:\\ |\\s|\[ \]|\s)\+?`
-	m := regexp.MustCompile(`^\^?(?:\[A-Z\](?:\{[0-9,]+\}|\+)|[A-Z]+|\([A-Z|]+\)|\\S\+|\.\*)?` + blank + `(/.*)$`).FindStringSubmatch(text)
+	m := requestPath.FindStringSubmatch(text)
 	if m == nil {
 		return "", false
 	}
 	path = m[1]
-	if end := regexp.MustCompile(blank + `(?:HTTP.*)?$`).FindStringIndex(path); end != nil {
+	if end := requestEnd.FindStringIndex(path); end != nil {
 		path = path[:end[0]] + "$"
 	}
 	if strings.ContainsAny(path, " ?") || strings.Contains(path, `\s`) {

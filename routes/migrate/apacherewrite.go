@@ -457,12 +457,15 @@ func (w *rewriter) slash(from Origin) *rewrite {
 	return &rewrite{from: from, label: label, to: "{path}/", status: 301, when: [][]term{{{attr: "folder", value: "{path}"}}}}
 }
 
+// anyVariable is a variable of a text.
+var anyVariable = regexp.MustCompile(`\{[^}]*\}`)
+
 // meetsAgain reports whether a path that the rewrite at an index has made could meet one that changes it. A path without variables is
 // taken for that of a file.
 func meetsAgain(all []*rewrite, at int, to string) bool {
 	path, _, _ := strings.Cut(to, "?")
 	fixed := !strings.Contains(path, "{")
-	sample := regexp.MustCompile(`\{[^}]*\}`).ReplaceAllString(path, "x1")
+	sample := anyVariable.ReplaceAllString(path, "x1")
 	if strings.HasPrefix(sample, "x1") {
 		sample = "/" + sample
 	}
