@@ -46,7 +46,7 @@ type front struct {
 	http2      *proxy.HTTP2
 
 	began  time.Time
-	pauses *atomic.Uint64 // of accepting
+	pauses atomic.Uint64 // of accepting
 }
 
 func frontMain() int {
@@ -120,7 +120,7 @@ func receive(conn *ctl.Conn) (*handover, error) {
 
 func newFront(conn *ctl.Conn, h *handover) (*front, error) {
 	c := h.setup.Config
-	f := &front{setup: h.setup, log: newLogger(c.Gateway.Log, "front"), ctl: conn, pools: map[string]*mpm.Pool{}, began: time.Now(), pauses: new(atomic.Uint64)}
+	f := &front{setup: h.setup, log: newLogger(c.Gateway.Log, "front"), ctl: conn, pools: map[string]*mpm.Pool{}, began: time.Now()}
 	for i := range c.Pools {
 		f.pools[c.Pools[i].Name] = f.newPool(c.Pools[i])
 	}
