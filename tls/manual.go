@@ -173,17 +173,22 @@ func (c *Certificates) Replace(site *routes.Site, pairs []Pair, trouble string) 
 	if err != nil && trouble == "" {
 		trouble = err.Error()
 	}
-	e.mu.Lock()
-	news := trouble != e.trouble
-	e.trouble = trouble
-	e.mu.Unlock()
-	switch {
+	switch news := e.notes(&e.trouble, trouble); {
 	case trouble != "" && news:
 		c.log("error", "certificate has been changed and can't be used: the one before is served until the files are mended", "site", e.site.name(), "error", trouble)
 	case trouble == "" && !slices.EqualFunc(certs, *e.certificates.Load(), sameCertificate):
 		c.log("info", "certificate replaced", "site", e.site.name(), "expires", certs[0].Leaf.NotAfter)
 		c.give(e, certs, time.Now())
 	}
+}
+
+// notes keeps what is wrong with files, in one of the entry's fields for that, and reports whether it is news.
+func (e *entry) notes(where *string, trouble string) (news bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	news = trouble != *where
+	*where = trouble
+	return news
 }
 
 // sameCertificate compares chains too: intermediates may be all that is new.

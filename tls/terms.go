@@ -81,11 +81,7 @@ func (c *Certificates) ReplaceClientCA(of *routes.Site, pem []byte, trouble stri
 	if err != nil && trouble == "" {
 		trouble = err.Error()
 	}
-	e.mu.Lock()
-	news := trouble != e.mistrust
-	e.mistrust = trouble
-	e.mu.Unlock()
-	switch {
+	switch news := e.notes(&e.mistrust, trouble); {
 	case trouble != "" && news:
 		c.log("error", "client_auth: ca has been changed and can't be used: clients of the one before are let in until the file is mended", "site", e.site.name(), "error", trouble)
 	case trouble == "" && t != e.terms.Load():
