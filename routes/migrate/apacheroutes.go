@@ -459,7 +459,7 @@ func (s *apacheSite) handle(route *Block, c *scope, script bool, ending string) 
 	if !e.off {
 		maps.Copy(cache, e.byType)
 	}
-	for _, o := range append(s.around(c), c) {
+	for _, o := range slices.Backward(append([]*scope{c}, s.around(c)...)) { // the nearest has the last word
 		for _, n := range o.names {
 			for _, ending := range n.endings {
 				if n.cache != "" {
