@@ -162,20 +162,10 @@ func (en *entry) setPeer(rsa *unix.RawSockaddrAny) {
 	switch rsa.Addr.Family {
 	case unix.AF_INET:
 		p := (*unix.RawSockaddrInet4)(ptr(rsa))
-		en.family = 4
-		copy(en.addr[:], p.Addr[:])
-		en.port = swap(p.Port)
+		en.name(netip.AddrPortFrom(netip.AddrFrom4(p.Addr), swap(p.Port)))
 	case unix.AF_INET6:
 		p := (*unix.RawSockaddrInet6)(ptr(rsa))
-		en.port = swap(p.Port)
-		if a := netip.AddrFrom16(p.Addr); a.Is4In6() {
-			en.family = 4
-			a4 := a.As4()
-			copy(en.addr[:], a4[:])
-			return
-		}
-		en.family = 6
-		en.addr = p.Addr
+		en.name(netip.AddrPortFrom(netip.AddrFrom16(p.Addr), swap(p.Port)))
 	default:
 		en.family = 0
 	}
