@@ -28,6 +28,12 @@ type waitSlice struct {
 	max   time.Duration
 }
 
+func (s *waitSlice) addTo(sum *[waitBuckets]uint64) {
+	for b, n := range s.count {
+		sum[b] += uint64(n)
+	}
+}
+
 func (w *waits) add(d time.Duration) {
 	s := &w.slices[w.current]
 	s.count[waitBucket(d)]++
@@ -38,9 +44,7 @@ func (w *waits) add(d time.Duration) {
 // next begins a new slice in place of the oldest.
 func (w *waits) next() {
 	w.current = (w.current + 1) % waitSlices
-	for b, n := range w.slices[w.current].count {
-		w.older[b] += uint64(n)
-	}
+	w.slices[w.current].addTo(&w.older)
 	w.slices[w.current] = waitSlice{}
 }
 
@@ -70,10 +74,10 @@ func (w *waits) summary() (p50, p99, longest time.Duration) {
 	for i := range w.slices {
 		s := &w.slices[i]
 		longest = max(longest, s.max)
-		for b, n := range s.count {
-			sum[b] += uint64(n)
-			total += uint64(n)
-		}
+		s.addTo(&sum)
+	}
+	for _, n := range sum {
+		total += n
 	}
 	quantile := func(percent uint64) time.Duration {
 		rank := (total*percent + 99) / 100
@@ -98,9 +102,7 @@ const (
 func (w *waits) histogram() Histogram {
 	count := w.older
 	for i := range w.slices {
-		for b, n := range w.slices[i].count {
-			count[b] += uint64(n)
-		}
+		w.slices[i].addTo(&count)
 	}
 	h := Histogram{Seconds: w.seconds}
 	power := firstWaitPower
