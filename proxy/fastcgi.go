@@ -3,11 +3,8 @@ package proxy
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
-
-	"golang.org/x/sys/unix"
 
 	"gateway/mpm"
 	"gateway/mpm/event"
@@ -34,19 +31,16 @@ func (c *call) dialServer(h *hold) (net.Conn, error) {
 	f := c.x.route.FastCGI
 	ctx, cancel := context.WithTimeout(h, cmp.Or(f.ConnectTimeout, connectTimeout))
 	defer cancel()
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		var nc net.Conn
-		var err error
+	return dialPatiently(ctx, func() (net.Conn, error) {
 		if f.Network == "unix" {
-			nc, err = asConn(event.Dial(f.Address))
-		} else if nc, err = new(net.Dialer).DialContext(ctx, f.Network, f.Address); err == nil {
-			nc, err = asConn(event.Wrap(nc))
+			return asConn(event.Dial(f.Address))
 		}
-		if !errors.Is(err, unix.EAGAIN) || ctx.Err() != nil {
-			return nc, err
+		nc, err := new(net.Dialer).DialContext(ctx, f.Network, f.Address)
+		if err != nil {
+			return nil, err
 		}
-		sleep(ctx, pause)
-	}
+		return asConn(event.Wrap(nc))
+	})
 }
 
 // asConn keeps a nil channel from becoming a connection.

@@ -78,9 +78,17 @@ func sleep(ctx context.Context, d time.Duration) {
 
 // dialHTTP connects to a child that is ready. A program with a full backlog is waited for.
 func dialHTTP(ctx context.Context, child mpm.Child) (net.Conn, error) {
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+	return dialPatiently(ctx, func() (net.Conn, error) {
 		nc, _, err := dialSocket(ctx, child)
-		if err == nil || ctx.Err() != nil || !errors.Is(err, unix.EAGAIN) {
+		return nc, err
+	})
+}
+
+// dialPatiently calls dial until the backlog of the socket is not full.
+func dialPatiently(ctx context.Context, dial func() (net.Conn, error)) (net.Conn, error) {
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		nc, err := dial()
+		if !errors.Is(err, unix.EAGAIN) || ctx.Err() != nil {
 			return nc, err
 		}
 		sleep(ctx, pause)
