@@ -179,8 +179,11 @@ func (c *call) serverTarget() (string, error) {
 // endsHere reports whether a field of the client is not for a server: it concerns the connection (RFC 9110 §7.6.1), the server could
 // take it for another one, or the gateway knows better.
 func (c *call) endsHere(name string) bool {
+	if slices.Contains(hopByHop[:], name) {
+		return true
+	}
 	switch name {
-	case "Connection", "Keep-Alive", "Proxy-Connection", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Content-Length":
+	case "Content-Length":
 		return true
 	case "Expect": // the body is spooled, or asked for when it is read
 		return true
