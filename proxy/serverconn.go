@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -333,9 +334,7 @@ func (a *serverAnswer) finish() {
 	k := a.conn
 	if a.chunks != nil {
 		clear(a.trailer)
-		for name, values := range headerOf(http1.ParseTrailer(a.chunks.Trailer)) {
-			a.trailer[name] = values
-		}
+		maps.Copy(a.trailer, headerOf(http1.ParseTrailer(a.chunks.Trailer)))
 	}
 	if k.r < k.w {
 		a.log.Debugw(notQuiet, "bytes", k.w-k.r)
