@@ -488,16 +488,16 @@ func (c *call) watchUpstream(h *hold, response, idle time.Duration) {
 }
 
 // watch ends a request whose server is silent for too long. It runs from the beginning, and then with the limit. A nil watch never
-// does, nor one without a timer. It is safe for concurrent use.
+// does. It is safe for concurrent use.
 type watch struct {
 	limit time.Duration // 0: none
-	timer *time.Timer   // nil: the server may take its time
+	timer *time.Timer   // nil: the server may take its time, and nobody calls start or stop
 	mu    sync.Mutex
 	over  bool // it does not start any more
 }
 
 func (w *watch) start() {
-	if w == nil || w.timer == nil {
+	if w == nil {
 		return
 	}
 	w.mu.Lock()
@@ -508,7 +508,7 @@ func (w *watch) start() {
 }
 
 func (w *watch) stop() {
-	if w != nil && w.timer != nil {
+	if w != nil {
 		w.timer.Stop()
 	}
 }
