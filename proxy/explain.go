@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -67,12 +68,12 @@ func listenerFor(c *routes.Config, u *url.URL) (at netip.AddrPort, _ routes.List
 	var others []string
 	for i := range c.Sites {
 		for _, l := range c.Sites[i].Listen {
-			host, its, found := cutLast(l.Address, ":")
-			if l.Network != "tcp" || !found || its != port || l.TLS != secure {
+			host, its, err := net.SplitHostPort(l.Address)
+			if l.Network != "tcp" || err != nil || its != port || l.TLS != secure {
 				others = append(others, l.Address)
 				continue
 			}
-			address, err := netip.ParseAddr(strings.Trim(host, "[]"))
+			address, err := netip.ParseAddr(host)
 			if err != nil || address.IsUnspecified() {
 				address = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 			}
@@ -82,14 +83,6 @@ func listenerFor(c *routes.Config, u *url.URL) (at netip.AddrPort, _ routes.List
 	}
 	slices.Sort(others)
 	return at, routes.Listen{}, fmt.Errorf("nobody listens for %s on port %s: the addresses are %s", u.Scheme, port, strings.Join(slices.Compact(others), ", "))
-}
-
-func cutLast(s, separator string) (before, after string, found bool) {
-	i := strings.LastIndex(s, separator)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(separator):], true
 }
 
 // sketch is a response that nobody gets.
