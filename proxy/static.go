@@ -58,8 +58,8 @@ func (s *shelf) hides(path string) bool {
 
 // withoutCoding is the path of the file of which a compressed one lies beside it.
 func withoutCoding(path string) string {
-	for _, suffix := range codingSuffixes {
-		if before, ok := strings.CutSuffix(path, suffix); ok && suffix != "" {
+	for _, suffix := range codingSuffixes[identity+1:] {
+		if before, ok := strings.CutSuffix(path, suffix); ok {
 			return before
 		}
 	}
@@ -316,12 +316,13 @@ func isSource(path string) bool {
 }
 
 func cutBackup(name string) (string, bool) {
-	for _, suffix := range [...]string{"~", ".bak", ".old", ".orig", ".save", ".swp", ".tmp", ".gz", ".br", ".zst"} {
+	for _, suffix := range [...]string{"~", ".bak", ".old", ".orig", ".save", ".swp", ".tmp"} {
 		if before, ok := strings.CutSuffix(name, suffix); ok {
 			return before, true
 		}
 	}
-	return name, false
+	before := withoutCoding(name)
+	return before, before != name
 }
 
 // writeStatus answers with a status and its name, or leaves an error to its page.
