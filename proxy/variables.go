@@ -110,11 +110,6 @@ func (v *facts) fill(t routes.Template, write func(name, value string, s origin)
 	return b.String()
 }
 
-// text is the template as a text that is only compared, or counted by.
-func (v *facts) text(t routes.Template) string {
-	return v.fill(t, func(_, value string, _ origin) string { return value })
-}
-
 // field is the template as the value of a header field.
 func (v *facts) field(t routes.Template) string {
 	return v.fill(t, func(_, value string, s origin) string {

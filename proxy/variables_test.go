@@ -85,8 +85,8 @@ func TestVariablesKeepTheirPlace(t *testing.T) {
 		{"a quote in a JSON body is escaped", v.body(written(`{"p":"`, "$path", `"}`), "application/json"), `{"p":"/a?b\u0026c\""}`},
 		{"a plain body has the value itself", v.body(written("$header.X-Markup"), "text/plain; charset=utf-8"), `<b a="1">&`},
 		{"a path in a header ends no quoted string", v.field(written(`n="`, "$path", `"`)), `n="/a%3Fb&c%22"`},
-		{"a mapped address is an IPv4 address", v.text(written("$remote_ip")), "192.0.2.7"},
-		{"a group that did not match is empty", v.text(written("a", "$9")), "a"},
+		{"a mapped address is an IPv4 address", v.field(written("$remote_ip")), "192.0.2.7"},
+		{"a group that did not match is empty", v.field(written("a", "$9")), "a"},
 	}
 	for _, row := range rows {
 		want := row.want
