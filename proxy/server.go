@@ -527,7 +527,7 @@ func hostname(host string) string {
 }
 
 // siteName is a host as sites are named: without its port and a final dot, in small letters.
-func siteName(host string) string { return strings.TrimSuffix(strings.ToLower(hostname(host)), ".") }
+func siteName(host string) string { return strings.TrimSuffix(lowerASCII(hostname(host)), ".") }
 
 // secureURL is where a site's plain listeners send their clients.
 func secureURL(site *routes.Site, r *http.Request) string {
