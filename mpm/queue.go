@@ -90,6 +90,17 @@ func (w *waiter) settle(s *Slot, err error) {
 // has gone leaves the queue and never runs. Safe for concurrent use.
 func (p *Pool) Acquire(ctx context.Context) (*Slot, error) { return p.AcquireFor(ctx, Claim{}) }
 
+// TryAcquire grants a slot if one is free; nil: none is, or the pool is being retired. It neither waits nor starts a child. Safe for concurrent
+// use.
+func (p *Pool) TryAcquire() *Slot {
+	p.mu.Lock()
+	defer p.unlock()
+	if p.draining || !p.hasFree() {
+		return nil
+	}
+	return p.take(SlotID{}, 0)
+}
+
 // Claim is what is known of who wants a slot. The zero Claim says nothing.
 type Claim struct {
 	// Near is granted if it is free: the next request of a connection goes to the thread that had its last one. Nobody waits for it.

@@ -190,6 +190,11 @@ func (c *call) occupy() (*mpm.Slot, error) {
 // acquire gets a slot. On a worker pool that is the one that served the connection's last request, if it is free: what its
 // thread knows of the client is warm.
 func (c *call) acquire() (*mpm.Slot, error) {
+	if r := c.relayed(); r != nil && r.slot != nil {
+		slot := r.slot
+		r.slot = nil
+		return slot, nil
+	}
 	claim := mpm.Claim{Session: c.session()}
 	if c.pool.config.MPM != routes.Worker || c.x.conn == nil {
 		return c.pool.AcquireFor(c.r.Context(), claim)

@@ -179,6 +179,11 @@ func (c *call) serverTarget() (string, error) {
 // endsHere reports whether a field of the client is not for a server: it concerns the connection (RFC 9110 §7.6.1), the server could
 // take it for another one, or the gateway knows better.
 func (c *call) endsHere(name string) bool {
+	return isKept(name) || name == "X-Forwarded-Prefix" && c.x.route.Cut() != "" || listNames(c.r.Header["Connection"], name)
+}
+
+// isKept reports whether a field of a client is never for a server.
+func isKept(name string) bool {
 	if slices.Contains(hopByHop[:], name) {
 		return true
 	}
@@ -189,12 +194,8 @@ func (c *call) endsHere(name string) bool {
 		return true
 	case "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-For", "Forwarded":
 		return true
-	case "X-Forwarded-Prefix":
-		if c.x.route.Cut() != "" {
-			return true
-		}
 	}
-	return isTreacherous(name) || listNames(c.r.Header["Connection"], name)
+	return isTreacherous(name)
 }
 
 // listNames reports whether a list that spans several fields has a name as an element.

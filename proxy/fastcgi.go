@@ -16,7 +16,7 @@ import (
 func (c *call) holdServer(slot *mpm.Slot) (*link, *hold, error) {
 	h := &hold{slot: slot, client: c.r.Context(), body: c.body, remote: true}
 	h.leaving.on(h.client, h.clientLeft)
-	c.watchUpstream(h, 0, 0)
+	c.watchUpstream(h)
 	nc, err := c.dialServer(h)
 	if err != nil {
 		return nil, h, notConnected(fmt.Errorf("server %s: %w", c.x.route.FastCGI.Address, err))

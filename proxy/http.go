@@ -85,9 +85,17 @@ const (
 type scratch struct {
 	head  http1.Head
 	entry LogEntry
+	out   []byte // a request for a server
 }
 
-// Data answers requests for hot files on the loop. Every other request is served by a goroutine.
+func (h *HTTP) scratch() *scratch {
+	if s, ok := h.scratches.Get().(*scratch); ok {
+		return s
+	}
+	return new(scratch)
+}
+
+// Data answers requests for hot files on the loop, and passes simple ones on to servers. Every other request is served by a goroutine.
 func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
 	if h.Trust != nil && !t.Named() {
 		n, verdict := h.introduce(t, data)
@@ -103,10 +111,7 @@ func (h *HTTP) Data(t *event.Turn, data []byte) event.Verdict {
 			return verdict
 		}
 	}
-	s, _ := h.scratches.Get().(*scratch)
-	if s == nil {
-		s = new(scratch)
-	}
+	s := h.scratch()
 	defer h.scratches.Put(s)
 	head := &s.head
 	now := time.Now()
@@ -153,14 +158,20 @@ func (h *HTTP) introduce(t *event.Turn, data []byte) (n int, v event.Verdict) {
 	return n, event.Wait
 }
 
-// answer answers the request whose head is in s, n bytes, if it is for a hot file.
+// answer answers the request whose head is in s, n bytes, if it is for a hot file, or passes it on.
 func (h *HTTP) answer(t *event.Turn, s *scratch, n int, now time.Time) event.Verdict {
 	head := &s.head
-	a, ok := h.hot(head, nil, t.Remote(), now)
-	if !ok || a.fromDisk() && (!a.onLoop(now) || !a.file.unchanged() || !a.file.hold()) {
+	site := h.site(head, nil, t.Remote())
+	if site == nil {
 		return event.Detach
 	}
-	site := a.file.site
+	a, ok := h.hotOf(site, head, nil, now)
+	if !ok {
+		return h.relay(t, s, n, site, now)
+	}
+	if a.fromDisk() && (!a.onLoop(now) || !a.file.unchanged() || !a.file.hold()) {
+		return event.Detach
+	}
 	last := !head.KeepAlive || t.Draining() || exhausted(site, t.Requests())
 	t.SetBuffer(a.append(t.Buffer(), last, &h.date, now))
 	t.Consume(n)
@@ -216,17 +227,31 @@ func (h *HTTP) sendRest(t *event.Turn, head *http1.Head, a hotAnswer, sent int64
 	})
 }
 
-// hot looks for a file that answers a request as it is. session is nil without TLS.
-func (h *HTTP) hot(head *http1.Head, session Secure, remote netip.AddrPort, now time.Time) (a hotAnswer, ok bool) {
+// site is the site of a request that may be answered without the handler; nil: it may not. session is nil without TLS.
+func (h *HTTP) site(head *http1.Head, session Secure, remote netip.AddrPort) *routes.Site {
 	if h.Server == nil || h.Server.speaksForOthers(remote) || len(head.Path) == 0 || !isHead(head) && string(head.Method) != http.MethodGet {
-		return a, false
+		return nil
 	}
 	// The strings alias the request: the table only compares them.
 	host := hostname(alias(head.Host))
 	site := h.Server.table.Site(h.Address, host)
 	if site == nil || session == nil && slices.Contains(site.TLS.Redirect, h.Address) || session != nil && !session.Serves(site, host) {
+		return nil
+	}
+	return site
+}
+
+// hot looks for a file that answers a request as it is. session is nil without TLS.
+func (h *HTTP) hot(head *http1.Head, session Secure, remote netip.AddrPort, now time.Time) (a hotAnswer, ok bool) {
+	site := h.site(head, session, remote)
+	if site == nil {
 		return a, false
 	}
+	return h.hotOf(site, head, session, now)
+}
+
+// hotOf is hot for a site.
+func (h *HTTP) hotOf(site *routes.Site, head *http1.Head, session Secure, now time.Time) (a hotAnswer, ok bool) {
 	file := h.Server.hot.find(site, head.Path, head, now)
 	if file == nil {
 		return a, false
@@ -247,12 +272,17 @@ func exhausted(site *routes.Site, requests int) bool {
 
 func alias(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// setHot makes e the entry of a request that no handler saw. Its texts alias the head.
+// setHot makes e the entry of a request for a hot file. Its texts alias the head.
 func (e *LogEntry) setHot(remote netip.AddrPort, head *http1.Head, a *hotAnswer, began time.Time) {
+	e.set(remote, head, began)
+	e.Status, e.Bytes, e.Duration, e.Pool = a.status, a.length, time.Since(began), a.file.pool.config.Name
+}
+
+// set makes e the entry of a request that no handler saw. Its texts alias the head.
+func (e *LogEntry) set(remote netip.AddrPort, head *http1.Head, began time.Time) {
 	*e = LogEntry{
-		Remote: remote.Addr(), Time: began, Method: alias(head.Method), URI: alias(head.Target), Proto: protocols[head.Minor], Status: a.status,
-		Bytes: a.length, Referer: alias(head.Get("Referer")), UserAgent: alias(head.Get("User-Agent")), Host: alias(head.Host),
-		Duration: time.Since(began), Pool: a.file.pool.config.Name,
+		Remote: remote.Addr(), Time: began, Method: alias(head.Method), URI: alias(head.Target), Proto: protocols[head.Minor],
+		Referer: alias(head.Get("Referer")), UserAgent: alias(head.Get("User-Agent")), Host: alias(head.Host),
 	}
 }
 
@@ -345,9 +375,15 @@ func (h *HTTP) Serve(c *event.Conn) {
 		k.serveHTTP2()
 		return
 	}
+	defer k.dropRelay()
 	for k.next() {
 		now := time.Now()
-		served, more := k.serveHot(now)
+		served, more := false, false
+		if r := k.relayed(); r != nil {
+			now = r.began
+		} else {
+			served, more = k.serveHot(now)
+		}
 		if !served {
 			more = k.request(now)
 		}

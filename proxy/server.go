@@ -30,22 +30,23 @@ const hotBytes = 64 << 20
 // Server takes requests through the routes of one configuration. It is an http.Handler, immutable and safe for concurrent use.
 type Server struct {
 	applications
-	table     *routes.Table
-	trust     *routes.Trust
-	pools     map[string]pool
-	files     map[folderName]*Files
-	upstreams map[*routes.Proxy]*upstreams
-	proxies   []*upstreams          // the same in the order of the configuration
-	dresses   map[*routes.Site]bool // see [Server.dress]
-	passwords *passwords
-	limiters  map[*routes.RateLimit]*limiter
-	limited   []limitPlace          // the same in the order of the configuration
-	responses map[string]*responses // by pool; "": of requests that came to none
-	hot       *hotCache
-	encoders  map[*routes.Compress]*encoders
-	refusals  quiet.Limiter // of warnings about files
-	encrypt   Encrypt
-	log       Logger
+	table       *routes.Table
+	trust       *routes.Trust
+	pools       map[string]pool
+	files       map[folderName]*Files
+	upstreams   map[*routes.Proxy]*upstreams
+	proxies     []*upstreams                                   // the same in the order of the configuration
+	dresses     map[*routes.Site]bool                          // see [Server.dress]
+	relayRoutes map[*routes.Site]map[*routes.Route]*relayRoute // nil for a site: it has none
+	passwords   *passwords
+	limiters    map[*routes.RateLimit]*limiter
+	limited     []limitPlace          // the same in the order of the configuration
+	responses   map[string]*responses // by pool; "": of requests that came to none
+	hot         *hotCache
+	encoders    map[*routes.Compress]*encoders
+	refusals    quiet.Limiter // of warnings about files
+	encrypt     Encrypt
+	log         Logger
 }
 
 // Option changes how a [Server] works.
@@ -64,7 +65,7 @@ type pool struct {
 func NewServer(c *routes.Config, pools map[string]*mpm.Pool, log Logger, options ...Option) *Server {
 	s := &Server{
 		table: routes.NewTable(c), trust: &c.Gateway.Trust, pools: map[string]pool{}, files: map[folderName]*Files{}, upstreams: map[*routes.Proxy]*upstreams{},
-		encoders: map[*routes.Compress]*encoders{}, dresses: map[*routes.Site]bool{}, limiters: map[*routes.RateLimit]*limiter{},
+		encoders: map[*routes.Compress]*encoders{}, dresses: map[*routes.Site]bool{}, relayRoutes: map[*routes.Site]map[*routes.Route]*relayRoute{}, limiters: map[*routes.RateLimit]*limiter{},
 		passwords: newPasswords(), responses: map[string]*responses{"": new(responses)}, encrypt: noTLS, log: log,
 	}
 	for _, option := range options {
@@ -114,6 +115,12 @@ func (s *Server) addRoute(site *routes.Site, r *routes.Route) {
 	if r.Proxy != nil {
 		u := newUpstreams(r, s.encrypt, s.log)
 		s.upstreams[r.Proxy], s.proxies = u, append(s.proxies, u)
+		if relayed := s.newRelayRoute(site, r); relayed != nil {
+			if s.relayRoutes[site] == nil {
+				s.relayRoutes[site] = map[*routes.Route]*relayRoute{}
+			}
+			s.relayRoutes[site][r] = relayed
+		}
 	}
 }
 

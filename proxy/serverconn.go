@@ -38,6 +38,8 @@ type serverConn struct {
 	since   time.Time // it has been idle; only while it is
 	once    bool      // it carries one request only
 	preface []byte    // goes before that
+	asked   bool      // on a loop
+	said    []byte    // what has come since then
 
 	out  []byte             // the head of the request, and a short body
 	buf  *[spoolMemory]byte // what came; nil: it is idle
@@ -88,7 +90,10 @@ func (k *serverConn) hangUp() {
 func (k *serverConn) ask(c *call, early *earlyAnswers) (*serverAnswer, error) {
 	k.sent, k.received, k.sending, k.sendErr = false, false, nil, nil
 	k.r, k.w, k.buf = 0, 0, c.spool.buffer()
-	if err := k.send(c); err != nil {
+	if k.asked {
+		k.w = copy(k.buf[:], k.said)
+		k.asked, k.said, k.sent, k.received = false, nil, true, k.w > 0
+	} else if err := k.send(c); err != nil {
 		return nil, err
 	}
 	for {

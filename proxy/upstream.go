@@ -58,7 +58,7 @@ func newUpstreams(r *routes.Route, secure Encrypt, log Logger) *upstreams {
 	var ctx context.Context
 	ctx, u.stop = context.WithCancel(context.Background())
 	for _, to := range p.To {
-		s := &upstream{Upstream: to, proxy: p, log: log, weight: max(to.Weight, 1), base: (&url.URL{Path: to.Base}).EscapedPath(), lookup: net.DefaultResolver.LookupNetIP, secure: secure}
+		s := &upstream{Upstream: to, proxy: p, log: log, weight: max(to.Weight, 1), base: (&url.URL{Path: to.Base}).EscapedPath(), lookup: net.DefaultResolver.LookupNetIP, secure: secure, loops: newLoopRelays()}
 		u.servers = append(u.servers, s)
 		if p.Health != nil {
 			u.checking.Go(func() { s.watchHealth(ctx, p.Health) }) // ends with stop
@@ -92,6 +92,9 @@ type upstream struct {
 	failures atomic.Uint64 // of them
 	ill      atomic.Bool   // its last health check failed
 	failing  atomic.Bool   // its last request failed
+
+	loops       []loopRelays // by their number
+	idleOnLoops atomic.Int64 // connections
 
 	mu      sync.Mutex
 	idle    []*serverConn // the one that was used last is the last
@@ -182,13 +185,12 @@ func (s *upstream) take() *serverConn {
 	return k
 }
 
-// put keeps a connection for another request. One to a name ends when its addresses are to be looked up again: the name may have
-// moved, and as long as there are connections nobody asks.
+// put keeps a connection for another request.
 func (s *upstream) put(k *serverConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if s.closed || len(s.idle) >= cmp.Or(s.proxy.KeepAlive, maxIdleServer) || s.expires.Before(now) && !s.expires.IsZero() {
+	if !s.hasRoom(now) {
 		_ = k.Close() // nothing is being written
 		return
 	}
@@ -200,6 +202,20 @@ func (s *upstream) put(k *serverConn) {
 	case len(s.idle) == 1:
 		s.timer.Reset(s.patience())
 	}
+}
+
+// hasRoom reports whether another connection may wait for a request. One to a name ends when its addresses are to be looked up again: the name
+// may have moved, and as long as there are connections nobody asks. The mutex is held.
+func (s *upstream) hasRoom(now time.Time) bool {
+	expired := s.expires.Before(now) && !s.expires.IsZero()
+	return !s.closed && !expired && len(s.idle)+int(s.idleOnLoops.Load()) < cmp.Or(s.proxy.KeepAlive, maxIdleServer)
+}
+
+// keeps reports whether a connection of a loop may wait for another request.
+func (s *upstream) keeps(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hasRoom(now)
 }
 
 // patience is how long a connection waits for a request.
@@ -377,7 +393,7 @@ func (s *upstream) status(line string) UpstreamStatus {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st.Connections = UpstreamConnections{Active: s.active.Load(), Idle: len(s.idle)}
+	st.Connections = UpstreamConnections{Active: s.active.Load(), Idle: len(s.idle) + int(s.idleOnLoops.Load())}
 	return st
 }
 
@@ -409,7 +425,10 @@ func (c *call) askInTurn(h *hold, l *link, u *upstreams) (*serverAnswer, error) 
 	var tried []*upstream
 	err := errNoServer
 	for {
-		s := u.next(c, tried)
+		s, asked := c.takeRelay()
+		if s == nil {
+			s = u.next(c, tried)
+		}
 		if s == nil {
 			return nil, err
 		}
@@ -419,6 +438,10 @@ func (c *call) askInTurn(h *hold, l *link, u *upstreams) (*serverAnswer, error) 
 			a, err = c.askHTTP2(h, l, s)
 		} else {
 			a, err = c.ask(h, func() (*serverConn, error) {
+				if k := asked; k != nil {
+					asked = nil
+					return k, nil
+				}
 				if k := s.take(); k != nil {
 					return k, nil
 				}
@@ -463,20 +486,31 @@ func (c *call) holdUpstream(slot *mpm.Slot) (h *hold, l *link, err error) {
 		slot.Unlimited()      // or the deadline of a server would end a child
 	}
 	h.leaving.on(h.client, h.clientLeft)
-	p := c.x.route.Proxy
-	c.watchUpstream(h, p.ResponseTimeout, p.IdleTimeout)
+	c.watchUpstream(h)
 	return h, l, nil
+}
+
+// limitsOf is how long a server may take to answer, and from one piece of its answer to the next; 0: any time.
+func limitsOf(r *routes.Route, pool *routes.Pool) (response, idle time.Duration) {
+	response = cmp.Or(r.RequestTimeout, pool.RequestTimeout)
+	if idle = response; r.Proxy != nil {
+		response, idle = cmp.Or(r.Proxy.ResponseTimeout, response), cmp.Or(r.Proxy.IdleTimeout, idle)
+	}
+	return response, idle
 }
 
 // watchUpstream has the hold end when the server takes too long. Whoever waits for the client then has to give up as well, but an
 // answer that has not begun can still be sent.
-func (c *call) watchUpstream(h *hold, response, idle time.Duration) {
+func (c *call) watchUpstream(h *hold) {
+	response, idle := limitsOf(c.x.route, c.pool.config)
 	c.watch = nil
-	d := cmp.Or(c.x.route.RequestTimeout, c.pool.config.RequestTimeout)
-	if wait, limit := cmp.Or(response, d), cmp.Or(idle, d); wait > 0 || limit > 0 {
+	if c.relayed() != nil && response > 0 {
+		response = max(response-time.Since(c.x.began), 1)
+	}
+	if response > 0 || idle > 0 {
 		c.watch = &h.watch
-		h.watch.limit = limit
-		h.watch.timer = time.AfterFunc(cmp.Or(wait, math.MaxInt64), func() { h.end(errTooSlow) })
+		h.watch.limit = idle
+		h.watch.timer = time.AfterFunc(cmp.Or(response, math.MaxInt64), func() { h.end(errTooSlow) })
 	}
 	if w, ok := undressed(c.w).(interface{ interrupt() }); ok {
 		h.interrupting.Add(1)

@@ -44,6 +44,7 @@ type Turn struct {
 	consumed int
 	keep     time.Duration
 	then     func(*Conn) bool
+	asked    *Upstream // see Ask
 }
 
 // Write appends to what is sent when the call returns.
@@ -125,6 +126,7 @@ type Conn struct {
 	pending  []byte           // bytes the loop could not send
 	finish   bool             // close after pending
 	then     func(*Conn) bool // see [Turn.Then]
+	upstream *Upstream        // that has been asked on the loop; nil: none
 	nonblock bool
 	keeping  bool   // see KeepUnsent
 	unsent   []byte // what was kept; capacity is used again
@@ -161,7 +163,7 @@ func (l *loop) own(index uint32, en *entry, p *Listener, rest []byte) *Conn {
 	c.in = append(c.in[:0], rest...)
 	c.pending, c.finish, c.nonblock, c.ended = nil, false, false, false
 	c.then, l.turn.then = l.turn.then, nil
-	c.keeping, c.unsent, c.watcher = false, nil, nil
+	c.keeping, c.unsent, c.watcher, c.upstream = false, nil, nil, nil
 	c.onGone.Store(nil)
 	ch, i := l.table.chunk(index), index%chunkSize
 	if ch.partial[i] == nil {

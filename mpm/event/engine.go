@@ -40,6 +40,7 @@ const (
 	Detach                // call Serve with the unread bytes
 	Finish                // send what was written, then close when the client has had time to read it
 	End                   // the same, for a client that has said it sends no more: there is nothing to wait for
+	Hold                  // wait for the server that [Turn.Ask] has asked
 )
 
 // Options are the bounds of an engine. The zero value is ready to use.

@@ -24,6 +24,8 @@ const (
 	freshDrain = 2
 	// listenerBit marks the index in an epoll event as that of a listener.
 	listenerBit = 1 << 30
+	// upstreamBit likewise that of an Upstream.
+	upstreamBit = 1 << 29
 	// headRate is the pace, in bytes a second, at which an incomplete head earns itself more time, up to twice the timeout.
 	headRate = 500
 )
@@ -44,6 +46,7 @@ type loop struct {
 	starved bool      // accepting has paused, and the table is not much emptier since
 	conns   sync.Pool // of *Conn; got by this loop only, see Conn.wake
 	executors
+	upstreams upstreams
 
 	shedding atomic.Bool // the next tick is to close some idle connections
 
@@ -114,6 +117,10 @@ func (l *loop) dispatch(ev *unix.EpollEvent) {
 		l.accept(l.listener(uint16(ev.Fd &^ listenerBit)))
 		return
 	}
+	if ev.Fd&upstreamBit != 0 {
+		l.heard(ev)
+		return
+	}
 	index := uint32(ev.Fd)
 	en := l.table.entry(index)
 	state := en.state.Load() & stateMask
@@ -138,6 +145,8 @@ func (l *loop) dispatch(ev *unix.EpollEvent) {
 		} else if ev.Events&(unix.EPOLLIN|unix.EPOLLRDHUP) != 0 {
 			l.readable(index, en, seen(ev.Events)&^flagWritable)
 		}
+	case stateHeld:
+		l.noteHeld(index, en, seen(ev.Events)&^flagWritable)
 	case stateLinger:
 		l.discard(index, en)
 	}
@@ -366,31 +375,37 @@ func (l *loop) readable(index uint32, en *entry, flags uint32) {
 		l.turn = Turn{loop: l, entry: en, listener: p, out: l.turn.out[:0]}
 		verdict := p.Protocol.Data(&l.turn, data)
 		rest := data[min(l.turn.consumed, len(data)):]
-		if !l.sent(index, en, verdict, rest, flags) {
-			return
-		}
-		switch verdict {
-		case Detach:
-			l.detach(index, en, p, rest, flags)
-			return
-		case Finish, End:
-			if verdict == End && len(rest) == 0 && flags == 0 {
-				l.release(index, en)
-				return
-			}
-			l.linger(index, en)
-			return
-		case Wait:
-		}
-		if len(rest) > partialSize {
-			l.release(index, en)
-			return
-		}
-		l.keep(ch, i, en, rest, kept == 0)
-		if flags == 0 {
+		if !l.sent(index, en, verdict, rest, flags) || !l.settle(index, en, verdict, rest, flags, kept == 0) || flags == 0 {
 			return
 		}
 	}
+}
+
+// settle does what the protocol wants done with a connection, after all that it wrote was sent. It reports whether the loop still has it,
+// for the rest of its request: first says that nothing of that was kept before.
+func (l *loop) settle(index uint32, en *entry, v Verdict, rest []byte, flags uint32, first bool) bool {
+	switch v {
+	case Detach:
+		l.detach(index, en, l.listener(en.listener), rest, flags)
+		return false
+	case Hold:
+		l.hold(index, en, rest, flags)
+		return false
+	case Finish, End:
+		if v == End && len(rest) == 0 && flags == 0 {
+			l.release(index, en)
+		} else {
+			l.linger(index, en)
+		}
+		return false
+	case Wait:
+	}
+	if len(rest) > partialSize {
+		l.release(index, en)
+		return false
+	}
+	l.keep(index, en, rest, first)
+	return true
 }
 
 // sent sends what the protocol wrote in place and reports whether all of it is gone. If not, a goroutine has the connection.
@@ -412,7 +427,8 @@ func (l *loop) sent(index uint32, en *entry, v Verdict, rest []byte, flags uint3
 }
 
 // keep stores the beginning of a request until the rest comes.
-func (l *loop) keep(ch *chunk, i uint32, en *entry, rest []byte, first bool) {
+func (l *loop) keep(index uint32, en *entry, rest []byte, first bool) {
+	ch, i := l.table.chunk(index), index%chunkSize
 	if l.turn.keep > 0 {
 		en.deadline.Store(l.engine.after(l.turn.keep))
 	}
@@ -484,6 +500,7 @@ func (l *loop) tick() {
 	if l.open.Load() > 0 {
 		l.sweep()
 	}
+	l.sweepUpstreams(l.engine.now())
 	l.resume()
 	if l.engine.Draining() && l == l.engine.loops[0] {
 		l.closeListeners()
@@ -493,7 +510,7 @@ func (l *loop) tick() {
 	switch {
 	case l.woken:
 		l.setTick(time.Now())
-	case l.open.Load() == 0 && len(l.paused) == 0:
+	case l.open.Load() == 0 && len(l.paused) == 0 && l.upstreams.used() == 0:
 		l.ticking = false
 		l.setTick(time.Time{})
 	default:
@@ -571,6 +588,10 @@ func (l *loop) expire(index uint32, en *entry) {
 		return
 	}
 	ch, i := l.table.chunk(index), index%chunkSize
+	if en.state.Load()&stateMask == stateHeld {
+		l.handOver(index, en)
+		return
+	}
 	if en.state.Load()&stateMask != stateParked || ch.partial[i] == nil {
 		l.release(index, en)
 		return
@@ -585,6 +606,7 @@ func (l *loop) expire(index uint32, en *entry) {
 
 // abandon ends every connection when the loop is closed. Owners learn of it and release theirs.
 func (l *loop) abandon() {
+	l.abandonUpstreams()
 	l.table.each(func(index uint32, en *entry) {
 		if en.flag(flagGone) {
 			l.notify(index)

@@ -14,10 +14,11 @@ const (
 	stateParked               // waits for a request, or for the rest of one
 	stateOwned                // a goroutine serves it
 	stateLinger               // answered and half closed; what still comes in is thrown away
+	stateHeld                 // waits for the answer of an Upstream; flags tell what came meanwhile
 	stateMask   uint32 = 7
 )
 
-// What the loop saw while a goroutine owned the connection.
+// What the loop saw while a goroutine owned the connection, or while it was held.
 const (
 	flagReadable uint32 = 8 << iota // bytes may have come since the last read that found none
 	flagWritable                    // room may have come since the last write that found none
@@ -115,7 +116,7 @@ const chunkSize = 256
 // first: the collector stops scanning after them.
 type chunk struct {
 	owner   [chunkSize]atomic.Pointer[Conn] // who serves it
-	session [chunkSize]any                  // what the protocol keeps for a parked connection (TLS); the loop's while parked
+	session [chunkSize]any                  // what the protocol keeps for a parked connection (TLS), or the Upstream that one is held for; the loop's while parked or held
 	partial [chunkSize]*[]byte              // the beginning of a request; likewise
 	entries [chunkSize]entry
 }

@@ -1,0 +1,490 @@
+package proxy
+
+import (
+	"bytes"
+	"math"
+	"net/http"
+	"net/netip"
+	"net/textproto"
+	"runtime"
+	"slices"
+	"time"
+
+	"gateway/mpm"
+	"gateway/mpm/event"
+	"gateway/proxy/http1"
+	"gateway/routes"
+)
+
+const (
+	// relayPatience is the shortest time limit of a route with which the loop asks: a goroutine, which watches limits, goes on in time.
+	relayPatience = 3 * time.Second
+	// maxRelayPieces is in how many pieces an answer may come to the loop, which reads it from its beginning with each.
+	maxRelayPieces = 8
+	// maxRelayDoubt is how many requests in a row are left to goroutines after answers that the loop could not pass on.
+	maxRelayDoubt = 63
+)
+
+// relayRoute is a route whose requests the loop passes on: nothing that is configured for it has to look at them.
+type relayRoute struct {
+	pool    pool
+	servers *upstreams
+}
+
+// newRelayRoute returns nil for a route that always needs a goroutine.
+func (s *Server) newRelayRoute(site *routes.Site, r *routes.Route) *relayRoute {
+	p := s.pools[r.Pool]
+	switch {
+	case r.Proxy == nil, p.config.MPM != routes.Event, p.config.SessionLimit != nil, p.config.Queue.Header:
+		return nil
+	case varies(site, r), dresses(site), len(r.TryFiles) > 0, r.Compress != nil, r.SendFile != nil, r.Unbuffered, r.Internal, r.Cut() != "":
+		return nil
+	case r.Proxy.Balance == routes.Hash, r.Proxy.ProxyProtocol != "":
+		return nil
+	case slices.ContainsFunc(r.Proxy.To, func(u routes.Upstream) bool { return u.TLS || u.HTTP2 || u.Base != "" }):
+		return nil
+	}
+	response, idle := limitsOf(r, p.config)
+	if response > 0 && response < relayPatience || idle > 0 && idle < relayPatience {
+		return nil
+	}
+	return &relayRoute{p, s.upstreams[r.Proxy]}
+}
+
+// relayRouteOf returns the route of a request that the loop may pass on; nil: it may not, because of the route or of the request.
+func (s *Server) relayRouteOf(site *routes.Site, head *http1.Head) *relayRoute {
+	candidates := s.relayRoutes[site]
+	if candidates == nil || !isSimpleRequest(head) {
+		return nil
+	}
+	// The strings alias the request: they are only compared.
+	path := alias(head.Path)
+	if clean, err := site.CleanPath(path); err != nil || clean != path {
+		return nil
+	}
+	files := false
+	m, _ := site.Match(alias(head.Method), path, func(*routes.Route, string) bool {
+		files = true
+		return false
+	})
+	if files {
+		return nil
+	}
+	return candidates[m.Route]
+}
+
+// isSimpleRequest reports whether a request is one of those that most are.
+func isSimpleRequest(head *http1.Head) bool {
+	if !isHead(head) && string(head.Method) != http.MethodGet || head.HasBody() || head.Minor == 0 || head.Upgrade || len(head.Host) == 0 {
+		return false
+	}
+	if head.Target[0] != '/' || !isPlainPath(head.Path) {
+		return false
+	}
+	for _, f := range head.Fields {
+		switch len(f.Name) {
+		case len("Te"):
+			if bytes.EqualFold(f.Name, []byte("te")) {
+				return false
+			}
+		case len("Connection"):
+			if bytes.EqualFold(f.Name, []byte("connection")) && !isPersistence(f.Value) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// isPlainPath reports whether a path has nothing that could be spelled otherwise (RFC 3986 §3.3).
+func isPlainPath(path []byte) bool {
+	for _, c := range path {
+		if c < '0' || c > 'z' || c > '9' && c < 'A' || c > 'Z' && c < 'a' {
+			if bytes.IndexByte([]byte("/-_.~!$&'()*+,;=:@"), c) < 0 {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// isPersistence reports whether a Connection field says nothing but whether the connection ends.
+func isPersistence(value []byte) bool {
+	for element := range bytes.SplitSeq(value, []byte{','}) {
+		element = bytes.TrimSpace(element)
+		if !bytes.EqualFold(element, []byte("close")) && !bytes.EqualFold(element, []byte("keep-alive")) {
+			return false
+		}
+	}
+	return true
+}
+
+// loopRelays are the connections of one loop to a server that wait for a request. Only the loop uses them.
+type loopRelays struct {
+	idle  []*relay // the one that was used last is the last
+	doubt int      // answers in a row that the loop could not pass on, doubled each time
+	skip  int      // so many requests are left to goroutines
+	_     [64]byte // keeps those of two loops out of one cache line
+}
+
+func newLoopRelays() []loopRelays { return make([]loopRelays, runtime.GOMAXPROCS(0)) }
+
+// relay is a connection of a loop to a server, and the request that it carries. It implements [event.Asker], and belongs to the loop, until
+// a goroutine goes on with the request.
+type relay struct {
+	server *upstream   // immutable
+	home   *loopRelays // likewise
+	conn   *event.Upstream
+	head   http1.Answer
+
+	// Of the request.
+	http   *HTTP // nil: there is none
+	site   *routes.Site
+	pool   pool
+	slot   *mpm.Slot
+	began  time.Time
+	isHead bool
+	last   bool // the client has said so
+	length int  // of the request
+	pieces int  // of the answer so far
+}
+
+// relay passes a request on, n bytes, whose head is in s, and holds its client until the answer has come. What can't be done at once, or not
+// in the ordinary way, is left to a goroutine.
+func (h *HTTP) relay(t *event.Turn, s *scratch, n int, site *routes.Site, now time.Time) event.Verdict {
+	route := h.Server.relayRouteOf(site, &s.head)
+	if route == nil || len(t.Buffer()) > 0 || !t.Remote().IsValid() {
+		return event.Detach
+	}
+	r := route.occupy(t)
+	if r == nil {
+		return event.Detach
+	}
+	r.http, r.site, r.pool, r.began, r.length = h, site, route.pool, now, n
+	r.isHead, r.last, r.pieces = isHead(&s.head), !s.head.KeepAlive, 0
+	s.out = r.appendRequest(s.out[:0], &s.head, t.Remote())
+	if !t.Ask(r.conn, s.out) {
+		r.Gone()
+		return event.Detach
+	}
+	return event.Hold
+}
+
+// occupy returns a connection to one of the servers, for a request that has a slot; nil: there is none.
+func (r *relayRoute) occupy(t *event.Turn) *relay {
+	slot := r.pool.TryAcquire()
+	if slot == nil {
+		return nil
+	}
+	server := r.servers.next(nil, nil)
+	if server != nil {
+		if k := server.relay(t); k != nil {
+			k.slot = slot
+			return k
+		}
+		server.leave()
+	}
+	slot.Release(mpm.NotSent)
+	return nil
+}
+
+// relay returns a connection of this loop that waits for a request, or one that a goroutine has left; nil: there is none, or the answers of
+// late were not for the loop.
+func (s *upstream) relay(t *event.Turn) *relay {
+	if t.Loop() >= len(s.loops) {
+		return nil
+	}
+	home := &s.loops[t.Loop()]
+	if home.skip > 0 {
+		home.skip--
+		return nil
+	}
+	if last := len(home.idle) - 1; last >= 0 {
+		r := home.idle[last]
+		home.idle[last], home.idle = nil, home.idle[:last]
+		s.idleOnLoops.Add(-1)
+		return r
+	}
+	k := s.take()
+	if k == nil {
+		return nil
+	}
+	channel, ok := k.wire.(*event.Channel)
+	if !ok {
+		s.put(k)
+		return nil
+	}
+	r := &relay{server: s, home: home}
+	var err error
+	if r.conn, err = t.Adopt(channel, r); err != nil {
+		s.log.Debugw("connection to a server could not be given to a loop", "server", s.Address, "error", err)
+		return nil
+	}
+	return r
+}
+
+// appendRequest appends the head of the request as the server gets it, like [call.appendRequest].
+func (r *relay) appendRequest(b []byte, head *http1.Head, remote netip.AddrPort) []byte {
+	host := head.Host
+	if r.server.Host != "" {
+		host = []byte(r.server.Host)
+	}
+	b = append(append(append(b, head.Method...), ' '), head.Target...)
+	b = append(append(append(b, " HTTP/1.1\r\nHost: "...), host...), "\r\n"...)
+	for _, f := range head.Fields {
+		if name := textproto.CanonicalMIMEHeaderKey(alias(f.Name)); name != "Host" && !isKept(name) {
+			b = append(append(append(append(b, name...), ": "...), f.Value...), "\r\n"...)
+		}
+	}
+	b = remote.Addr().Unmap().AppendTo(append(b, "X-Forwarded-For: "...))
+	b = append(append(b, "\r\nX-Forwarded-Host: "...), head.Host...)
+	return append(b, "\r\nX-Forwarded-Proto: http\r\n\r\n"...)
+}
+
+// Answered implements [event.Asker].
+func (r *relay) Answered(t *event.Turn, data []byte, ended bool) event.Verdict {
+	r.head.Reset()
+	n, err := r.head.Parse(data)
+	if err != nil {
+		return r.doubt()
+	}
+	if r.pieces++; n == 0 {
+		return r.await(ended)
+	}
+	if !r.isSimple() {
+		return r.doubt()
+	}
+	body, used, whole := r.body(data[n:])
+	switch {
+	case !whole && int64(n)+r.head.ContentLength >= event.MaxAnswer:
+		return r.doubt()
+	case !whole:
+		return r.await(ended)
+	case used < len(data)-n:
+		return r.doubt() // the server says more than its answer
+	}
+	return r.answer(t, body, ended)
+}
+
+// await waits for more of an answer. The goroutine finds out what is wrong with one that has ended.
+func (r *relay) await(ended bool) event.Verdict {
+	if ended || r.pieces > maxRelayPieces {
+		return r.doubt()
+	}
+	return event.Hold
+}
+
+// doubt has a goroutine go on, and perhaps with the next requests as well.
+func (r *relay) doubt() event.Verdict {
+	r.home.doubt = min(2*r.home.doubt+1, maxRelayDoubt)
+	r.home.skip = r.home.doubt
+	return event.Detach
+}
+
+// isSimple reports whether an answer is one that goes to the client as it is, but for what concerns the connections.
+func (r *relay) isSimple() bool {
+	if r.head.Status < 200 || r.head.Status > 599 {
+		return false
+	}
+	for _, f := range r.head.Fields {
+		switch name := textproto.CanonicalMIMEHeaderKey(alias(f.Name)); name {
+		case "Te", "Trailer", "Upgrade", "X-Accel-Buffering", "Location", "Content-Location":
+			return false
+		case "Connection":
+			if !isPersistence(f.Value) {
+				return false
+			}
+		case "Content-Type":
+			if bytes.HasPrefix(f.Value, []byte("text/event-stream")) || bytes.HasPrefix(f.Value, []byte("application/grpc")) {
+				return false
+			}
+		case "Set-Cookie":
+			if bytes.Contains(bytes.ToLower(f.Value), []byte("domain")) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// body returns the body of an answer, which begins with data, and how much of that it is. whole says that there is all of it. It may be in data's place.
+func (r *relay) body(data []byte) (body []byte, used int, whole bool) {
+	m := &r.head.Framing
+	switch {
+	case r.hasNoBody():
+		return nil, 0, true
+	case m.Chunked:
+		return dechunk(data)
+	case m.ContentLength < 0:
+		m.ContentLength = math.MaxInt32 // it goes up to the end of the connection
+		return nil, 0, false
+	case m.ContentLength > int64(len(data)):
+		return nil, 0, false
+	}
+	return data[:m.ContentLength], int(m.ContentLength), true
+}
+
+func (r *relay) hasNoBody() bool {
+	return r.isHead || r.head.Status == http.StatusNoContent || r.head.Status == http.StatusNotModified
+}
+
+// dechunk puts the pieces of a chunked body that is here as a whole together.
+func dechunk(data []byte) (body []byte, used int, whole bool) {
+	var chunks http1.ChunkReader
+	for used < len(data) {
+		piece, n, done, err := chunks.Next(data[used:])
+		if err != nil || n == 0 && !done {
+			return nil, 0, false
+		}
+		if used += n; body == nil {
+			body = piece
+		} else {
+			body = append(body[:len(body):len(body)], piece...)
+		}
+		if done {
+			return body, used, true
+		}
+	}
+	return nil, 0, false
+}
+
+// answer sends the answer of the server to the client, like [response.begin], and is ready for another request.
+func (r *relay) answer(t *event.Turn, body []byte, ended bool) event.Verdict {
+	h := r.http
+	last := r.last || t.Draining() || exhausted(r.site, t.Requests())
+	b := r.appendHead(t.Buffer(), len(body))
+	if last {
+		b = append(b, "Connection: close\r\n"...)
+	}
+	t.SetBuffer(append(append(b, "\r\n"...), body...))
+	t.Keep(r.site.KeepAliveTimeout)
+	t.Consume(r.length)
+	h.logRelay(t, r, len(body))
+	r.home.doubt = 0
+	r.server.succeeded()
+	r.leave(mpm.Done)
+	if ended || !r.head.KeepAlive || !r.server.keeps(time.Now()) {
+		t.CloseUpstream(r.conn)
+	} else {
+		r.home.idle = append(r.home.idle, r)
+		r.server.idleOnLoops.Add(1)
+		t.KeepUpstream(r.conn, r.server.patience())
+	}
+	switch {
+	case r.last:
+		return event.End
+	case last:
+		return event.Finish
+	}
+	return event.Wait
+}
+
+// appendHead appends the head of the answer, up to what it says of the client's connection.
+func (r *relay) appendHead(b []byte, length int) []byte {
+	b = http1.AppendStatusLine(b, r.head.Status)
+	server, date := false, false
+	for _, f := range r.head.Fields {
+		switch name := textproto.CanonicalMIMEHeaderKey(alias(f.Name)); name {
+		case "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Content-Length":
+			continue
+		case "Server":
+			server = true
+		case "Date":
+			date = true
+		}
+		b = append(append(append(append(b, f.Name...), ": "...), f.Value...), "\r\n"...)
+	}
+	if !server {
+		b = append(b, "Server: "+serverName+"\r\n"...)
+	}
+	if !date {
+		b = r.http.date.AppendField(b, time.Now())
+	}
+	switch {
+	case !r.hasNoBody():
+		return http1.AppendContentLength(b, int64(length))
+	case r.isHead && r.head.ContentLength > 0 && r.head.Status != http.StatusNoContent && r.head.Status != http.StatusNotModified:
+		return http1.AppendContentLength(b, r.head.ContentLength)
+	}
+	return b
+}
+
+// logRelay is [HTTP.logRequest] for a request that the loop has passed on.
+func (h *HTTP) logRelay(t *event.Turn, r *relay, length int) {
+	took := time.Since(r.began)
+	if c := h.Server.count(r.pool.config.Name, r.head.Status); c != nil {
+		c.time(took)
+	}
+	if h.Access == nil {
+		return
+	}
+	s := h.scratch()
+	defer h.scratches.Put(s)
+	if n, err := s.head.Parse(r.conn.Request()); n == 0 || err != nil {
+		return // it has been parsed before
+	}
+	s.entry.set(t.Remote(), &s.head, r.began)
+	s.entry.Status, s.entry.Bytes, s.entry.Duration, s.entry.Pool = r.head.Status, int64(length), took, r.pool.config.Name
+	h.Access.Log(&s.entry)
+}
+
+// Gone implements [event.Asker].
+func (r *relay) Gone() {
+	if r.http != nil {
+		r.leave(mpm.NotSent)
+		return
+	}
+	if i := slices.Index(r.home.idle, r); i >= 0 {
+		r.home.idle = slices.Delete(r.home.idle, i, i+1)
+		r.server.idleOnLoops.Add(-1)
+	}
+}
+
+// leave ends the request.
+func (r *relay) leave(o mpm.Outcome) {
+	r.server.leave()
+	if r.slot != nil {
+		r.slot.Release(o)
+	}
+	r.http, r.site, r.slot = nil, nil, nil
+}
+
+// relayed is what the loop has begun of the connection's request; nil: nothing.
+func (k *conn) relayed() *relay {
+	r, _ := k.raw.Asker().(*relay)
+	return r
+}
+
+// dropRelay ends what the loop has begun, and nobody went on with.
+func (k *conn) dropRelay() {
+	r := k.relayed()
+	if r == nil {
+		return
+	}
+	r.leave(mpm.NotSent)
+	if channel, _, err := k.raw.TakeUpstream(); err == nil {
+		_ = channel.Close() // what the server says is of no interest
+	}
+}
+
+// relayed is what the loop has begun of the request; nil: nothing.
+func (c *call) relayed() *relay {
+	if c.x.conn == nil || c.x.route.Proxy == nil {
+		return nil
+	}
+	return c.x.conn.relayed()
+}
+
+// takeRelay goes on with what the loop has begun of the request: a connection to a server that was asked. nil: nothing.
+func (c *call) takeRelay() (*upstream, *serverConn) {
+	r := c.relayed()
+	if r == nil {
+		return nil, nil
+	}
+	channel, said, err := c.x.conn.raw.TakeUpstream()
+	if err != nil {
+		r.server.leave()
+		return nil, nil
+	}
+	return r.server, &serverConn{wire: channel, carried: true, asked: true, said: said}
+}
