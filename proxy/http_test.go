@@ -27,6 +27,13 @@ import (
 // serveHTTP runs a handler behind the engine and returns the address.
 func serveHTTP(t testing.TB, handler http.HandlerFunc) string {
 	t.Helper()
+	addr, _ := serveOn(t, handler, nil)
+	return addr
+}
+
+// serveOn is serveHTTP with a server by which the loop answers, too.
+func serveOn(t testing.TB, handler http.HandlerFunc, s *Server) (addr string, e *event.Engine) {
+	t.Helper()
 	e, err := event.New(event.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -41,11 +48,11 @@ func serveHTTP(t testing.TB, handler http.HandlerFunc) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &HTTP{Handler: handler, Log: zap.NewNop().Sugar(), Local: func(*event.Conn) netip.AddrPort { return netip.AddrPort{} }}
+	h := &HTTP{Handler: handler, Server: s, Address: "tcp :0", Log: zap.NewNop().Sugar(), Local: func(*event.Conn) netip.AddrPort { return netip.AddrPort{} }}
 	if err := e.Listen(f, event.Listener{Protocol: h, Address: "tcp :0"}); err != nil {
 		t.Fatal(err)
 	}
-	return ln.Addr().String()
+	return ln.Addr().String(), e
 }
 
 // raw sends bytes on a new connection, half closes it if asked to, and returns everything that comes back.

@@ -2,7 +2,7 @@ package proxy
 
 import (
 	"bytes"
-	"math"
+	"errors"
 	"net/http"
 	"net/netip"
 	"net/textproto"
@@ -37,7 +37,7 @@ func (s *Server) newRelayRoute(site *routes.Site, r *routes.Route) *relayRoute {
 	switch {
 	case r.Proxy == nil, p.config.MPM != routes.Event, p.config.SessionLimit != nil, p.config.Queue.Header:
 		return nil
-	case varies(site, r), dresses(site), len(r.TryFiles) > 0, r.Compress != nil, r.SendFile != nil, r.Unbuffered, r.Internal, r.Cut() != "":
+	case varies(site, r), len(site.Headers)+len(site.ErrorPages)+len(r.ErrorPages) > 0, len(r.TryFiles) > 0, r.Compress != nil, r.SendFile != nil, r.Unbuffered, r.Internal, r.Cut() != "":
 		return nil
 	case r.Proxy.Balance == routes.Hash, r.Proxy.ProxyProtocol != "":
 		return nil
@@ -138,7 +138,7 @@ type relay struct {
 	head   http1.Answer
 
 	// Of the request.
-	http   *HTTP // nil: there is none
+	http   *HTTP // nil: there is none, or the loop leaves it to a goroutine
 	site   *routes.Site
 	pool   pool
 	slot   *mpm.Slot
@@ -156,48 +156,38 @@ func (h *HTTP) relay(t *event.Turn, s *scratch, n int, site *routes.Site, now ti
 	if route == nil || len(t.Buffer()) > 0 || !t.Remote().IsValid() {
 		return event.Detach
 	}
-	r := route.occupy(t)
-	if r == nil {
-		return event.Detach
-	}
-	r.http, r.site, r.pool, r.began, r.length = h, site, route.pool, now, n
-	r.isHead, r.last, r.pieces = isHead(&s.head), !s.head.KeepAlive, 0
-	s.out = r.appendRequest(s.out[:0], &s.head, t.Remote())
-	if !t.Ask(r.conn, s.out) {
-		r.Gone()
-		return event.Detach
-	}
-	return event.Hold
-}
-
-// occupy returns a connection to one of the servers, for a request that has a slot; nil: there is none.
-func (r *relayRoute) occupy(t *event.Turn) *relay {
-	slot := r.pool.TryAcquire()
+	slot := route.pool.TryAcquire()
 	if slot == nil {
-		return nil
+		return event.Detach
 	}
-	server := r.servers.next(nil, nil)
-	if server != nil {
-		if k := server.relay(t); k != nil {
-			k.slot = slot
-			return k
+	server := route.servers.next(nil, nil)
+	if server == nil {
+		slot.Release(mpm.NotSent)
+		return event.Detach
+	}
+	r := server.relay(t)
+	r.http, r.site, r.pool, r.slot, r.began, r.length = h, site, route.pool, slot, now, n
+	r.isHead, r.last, r.pieces = isHead(&s.head), !s.head.KeepAlive, 0
+	if r.conn != nil {
+		s.out = r.appendRequest(s.out[:0], &s.head, t.Remote())
+		if t.Ask(r.conn, s.out) {
+			return event.Hold
 		}
-		server.leave()
 	}
-	slot.Release(mpm.NotSent)
-	return nil
+	t.Pass(r)
+	return event.Detach
 }
 
-// relay returns a connection of this loop that waits for a request, or one that a goroutine has left; nil: there is none, or the answers of
-// late were not for the loop.
+// relay returns a connection of this loop that waits for a request, or one that a goroutine has left. It has no conn if there is none, or if the
+// answers of late were not for the loop.
 func (s *upstream) relay(t *event.Turn) *relay {
 	if t.Loop() >= len(s.loops) {
-		return nil
+		return &relay{server: s}
 	}
 	home := &s.loops[t.Loop()]
 	if home.skip > 0 {
 		home.skip--
-		return nil
+		return &relay{server: s}
 	}
 	if last := len(home.idle) - 1; last >= 0 {
 		r := home.idle[last]
@@ -205,20 +195,19 @@ func (s *upstream) relay(t *event.Turn) *relay {
 		s.idleOnLoops.Add(-1)
 		return r
 	}
+	r := &relay{server: s, home: home}
 	k := s.take()
 	if k == nil {
-		return nil
+		return r
 	}
 	channel, ok := k.wire.(*event.Channel)
 	if !ok {
 		s.put(k)
-		return nil
+		return r
 	}
-	r := &relay{server: s, home: home}
 	var err error
 	if r.conn, err = t.Adopt(channel, r); err != nil {
 		s.log.Debugw("connection to a server could not be given to a loop", "server", s.Address, "error", err)
-		return nil
 	}
 	return r
 }
@@ -254,16 +243,15 @@ func (r *relay) Answered(t *event.Turn, data []byte, ended bool) event.Verdict {
 	if !r.isSimple() {
 		return r.doubt()
 	}
-	body, used, whole := r.body(data[n:])
-	switch {
-	case !whole && int64(n)+r.head.ContentLength >= event.MaxAnswer:
+	body := data[n:]
+	switch length, used, err := r.measure(body, event.MaxAnswer-n); {
+	case err != nil, used >= 0 && used < len(body): // the server says more than its answer
 		return r.doubt()
-	case !whole:
+	case used < 0:
 		return r.await(ended)
-	case used < len(data)-n:
-		return r.doubt() // the server says more than its answer
+	default:
+		return r.answer(t, body, length, ended)
 	}
-	return r.answer(t, body, ended)
 }
 
 // await waits for more of an answer. The goroutine finds out what is wrong with one that has ended.
@@ -307,61 +295,78 @@ func (r *relay) isSimple() bool {
 	return true
 }
 
-// body returns the body of an answer, which begins with data, and how much of that it is. whole says that there is all of it. It may be in data's place.
-func (r *relay) body(data []byte) (body []byte, used int, whole bool) {
+var errNotForLoop = errors.New("answer is for a goroutine")
+
+// measure returns how long the body of an answer is, and how much of data, with which it begins: -1 if not all of it has come. It fails if the loop can't
+// pass the answer on, for which it has so much room.
+func (r *relay) measure(data []byte, room int) (length, used int, err error) {
 	m := &r.head.Framing
 	switch {
 	case r.hasNoBody():
-		return nil, 0, true
+		return 0, 0, nil
 	case m.Chunked:
-		return dechunk(data)
-	case m.ContentLength < 0:
-		m.ContentLength = math.MaxInt32 // it goes up to the end of the connection
-		return nil, 0, false
+		return r.measureChunks(data)
+	case m.ContentLength < 0, m.ContentLength >= int64(room): // the first ends with the connection
+		return 0, 0, errNotForLoop
 	case m.ContentLength > int64(len(data)):
-		return nil, 0, false
+		return 0, -1, nil
 	}
-	return data[:m.ContentLength], int(m.ContentLength), true
+	return int(m.ContentLength), int(m.ContentLength), nil
+}
+
+// measureChunks is measure for a chunked body. What comes behind it is for a goroutine.
+func (r *relay) measureChunks(data []byte) (length, used int, err error) {
+	chunks := http1.ChunkReader{KeepTrailer: true}
+	for used < len(data) {
+		piece, n, done, err := chunks.Next(data[used:])
+		switch {
+		case err != nil:
+			return 0, 0, err
+		case done && len(chunks.Trailer) > 0:
+			return 0, 0, errNotForLoop
+		}
+		if length, used = length+len(piece), used+n; done {
+			return length, used, nil
+		}
+	}
+	return 0, -1, nil
+}
+
+// appendBody appends the body of an answer that was measured.
+func (r *relay) appendBody(b, data []byte) []byte {
+	if !r.head.Chunked || r.hasNoBody() {
+		return append(b, data...)
+	}
+	var chunks http1.ChunkReader
+	for done, err := false, error(nil); !done && err == nil; { // there is none
+		var piece []byte
+		var n int
+		piece, n, done, err = chunks.Next(data)
+		b, data = append(b, piece...), data[n:]
+	}
+	return b
 }
 
 func (r *relay) hasNoBody() bool {
 	return r.isHead || r.head.Status == http.StatusNoContent || r.head.Status == http.StatusNotModified
 }
 
-// dechunk puts the pieces of a chunked body that is here as a whole together.
-func dechunk(data []byte) (body []byte, used int, whole bool) {
-	var chunks http1.ChunkReader
-	for used < len(data) {
-		piece, n, done, err := chunks.Next(data[used:])
-		if err != nil || n == 0 && !done {
-			return nil, 0, false
-		}
-		if used += n; body == nil {
-			body = piece
-		} else {
-			body = append(body[:len(body):len(body)], piece...)
-		}
-		if done {
-			return body, used, true
-		}
-	}
-	return nil, 0, false
-}
-
-// answer sends the answer of the server to the client, like [response.begin], and is ready for another request.
-func (r *relay) answer(t *event.Turn, body []byte, ended bool) event.Verdict {
+// answer sends the answer of the server to the client, like [response.begin], and is ready for another request. The body is so long, without
+// its chunks.
+func (r *relay) answer(t *event.Turn, body []byte, length int, ended bool) event.Verdict {
 	h := r.http
 	last := r.last || t.Draining() || exhausted(r.site, t.Requests())
-	b := r.appendHead(t.Buffer(), len(body))
+	b := r.appendHead(t.Buffer(), length)
 	if last {
 		b = append(b, "Connection: close\r\n"...)
 	}
-	t.SetBuffer(append(append(b, "\r\n"...), body...))
+	t.SetBuffer(r.appendBody(append(b, "\r\n"...), body))
 	t.Keep(r.site.KeepAliveTimeout)
 	t.Consume(r.length)
-	h.logRelay(t, r, len(body))
+	h.logRelay(t, r, length)
 	r.home.doubt = 0
 	r.server.succeeded()
+	r.server.relayed.Add(1)
 	r.leave(mpm.Done)
 	if ended || !r.head.KeepAlive || !r.server.keeps(time.Now()) {
 		t.CloseUpstream(r.conn)
@@ -384,7 +389,8 @@ func (r *relay) appendHead(b []byte, length int) []byte {
 	b = http1.AppendStatusLine(b, r.head.Status)
 	server, date := false, false
 	for _, f := range r.head.Fields {
-		switch name := textproto.CanonicalMIMEHeaderKey(alias(f.Name)); name {
+		name := textproto.CanonicalMIMEHeaderKey(alias(f.Name))
+		switch name {
 		case "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Content-Length":
 			continue
 		case "Server":
@@ -392,7 +398,7 @@ func (r *relay) appendHead(b []byte, length int) []byte {
 		case "Date":
 			date = true
 		}
-		b = append(append(append(append(b, f.Name...), ": "...), f.Value...), "\r\n"...)
+		b = append(append(append(append(b, name...), ": "...), f.Value...), "\r\n"...)
 	}
 	if !server {
 		b = append(b, "Server: "+serverName+"\r\n"...)
@@ -449,9 +455,9 @@ func (r *relay) leave(o mpm.Outcome) {
 	r.http, r.site, r.slot = nil, nil, nil
 }
 
-// relayed is what the loop has begun of the connection's request; nil: nothing.
+// relayed is what the loop has begun of the connection's request; nil: nothing. It has a slot and a server.
 func (k *conn) relayed() *relay {
-	r, _ := k.raw.Asker().(*relay)
+	r, _ := k.raw.Passed().(*relay)
 	return r
 }
 
@@ -462,7 +468,7 @@ func (k *conn) dropRelay() {
 		return
 	}
 	r.leave(mpm.NotSent)
-	if channel, _, err := k.raw.TakeUpstream(); err == nil {
+	if channel, _, err := k.raw.TakePassed(); err == nil && channel != nil {
 		_ = channel.Close() // what the server says is of no interest
 	}
 }
@@ -475,16 +481,16 @@ func (c *call) relayed() *relay {
 	return c.x.conn.relayed()
 }
 
-// takeRelay goes on with what the loop has begun of the request: a connection to a server that was asked. nil: nothing.
+// takeRelay goes on with what the loop has begun of the request: with the server that it has chosen, and the connection over which that was asked;
+// nil: it was not, or nothing was begun.
 func (c *call) takeRelay() (*upstream, *serverConn) {
 	r := c.relayed()
 	if r == nil {
 		return nil, nil
 	}
-	channel, said, err := c.x.conn.raw.TakeUpstream()
-	if err != nil {
-		r.server.leave()
-		return nil, nil
+	channel, said, err := c.x.conn.raw.TakePassed()
+	if err != nil || channel == nil {
+		return r.server, nil // asks again
 	}
 	return r.server, &serverConn{wire: channel, carried: true, asked: true, said: said}
 }

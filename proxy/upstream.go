@@ -90,6 +90,7 @@ type upstream struct {
 	active   atomic.Int64  // requests
 	requests atomic.Uint64 // all there were
 	failures atomic.Uint64 // of them
+	relayed  atomic.Uint64 // likewise
 	ill      atomic.Bool   // its last health check failed
 	failing  atomic.Bool   // its last request failed
 
@@ -360,7 +361,8 @@ type UpstreamStatus struct {
 	Backup      bool                `json:"backup,omitempty"`
 	Connections UpstreamConnections `json:"connections"`
 	Requests    uint64              `json:"requests"`
-	Failed      uint64              `json:"failed"` // of them
+	Failed      uint64              `json:"failed"`  // of them
+	Relayed     uint64              `json:"relayed"` // likewise: those that a loop has passed on without a goroutine
 }
 
 // UpstreamStates lists all values of [UpstreamStatus.State].
@@ -384,7 +386,7 @@ func (s *Server) Upstreams() []UpstreamStatus {
 }
 
 func (s *upstream) status(line string) UpstreamStatus {
-	st := UpstreamStatus{Route: line, Server: s.Address, State: "well", Backup: s.Backup, Requests: s.requests.Load(), Failed: s.failures.Load()}
+	st := UpstreamStatus{Route: line, Server: s.Address, State: "well", Backup: s.Backup, Requests: s.requests.Load(), Failed: s.failures.Load(), Relayed: s.relayed.Load()}
 	switch {
 	case s.ill.Load():
 		st.State = "ill"

@@ -30,9 +30,10 @@ import (
 
 // proxyGate is an engine whose every route leads to the servers, through an event pool.
 type proxyGate struct {
-	addr string
-	pool *mpm.Pool
-	log  *testLog
+	addr   string
+	pool   *mpm.Pool
+	server *Server
+	log    *testLog
 }
 
 func newProxyGate(t testing.TB, cfg routes.Pool, to ...routes.Upstream) *proxyGate {
@@ -43,7 +44,7 @@ func newProxyGate(t testing.TB, cfg routes.Pool, to ...routes.Upstream) *proxyGa
 func newRouteGate(t testing.TB, cfg routes.Pool, route routes.Route, options ...Option) *proxyGate {
 	t.Helper()
 	g, handler := newRoute(t, cfg, route, options...)
-	g.addr = serveHTTP(t, handler)
+	g.addr, _ = serveOn(t, handler, g.server)
 	return g
 }
 
@@ -63,6 +64,7 @@ func newRoute(t testing.TB, cfg routes.Pool, route routes.Route, options ...Opti
 		g.pool.Close()
 		s.Close()
 	})
+	g.server = s
 	return g, func(w http.ResponseWriter, r *http.Request) {
 		x := exchangeOf(r)
 		x.listener, x.local = "tcp :0", netip.MustParseAddrPort("127.0.0.1:80")
@@ -187,8 +189,8 @@ func TestProxyRequests(t *testing.T) {
 			map[string]string{"Connection": "", "Upgrade": "", "Http2-Settings": ""}},
 		{"nothing is said of a client without a name", plain, "GET / HTTP/1.0\r\n\r\n", "/", "", map[string]string{"User-Agent": "", "Accept-Encoding": "", "Host": "legacy.example"}},
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			if answer := raw(t, row.gate.addr, row.request, true); !strings.HasPrefix(answer, "HTTP/1.1 200 OK\r\n") {
+		check := func(t *testing.T, answer string) {
+			if !strings.HasPrefix(answer, "HTTP/1.1 200 OK\r\n") {
 				t.Fatalf("the answer is %.300q", answer)
 			}
 			body, r := <-bodies, <-got
@@ -204,6 +206,16 @@ func TestProxyRequests(t *testing.T) {
 					t.Errorf("%s is %q, want %q", name, got, want)
 				}
 			}
+		}
+		t.Run(row.name, func(t *testing.T) { check(t, raw(t, row.gate.addr, row.request, true)) })
+		t.Run("from one who stays: "+row.name, func(t *testing.T) {
+			nc, br := dialText(t, row.gate.addr, row.request)
+			defer nc.Close()
+			line, err := br.ReadString('\n')
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(t, line)
 		})
 	}
 }
@@ -269,8 +281,7 @@ func TestProxyResponses(t *testing.T) {
 		{"no answer in time", hold(""), 100 * time.Millisecond, 504, "504 Gateway Timeout\n", false, "request_timeout"},
 		{"no rest in time", hold("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("a", 80000)), 100 * time.Millisecond, 200, "", true, "request_timeout"},
 	} {
-		t.Run(row.name, func(t *testing.T) {
-			g := newProxyGate(t, routes.Pool{RequestTimeout: row.timeout}, scripted(t, row.answer))
+		check := func(t *testing.T, g *proxyGate) {
 			resp, body, err := g.ask(t, g.request(t, "GET", "/", nil))
 			if resp.StatusCode != row.status || (err != nil) != row.cut || row.body != "" && body != row.body {
 				t.Errorf("the client got %d, %.40q, %v; want %d, %.40q, cut %t", resp.StatusCode, body, err, row.status, row.body, row.cut)
@@ -284,8 +295,43 @@ func TestProxyResponses(t *testing.T) {
 			if log := g.log.text(); !strings.Contains(log, row.logged) {
 				t.Errorf("the log lacks %q:\n%s", row.logged, log)
 			}
+		}
+		t.Run(row.name, func(t *testing.T) {
+			check(t, newProxyGate(t, routes.Pool{RequestTimeout: row.timeout}, scripted(t, row.answer)))
+		})
+		t.Run("asked by the loop: "+row.name, func(t *testing.T) {
+			g := newProxyGate(t, routes.Pool{RequestTimeout: row.timeout}, warm(t, row.answer))
+			g.warm(t)
+			check(t, g)
 		})
 	}
+}
+
+// warm is a server that does as told with the first request of a connection, but for one to /warm, which leaves it to the next.
+func warm(t testing.TB, answer func(net.Conn)) routes.Upstream {
+	t.Helper()
+	return listening(t, func(nc net.Conn) {
+		for br := bufio.NewReader(nc); ; {
+			r, err := http.ReadRequest(br)
+			if err != nil {
+				return
+			}
+			if r.URL.Path != "/warm" {
+				answer(nc)
+				return
+			}
+			_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		}
+	})
+}
+
+// warm has a connection to the server wait for a request.
+func (g *proxyGate) warm(t testing.TB) {
+	t.Helper()
+	if resp, _, err := g.ask(t, g.request(t, "GET", "/warm", nil)); err != nil || resp.StatusCode != 200 {
+		t.Fatal(resp, err)
+	}
+	eventually(t, "a connection that waits", func() bool { return g.server.Upstreams()[0].Connections.Idle == 1 })
 }
 
 // TestProxyConnections: which answers leave a connection that takes another request. The server counts how many it gets, and

@@ -45,6 +45,7 @@ type Turn struct {
 	keep     time.Duration
 	then     func(*Conn) bool
 	asked    *Upstream // see Ask
+	passed   any       // see Pass
 }
 
 // Write appends to what is sent when the call returns.
@@ -77,6 +78,9 @@ func (t *Turn) SendFile(fd int, offset, n int64) (sent int64) {
 // Then has f called with the connection, once, by the goroutine that gets it with the verdict Detach. Serve is called after
 // that if f returns true; else the connection is closed.
 func (t *Turn) Then(f func(*Conn) bool) { t.then = f }
+
+// Pass gives v to the goroutine that gets the connection with the verdict Detach, see [Conn.Passed].
+func (t *Turn) Pass(v any) { t.passed = v }
 
 // Loop is the number of the loop that calls.
 func (t *Turn) Loop() int { return t.loop.number }
@@ -126,6 +130,7 @@ type Conn struct {
 	pending  []byte           // bytes the loop could not send
 	finish   bool             // close after pending
 	then     func(*Conn) bool // see [Turn.Then]
+	passed   any              // see Passed
 	upstream *Upstream        // that has been asked on the loop; nil: none
 	nonblock bool
 	keeping  bool   // see KeepUnsent
@@ -163,6 +168,7 @@ func (l *loop) own(index uint32, en *entry, p *Listener, rest []byte) *Conn {
 	c.in = append(c.in[:0], rest...)
 	c.pending, c.finish, c.nonblock, c.ended = nil, false, false, false
 	c.then, l.turn.then = l.turn.then, nil
+	c.passed, l.turn.passed = l.turn.passed, nil
 	c.keeping, c.unsent, c.watcher, c.upstream = false, nil, nil, nil
 	c.onGone.Store(nil)
 	ch, i := l.table.chunk(index), index%chunkSize
@@ -193,7 +199,7 @@ func (c *Conn) serve() {
 		}
 		l.engine.active.Add(-1)
 		c.onGone.Store(nil)
-		c.then, c.watcher = nil, nil
+		c.then, c.watcher, c.passed = nil, nil, nil
 		l.conns.Put(c)
 	}()
 	_, err := c.Write(c.pending)
@@ -318,6 +324,10 @@ func (c *Conn) receive(p []byte) (int, error) {
 	}
 	return 0, nil
 }
+
+// Passed is what the loop has left to the goroutine, until somebody takes it with TakePassed: the value given to [Turn.Pass], or the [Asker] of an
+// [Upstream] that was asked, whose connection the taker gets. nil: nothing.
+func (c *Conn) Passed() any { return c.passed }
 
 // SetNonblock makes Read return [ErrWouldBlock] instead of waiting.
 func (c *Conn) SetNonblock(on bool) { c.nonblock = on }

@@ -11,7 +11,7 @@ import (
 // Upstream is a connection to a server that a loop has: requests go over it and answers come back without a goroutine. What takes longer,
 // or is not simple, a goroutine goes on with, in the middle of it.
 //
-// It belongs to its loop, until [Conn.TakeUpstream] gives it to the goroutine of its request.
+// It belongs to its loop, until [Conn.TakePassed] gives it to the goroutine of its request.
 type Upstream struct {
 	asker Asker
 	fd    int
@@ -174,7 +174,7 @@ func (l *loop) handOver(index uint32, en *entry) {
 	l.upstreams.forget(u)
 	// It fails if the descriptor is not there, and then nothing is told of it.
 	_ = unix.EpollCtl(l.epfd, unix.EPOLL_CTL_DEL, u.fd, nil)
-	l.turn.then = nil
+	l.turn.then, l.turn.passed = nil, u.asker
 	c := l.own(index, en, l.listener(en.listener), u.request)
 	c.upstream = u
 	en.flag(flags)
@@ -267,20 +267,14 @@ func (l *loop) abandonUpstreams() {
 	})
 }
 
-// Asker is who has asked for this connection over an Upstream, on the loop, and has no answer yet; nil: nobody has. Then the goroutine has to call
-// TakeUpstream.
-func (c *Conn) Asker() Asker {
-	if c.upstream == nil {
-		return nil
-	}
-	return c.upstream.asker
-}
-
-// TakeUpstream returns the connection to the server, as one that a goroutine can use, and what has come of the answer, MaxAnswer at most. It is
-// to be called once.
-func (c *Conn) TakeUpstream() (channel *Channel, answer []byte, err error) {
+// TakePassed takes what Passed returns. The connection to a server that was asked, and what has come of its answer, MaxAnswer at most, are with it;
+// channel is nil if none was, and also after an error.
+func (c *Conn) TakePassed() (channel *Channel, answer []byte, err error) {
 	u := c.upstream
-	c.upstream = nil
+	c.passed, c.upstream = nil, nil
+	if u == nil {
+		return nil, nil, nil
+	}
 	channel, err = newChannel(os.NewFile(uintptr(u.fd), "upstream"), "upstream")
 	return channel, u.in, err
 }
