@@ -57,7 +57,9 @@ func TestAParentForksTheChildrenThatAreAskedFor(t *testing.T) {
 }
 
 func TestTheEndOfAForkedChildIsToldWithWhatIsKnown(t *testing.T) {
-	s := newRig(t, fpm(t, 1)).start()
+	p := fpm(t, 1)
+	p.KillAfter = patience // who follows SIGTERM must not be overtaken by SIGKILL
+	s := newRig(t, p).start()
 	for name, row := range map[string]struct {
 		end  func(ctl.Message)
 		want int
@@ -375,7 +377,7 @@ func placeSocketOf(t *testing.T, pid int) int {
 
 func TestAParentThatHangsIsReplaced(t *testing.T) {
 	r := newRig(t, fpm(t, 2))
-	r.set.ForkTimeout = 300 * time.Millisecond
+	r.set.ForkTimeout = 2 * time.Second // the next parent forks its second child within that
 	r.set.Ladder = []time.Duration{0, 200 * time.Millisecond}
 	s := r.start()
 	first := s.startChild("php", 0)
