@@ -168,8 +168,7 @@ func TestALauncherThatFailsSaysWhy(t *testing.T) {
 	}
 	for pool, want := range map[string]string{"text": "exec /etc/passwd: permission denied", "folder": "chdir /nonexistent: no such file"} {
 		c := s.startChild(pool, 0)
-		s.until(want, func(l said) bool { return l.PID == c.PID && strings.Contains(l.Output, want) })
-		if e := s.ended(c); e.Status == 0 || e.OOM {
+		if e := s.ended(c, want); e.Status == 0 || e.OOM {
 			t.Errorf("pool %s: exited with %d, out of memory %t; want a failure", pool, e.Status, e.OOM)
 		}
 	}

@@ -591,19 +591,21 @@ func (s *session) startChild(pool string, slot int) ctl.Message {
 	return s.expect(ctl.Child)
 }
 
-// ended waits for the exit of a child and for the end of its output, which come in any order.
-func (s *session) ended(c ctl.Message) (exited ctl.Message) {
+// ended waits for the exit of a child and for the end of its output, which come in any order, and what it says before that.
+func (s *session) ended(c ctl.Message, words ...string) (exited ctl.Message) {
 	s.rig.t.Helper()
 	left := 2
-	s.until("the end of a child", func(l said) bool {
+	s.until(fmt.Sprintf("the end of a child, with %q", words), func(l said) bool {
 		switch {
+		case l.PID == c.PID && l.Output != "":
+			words = slices.DeleteFunc(words, func(word string) bool { return strings.Contains(l.Output, word) })
 		case l.PID == c.PID && l.EOF:
 			left--
 		case l.Message != nil && l.Message.Kind == ctl.Exited && l.Message.PID == c.PID:
 			exited = *l.Message
 			left--
 		}
-		return left == 0
+		return left == 0 && len(words) == 0
 	})
 	return exited
 }

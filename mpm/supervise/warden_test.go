@@ -103,7 +103,8 @@ func TestAKilledSupervisorLeavesNoJobs(t *testing.T) {
 			s := r.start()
 			child, job := s.job()
 			if tt.kind == "in peace" {
-				s.expect(ctl.Exited)
+				eventually(t, "the child is reaped", func() bool { return statusField(child.PID, "State") == "" })
+				r.settle()
 			}
 			warden := wardenOf(t, r)
 			r.signal(syscall.SIGKILL)
