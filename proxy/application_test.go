@@ -647,8 +647,9 @@ func (g *gate) waitReady() {
 }
 
 func TestRequestTimeout(t *testing.T) {
+	t.Parallel()
 	cfg := phpPool(t)
-	cfg.RequestTimeout = 100 * time.Millisecond
+	cfg.RequestTimeout = soon
 	g := phpGate(t, cfg, map[string]string{
 		"www/sleep.php": `<?php sleep(60);`,
 		"www/late.php":  `<?php echo str_repeat("x", 1 << 20); while (ob_get_level()) ob_end_flush(); flush(); sleep(60);`,
@@ -801,20 +802,20 @@ func TestStreaming(t *testing.T) {
 
 // TestEventStreamsOutliveTheDeadline: the length of a stream says nothing of the program.
 func TestEventStreamsOutliveTheDeadline(t *testing.T) {
-	const timeout = 300 * time.Millisecond
+	t.Parallel()
 	rows := []struct {
 		name, path string
 		gate       func() *gate
 	}{
 		{"PHP", "/events.php", func() *gate {
 			cfg := phpPool(t)
-			cfg.RequestTimeout = timeout
+			cfg.RequestTimeout = soon
 			return phpGate(t, cfg, map[string]string{"www/events.php": `<?php header("Content-Type: text/event-stream"); echo "data: first\n\n";
-				while (ob_get_level()) ob_end_flush(); flush(); usleep(900000); echo "data: last\n\n";`})
+				while (ob_get_level()) ob_end_flush(); flush(); sleep(3); echo "data: last\n\n";`})
 		}},
 		{"WSGI, on a worker pool", "/events", func() *gate {
 			cfg := worker(1)
-			cfg.RequestTimeout = timeout
+			cfg.RequestTimeout = soon
 			return wsgiGate(t, cfg)
 		}},
 	}

@@ -225,9 +225,7 @@ func TestProxyHealth(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"server is ill", "status 500", "server is well again"} {
-		if !strings.Contains(g.log.text(), text) {
-			t.Errorf("the log lacks %q:\n%s", text, g.log.text())
-		}
+		eventually(t, "the log has "+text, func() bool { return strings.Contains(g.log.text(), text) })
 	}
 }
 

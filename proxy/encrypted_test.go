@@ -137,11 +137,12 @@ func TestProxyTLSFailures(t *testing.T) {
 func TestProxyTLSTimeout(t *testing.T) {
 	for _, row := range []struct {
 		name, says string
+		timeout    time.Duration
 		status     int
 		logged     string
 	}{
-		{"a server that says nothing", "", 504, "context deadline exceeded"},
-		{"a server without TLS", "SSH-2.0-OpenSSH_9\r\n", 502, "does not speak TLS"},
+		{"a server that says nothing", "", 100 * time.Millisecond, 504, "context deadline exceeded"},
+		{"a server without TLS", "SSH-2.0-OpenSSH_9\r\n", time.Minute, 502, "does not speak TLS"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -163,7 +164,7 @@ func TestProxyTLSTimeout(t *testing.T) {
 				}
 			}()
 			to := routes.Upstream{Network: "tcp", Address: l.Addr().String(), TLS: true}
-			p := &routes.Proxy{To: []routes.Upstream{to}, ConnectTimeout: 100 * time.Millisecond}
+			p := &routes.Proxy{To: []routes.Upstream{to}, ConnectTimeout: row.timeout}
 			g := newRouteGate(t, routes.Pool{}, routes.Route{Proxy: p}, encryptWith(t, routes.ClientTLS{}, tls.ClientFiles{}))
 			if resp, _, err := g.ask(t, g.request(t, "GET", "/", nil)); err != nil || resp.StatusCode != row.status {
 				t.Errorf("the client got %d, %v; want %d", resp.StatusCode, err, row.status)

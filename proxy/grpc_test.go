@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -137,6 +138,7 @@ func answerInTurn(w http.ResponseWriter, r *http.Request) {
 
 // TestGRPCConversation: a question follows from the answer before it, for longer than anything may last that is not a conversation.
 func TestGRPCConversation(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name, contentType string
 		secure            bool
@@ -147,7 +149,7 @@ func TestGRPCConversation(t *testing.T) {
 		{"of another kind, where it is wanted", "application/octet-stream", false, routes.Route{Unbuffered: true}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			g := newGRPCLab(t, routes.Pool{RequestTimeout: 200 * time.Millisecond}, row.secure, row.route, answerInTurn)
+			g := newGRPCLab(t, routes.Pool{RequestTimeout: soon}, row.secure, row.route, answerInTurn)
 			k := g.call(t, row.contentType, "question 0")
 			if k.err != nil || k.StatusCode != 200 {
 				t.Fatalf("the call gave %v, %v; log:\n%s", k.Response, k.err, g.log.text())
@@ -256,7 +258,9 @@ func TestGRPCBackPressure(t *testing.T) {
 	k.leave()
 	k = g.call(t, "application/grpc", "listen")
 	n, stalled := 0, make(chan struct{})
-	idle := time.AfterFunc(300*time.Millisecond, func() { close(stalled) })
+	const pause = 300 * time.Millisecond
+	idle := time.AfterFunc(pause, sync.OnceFunc(func() { close(stalled) })) // once: what it stalled on may still have got through
+	defer idle.Stop()
 	done := make(chan struct{})
 	go func() { // ends with the call
 		defer close(done)
@@ -264,7 +268,7 @@ func TestGRPCBackPressure(t *testing.T) {
 			if _, err := k.say.Write(chunk); err != nil {
 				return
 			}
-			if n += len(chunk); n > 2*most || !idle.Reset(300*time.Millisecond) {
+			if n += len(chunk); n > 2*most || !idle.Reset(pause) {
 				return
 			}
 		}

@@ -185,8 +185,9 @@ func TestHotAnswersAreThoseOfTheLongWay(t *testing.T) {
 			}
 			s.hot.clear()
 			cold := ""
+			var looked time.Time // at the file: not before that
 			for round := range 3 {
-				before := s.Cache().Hits
+				before, asked := s.Cache().Hits, time.Now()
 				resp, body := get(t, c, r, tt.method, tt.path, fields...)
 				got := describe(t, resp, body)
 				if round == 0 {
@@ -195,7 +196,10 @@ func TestHotAnswersAreThoseOfTheLongWay(t *testing.T) {
 				if resp.StatusCode != tt.status || got != cold {
 					t.Errorf("answer %d = %s\nfirst was %s\nwant status %d", round, got, cold, tt.status)
 				}
-				if hot := s.Cache().Hits > before; round > 0 && hot == tt.long {
+				hot := s.Cache().Hits > before
+				if !hot && time.Since(looked) >= hotCheck {
+					looked = asked // for the first time, or again on a machine so slow that it was due
+				} else if round > 0 && hot == tt.long {
 					t.Errorf("answer %d from memory = %v, want %v", round, hot, !tt.long)
 				}
 			}
@@ -225,22 +229,25 @@ func TestHotFilesAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	asked := time.Now()
 	get(t, c, bufio.NewReader(c), "GET", "/a.html")
 	site := s.table.Site("tcp "+addr, "localhost")
-	if f := s.hot.find(site, []byte("/a.html"), nil, time.Now()); f == nil || string(f.body) != "hello" {
-		t.Errorf("find = %+v, want the file", f)
+	f := s.hot.find(site, []byte("/a.html"), nil, asked)
+	if f == nil || string(f.body) != "hello" {
+		t.Fatalf("find = %+v, want the file", f)
 	}
+	checked := time.Unix(0, f.checked.Load())
 	if f := s.hot.find(site, []byte("/b.html"), nil, time.Now()); f != nil {
 		t.Errorf("find of another path = %+v", f)
 	}
-	late := time.Now().Add(hotCheck)
+	late := checked.Add(hotCheck)
 	if f := s.hot.find(site, []byte("/a.html"), nil, late); f != nil {
 		t.Error("nobody was sent to look at the file again")
 	}
 	if f := s.hot.find(site, []byte("/a.html"), nil, late); f == nil {
 		t.Error("the others were sent as well")
 	}
-	if f := s.hot.find(site, []byte("/a.html"), nil, late.Add(hotAge)); f != nil {
+	if f := s.hot.find(site, []byte("/a.html"), nil, checked.Add(hotAge)); f != nil {
 		t.Error("a file was served that nobody has looked at for too long")
 	}
 }

@@ -388,13 +388,14 @@ func TestHTTP2ContinuationsAreBounded(t *testing.T) {
 // A stream whose client lets nothing through is reset, while its connection serves others: in a large write, and in what is left
 // when the handler has returned.
 func TestHTTP2StalledStreams(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{100, 1 << 20} {
 		l := serveHTTP2(t, false, func(w http.ResponseWriter, r *http.Request) {
 			if r.URL.Path == "/large" {
 				w.Write(make([]byte, size))
 			}
 		}, func(h *HTTP) {
-			h.HTTP2.stall = 50 * time.Millisecond
+			h.HTTP2.stall = time.Second
 			h.HTTP2.base.WriteTimeout = 2 * h.HTTP2.stall
 		})
 		c := l.raw(t, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})

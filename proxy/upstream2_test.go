@@ -164,7 +164,11 @@ func TestProxyHTTP2Faults(t *testing.T) {
 		t.Run(row.name, func(t *testing.T) {
 			to := listening(t, row.answer)
 			to.HTTP2 = true
-			g := newRouteGate(t, routes.Pool{RequestTimeout: 500 * time.Millisecond}, routes.Route{Unbuffered: true, Proxy: &routes.Proxy{To: []routes.Upstream{to}, KeepAliveTimeout: 100 * time.Millisecond}})
+			timeout := time.Minute
+			if row.status == 504 {
+				timeout = 500 * time.Millisecond
+			}
+			g := newRouteGate(t, routes.Pool{RequestTimeout: timeout}, routes.Route{Unbuffered: true, Proxy: &routes.Proxy{To: []routes.Upstream{to}, KeepAliveTimeout: 100 * time.Millisecond}})
 			resp, body, err := g.ask(t, g.request(t, "GET", "/", nil))
 			if resp.StatusCode != row.status || (err != nil) != row.cut {
 				t.Errorf("the client got %d, %q, %v; want %d, cut %t; log:\n%s", resp.StatusCode, body, err, row.status, row.cut, g.log.text())
@@ -176,6 +180,7 @@ func TestProxyHTTP2Faults(t *testing.T) {
 
 // TestProxyHTTP2Frozen: a connection on which a server has fallen silent gets no more requests.
 func TestProxyHTTP2Frozen(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -203,7 +208,7 @@ func TestProxyHTTP2Frozen(t *testing.T) {
 		serving.Wait()
 	})
 	to := routes.Upstream{Network: "tcp", Address: l.Addr().String(), HTTP2: true}
-	g := newProxyGate(t, routes.Pool{RequestTimeout: silence + 100*time.Millisecond}, to)
+	g := newProxyGate(t, routes.Pool{RequestTimeout: silence + soon}, to)
 	for _, want := range []int{504, 200, 200} {
 		if resp, _, err := g.ask(t, g.request(t, "GET", "/", nil)); err != nil || resp.StatusCode != want {
 			t.Errorf("the answer is %v, %v; want %d", resp, err, want)

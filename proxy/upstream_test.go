@@ -102,6 +102,10 @@ func (g *proxyGate) free(t testing.TB) {
 	}
 }
 
+// soon is a timeout that a test waits for, long enough for what comes before it on a busy machine, too. Who waits for it runs beside
+// others.
+const soon = 2 * time.Second
+
 func serverOf(s *httptest.Server) routes.Upstream {
 	return routes.Upstream{Network: "tcp", Address: s.Listener.Addr().String()}
 }
@@ -279,7 +283,7 @@ func TestProxyResponses(t *testing.T) {
 		{"a body that is cut", say("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("a", 80000)), 0, 200, "", true, "cut off"},
 		{"chunks that are cut", say("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-Accel-Buffering: no\r\n\r\n3\r\nabc\r\n"), 0, 200, "abc", true, "cut off"},
 		{"no answer in time", hold(""), 100 * time.Millisecond, 504, "504 Gateway Timeout\n", false, "request_timeout"},
-		{"no rest in time", hold("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("a", 80000)), 100 * time.Millisecond, 200, "", true, "request_timeout"},
+		{"no rest in time", hold("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("a", 80000)), soon, 200, "", true, "request_timeout"},
 	} {
 		check := func(t *testing.T, g *proxyGate) {
 			resp, body, err := g.ask(t, g.request(t, "GET", "/", nil))
@@ -587,6 +591,7 @@ func TestProxyRefusesH2C(t *testing.T) {
 
 // TestProxyTooSlowForClient has the server be too slow while the client takes nothing of what it has said: the slot is free then.
 func TestProxyTooSlowForClient(t *testing.T) {
+	t.Parallel()
 	stuck := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		control := http.NewResponseController(w)
@@ -602,7 +607,7 @@ func TestProxyTooSlowForClient(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer server.Close()
-	g := newRouteGate(t, routes.Pool{RequestTimeout: 200 * time.Millisecond}, routes.Route{Unbuffered: true, Proxy: &routes.Proxy{To: []routes.Upstream{serverOf(server)}}})
+	g := newRouteGate(t, routes.Pool{RequestTimeout: soon}, routes.Route{Unbuffered: true, Proxy: &routes.Proxy{To: []routes.Upstream{serverOf(server)}}})
 	nc, _ := dialText(t, g.addr, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8000000\r\n\r\n"+strings.Repeat("a", 100<<10))
 	<-stuck
 	if _, err := io.WriteString(nc, "more"); err != nil { // of this on it should have said something
@@ -768,8 +773,9 @@ func (g *proxyGate) outlive(t testing.TB) {
 }
 
 func TestProxyConversation(t *testing.T) {
+	t.Parallel()
 	s, _, left := longLived(t)
-	g := newProxyGate(t, routes.Pool{RequestTimeout: 300 * time.Millisecond}, serverOf(s))
+	g := newProxyGate(t, routes.Pool{RequestTimeout: soon}, serverOf(s))
 	nc, err := net.Dial("tcp", g.addr)
 	if err != nil {
 		t.Fatal(err)
@@ -799,8 +805,9 @@ func TestProxyConversation(t *testing.T) {
 }
 
 func TestProxyEventStream(t *testing.T) {
+	t.Parallel()
 	s, goOn, left := longLived(t)
-	g := newProxyGate(t, routes.Pool{RequestTimeout: 300 * time.Millisecond}, serverOf(s))
+	g := newProxyGate(t, routes.Pool{RequestTimeout: soon}, serverOf(s))
 	nc, err := net.Dial("tcp", g.addr)
 	if err != nil {
 		t.Fatal(err)
@@ -884,8 +891,9 @@ func TestProxyThroughChildren(t *testing.T) {
 					t.Errorf("the event is %q, %v", got, err)
 				}
 			}
-			if st := g.pool.Status(); st.Slots.Busy != 1 || st.Exits[mpm.ExitCrash]+st.Exits[mpm.ExitDeadline] != 0 {
-				t.Errorf("there are %d busy slots, want that of the stream; exits %v", st.Slots.Busy, st.Exits)
+			eventually(t, "only the slot of the stream is busy", func() bool { return g.pool.Status().Slots.Busy == 1 })
+			if st := g.pool.Status(); st.Exits[mpm.ExitCrash]+st.Exits[mpm.ExitDeadline] != 0 {
+				t.Errorf("exits %v, want none", st.Exits)
 			}
 		})
 	}
