@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"gateway/internal/ctl"
+	"gateway/internal/gatewaytest"
 )
 
 const (
@@ -24,15 +25,14 @@ const (
 	stubborn = "trap '' TERM; echo up; exec sleep 600"
 )
 
-// freePort finds a port for a plan.
+// freePort finds an address for a plan.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := gatewaytest.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return address
 }
 
 // served connects to address and returns the pid of the front that answers.
