@@ -304,9 +304,7 @@ func TestACMERenewsWithoutRestart(t *testing.T) {
 		t.Errorf("the second certificate ends at %v, the first at %v", second.NotAfter, first.NotAfter)
 	}
 	for _, part := range []string{"certificate obtained: it is served from now on name=" + name, "certificate renewed name=" + name} {
-		if w.log.count(part) == 0 {
-			t.Errorf("no %q in the log", part)
-		}
+		w.waitLog(part)
 	}
 }
 
@@ -316,10 +314,11 @@ func TestACMEServesWhatItHas(t *testing.T) {
 	w := newWorld(t, gatewaytest.PebbleSettings{Life: 3 * time.Second})
 	site := w.site(nil, name)
 	w.serve(site)
-	first := w.wait(name, whatever)
+	w.wait(name, whatever)
 	if err := w.pebble.Stop(); err != nil {
 		t.Fatal(err)
 	}
+	first := w.wait(name, whatever) // on a slow machine it may be the second already
 	// Another front begins with what is stored, at once, although the certificate expires and nobody makes new ones.
 	w.begin(site)
 	if leaf := w.leaf(name); !first.Equal(leaf) {
@@ -427,8 +426,8 @@ func TestACMEFailures(t *testing.T) {
 		{"the CA is not trusted", func(_ *world, s *Site) { s.CARootsPEM = nil }, "x509"},
 		{"the command for the DNS fails", func(w *world, s *Site) { s.ACME.DNS = w.hook(); s.Names = []string{"other.example"} }, `it said: "called with present other.example`},
 		{"the command for the DNS does not end", func(_ *world, s *Site) {
-			s.ACME.DNS = &routes.DNS{Command: []string{"/bin/sh", "-c", "echo begun; sleep 1000"}, Timeout: 100 * time.Millisecond}
-		}, `present: did not end within 100ms; it said: "begun"`},
+			s.ACME.DNS = &routes.DNS{Command: []string{"/bin/sh", "-c", "echo begun; sleep 1000"}, Timeout: time.Second}
+		}, `present: did not end within 1s; it said: "begun"`},
 		{"the storage can't be written", func(w *world, _ *Site) {
 			if err := os.WriteFile(w.state, nil, 0o600); err != nil {
 				w.t.Fatal(err)

@@ -93,9 +93,9 @@ func TestDNSCommand(t *testing.T) {
 // TestDNSCommandLeavesNothing ends a command that has started another one.
 func TestDNSCommandLeavesNothing(t *testing.T) {
 	pipe := filepath.Join(t.TempDir(), "alive")
-	d := &dnsCommand{DNS: routes.DNS{Command: []string{"/bin/sh", "-c", "exec 9>" + pipe + "; flock 9; sleep 1000 & sleep 1000"}, Timeout: 200 * time.Millisecond}}
+	d := &dnsCommand{DNS: routes.DNS{Command: []string{"/bin/sh", "-c", "exec 9>" + pipe + "; flock 9; sleep 1000 & sleep 1000"}, Timeout: 2 * time.Second}}
 	err := d.Present(t.Context(), acme.Challenge{})
-	if err == nil || !strings.Contains(err.Error(), "did not end within 200ms") {
+	if err == nil || !strings.Contains(err.Error(), "did not end within 2s") {
 		t.Fatalf("Present: %v", err)
 	}
 	f, err := os.Open(pipe)

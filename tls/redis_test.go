@@ -36,7 +36,7 @@ func startRedis(t *testing.T, args ...string) *gatewaytest.Redis {
 }
 
 func redisAt(server *gatewaytest.Redis) *routes.Redis {
-	return &routes.Redis{Network: "tcp", Address: server.Address, Prefix: "gateway", Timeout: time.Second}
+	return &routes.Redis{Network: "tcp", Address: server.Address, Prefix: "gateway", Timeout: 5 * time.Second}
 }
 
 // openRedis is a storage until the test ends. back counts how often it has come back.
@@ -208,14 +208,16 @@ func TestRedisGone(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			server := startRedis(t)
-			s, log, back := openRedis(t, redisAt(server), StorageFiles{})
+			settings := redisAt(server)
+			settings.Timeout = 2 * time.Second // one that hangs is waited for so long
+			s, log, back := openRedis(t, settings, StorageFiles{})
 			if err := s.Store(t.Context(), "a", []byte("1")); err != nil {
 				t.Fatal(err)
 			}
 			if err := row.leave(server); err != nil {
 				t.Fatal(err)
 			}
-			for range 1000 { // at a timeout each this would last a quarter of an hour
+			for range 1000 { // at a timeout each this would last half an hour
 				if _, err := s.Load(t.Context(), "a"); err == nil || errors.Is(err, fs.ErrNotExist) {
 					t.Fatalf("Load: %v, want that the server can't be reached", err)
 				}
