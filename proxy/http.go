@@ -485,7 +485,8 @@ func (k *conn) next() bool {
 // something to read; of a TLS session it may have read some of it then.
 func (k *conn) park() bool {
 	unread := k.buf[k.r:k.w]
-	if len(unread) == 0 && k.raw.Draining() {
+	came := k.secure == nil && len(k.raw.Unread()) > 0 // a request that the loop has left to us
+	if len(unread) == 0 && !came && k.raw.Draining() {
 		k.close()
 		return true
 	}

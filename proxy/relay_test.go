@@ -426,6 +426,31 @@ func TestRelayDrains(t *testing.T) {
 	}
 }
 
+// TestRelayDrainsSlowServer: so does one that the loop leaves to a goroutine meanwhile.
+func TestRelayDrainsSlowServer(t *testing.T) {
+	t.Parallel()
+	asked := make(chan struct{})
+	g, handler := newRoute(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{warm(t, func(nc net.Conn) {
+		close(asked)
+		time.Sleep(2500 * time.Millisecond) // longer than the loop holds a client
+		_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
+	})}}})
+	var e *event.Engine
+	g.addr, e = serveOn(t, handler, g.server)
+	g.warm(t)
+	_, br := dialText(t, g.addr, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	<-asked
+	drained := make(chan error, 1)
+	go func() { drained <- e.Drain(context.Background()) }()
+	resp, err := http.ReadResponse(br, nil)
+	if err != nil || resp.StatusCode != 200 || !resp.Close {
+		t.Error(resp, err)
+	}
+	if err := <-drained; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestRelayMixesNothing has many clients, of whom some leave early, ask for answers of all kinds at once: each gets its own.
 func TestRelayMixesNothing(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
