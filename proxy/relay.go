@@ -37,7 +37,7 @@ func (s *Server) newRelayRoute(site *routes.Site, r *routes.Route) *relayRoute {
 	switch {
 	case r.Proxy == nil, p.config.MPM != routes.Event, p.config.SessionLimit != nil, p.config.Queue.Header:
 		return nil
-	case varies(site, r), len(site.Headers)+len(site.ErrorPages)+len(r.ErrorPages) > 0, len(r.TryFiles) > 0, r.Compress != nil, r.SendFile != nil, r.Unbuffered, r.Internal, r.Cut() != "":
+	case varies(site, r), len(site.Headers)+len(site.ErrorPages)+len(r.ErrorPages)+len(r.RequestHeaders) > 0, len(r.TryFiles) > 0, r.Compress != nil, r.SendFile != nil, r.Unbuffered, r.Internal, r.Cut() != "":
 		return nil
 	case r.Proxy.Balance == routes.Hash, r.Proxy.ProxyProtocol != "":
 		return nil

@@ -84,6 +84,7 @@ func TestRelayRoutes(t *testing.T) {
 		{"a time limit that goroutines watch in time", "/*", `request_timeout = "3s"`, true},
 		{"a shorter one", "/*", `request_timeout = "2s"`, false},
 		{"a field of the response", "/*", "header {\n set = { \"X-A\" = \"b\" }\n}", false},
+		{"a field of the request", "/*", "request_header {\n set = { \"X-A\" = \"b\" }\n}", false},
 		{"a prefix to cut off", "/a/*", `strip_prefix = true`, false},
 		{"a rate limit", "/*", "rate_limit {\n rate = \"1000r/s\"\n burst = 100\n}", false},
 		{"addresses that are let in", "/*", `allow = ["127.0.0.1"]`, false},
