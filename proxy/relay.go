@@ -271,7 +271,7 @@ func (r *relay) doubt() event.Verdict {
 
 // isSimple reports whether an answer is one that goes to the client as it is, but for what concerns the connections.
 func (r *relay) isSimple() bool {
-	if r.head.Status < 200 || r.head.Status > 599 {
+	if r.head.Status < 200 || r.head.Status > 599 || r.head.Status == http.StatusResetContent { // whose content goes no further
 		return false
 	}
 	for _, f := range r.head.Fields {

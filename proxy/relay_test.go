@@ -130,6 +130,7 @@ func TestRelayAnswersAreThoseOfGoroutines(t *testing.T) {
 		{"304", "GET / HTTP/1.1\r\nHost: x\r\nIf-None-Match: \"a\"\r\n\r\n", "HTTP/1.1 304 Not Modified\r\n" + date + "ETag: \"a\"\r\n\r\n", true},
 		{"304 with a length", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 304 Not Modified\r\n" + date + "Content-Length: 3\r\n\r\n", true},
 		{"204", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 204 No Content\r\n" + date + "\r\n", true},
+		{"205 with a body", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 205 Reset Content\r\n" + date + "Content-Length: 3\r\n\r\nabc", false},
 		{"an empty body", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\n" + date + "Content-Length: 0\r\n\r\n", true},
 		{"a client that ends the connection", "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", "HTTP/1.1 200 OK\r\n" + date + "Content-Length: 3\r\n\r\nabc", true},
 		{"a server that ends the connection", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\n" + date + "Connection: close\r\nContent-Length: 3\r\n\r\nabc", true},
