@@ -386,6 +386,7 @@ func (h *HTTP) Serve(c *event.Conn) {
 		}
 		if !served {
 			more = k.request(now)
+			k.dropRelay() // it was not for the next request
 		}
 		if !more {
 			return

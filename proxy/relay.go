@@ -23,6 +23,8 @@ const (
 	maxRelayPieces = 8
 	// maxRelayDoubt is how many requests in a row are left to goroutines after answers that the loop could not pass on.
 	maxRelayDoubt = 63
+	// challengePath begins the paths that a handler before the server may answer itself (RFC 8555 §8.3).
+	challengePath = "/.well-known/acme-challenge"
 )
 
 // relayRoute is a route whose requests the loop passes on: nothing that is configured for it has to look at them.
@@ -78,7 +80,7 @@ func isSimpleRequest(head *http1.Head) bool {
 	if !isHead(head) && string(head.Method) != http.MethodGet || head.HasBody() || head.Minor == 0 || head.Upgrade || len(head.Host) == 0 {
 		return false
 	}
-	if head.Target[0] != '/' || !isPlainPath(head.Path) {
+	if head.Target[0] != '/' || !isPlainPath(head.Path) || bytes.HasPrefix(head.Path, []byte(challengePath)) {
 		return false
 	}
 	for _, f := range head.Fields {

@@ -453,6 +453,42 @@ func TestRelayDrainsSlowServer(t *testing.T) {
 	}
 }
 
+// TestRelayBesideHandler: what a handler before the server answers itself is not for the loop, or for the next request.
+func TestRelayBesideHandler(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/own" {
+			w.Header().Set("Location", "/") // the loop leaves it to a goroutine
+		}
+		fmt.Fprint(w, "the server: "+r.URL.Path)
+	}))
+	defer server.Close()
+	g, handler := newRoute(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{serverOf(server)}}})
+	g.addr, _ = serveOn(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/own" || strings.HasPrefix(r.URL.Path, challengePath+"/") {
+			fmt.Fprint(w, "the handler: "+r.URL.Path)
+			return
+		}
+		handler(w, r)
+	}, g.server)
+	for path, want := range map[string]string{"/own": "the handler: /own", challengePath + "/x": "the handler: " + challengePath + "/x"} {
+		g.warm(t)
+		_, br := dialText(t, g.addr, "GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\nGET /next HTTP/1.1\r\nHost: x\r\n\r\n")
+		for _, want := range []string{want, "the server: /next"} {
+			resp, err := http.ReadResponse(br, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if body, err := io.ReadAll(resp.Body); string(body) != want || err != nil {
+				t.Errorf("the client got %q, %v, want %q", body, err, want)
+			}
+		}
+	}
+	g.free(t)
+	if n := g.upstream().active.Load(); n != 0 {
+		t.Errorf("the server has %d requests", n)
+	}
+}
+
 // TestRelayMixesNothing has many clients, of whom some leave early, ask for answers of all kinds at once: each gets its own.
 func TestRelayMixesNothing(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
