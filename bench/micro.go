@@ -40,6 +40,7 @@ func benchmarks() []benchmark {
 		{"a request for a hot file, between read and write", "proxy", "HotAnswer", "below 2 µs, no allocation"},
 		{"a request for a hot file, over a socket and back", "proxy", "HotRequest", "no allocation"},
 		{"the same over TLS, with what the client does", "proxy", "HotTLSRequest", ""},
+		{"a relayed request and its answer, between reads and writes", "proxy", "Relay", "below 3 µs, no allocation"},
 		{"a request for a handler, over a socket and back", "proxy", "HTTPRoundTrip", ""},
 		{"a file of 1 KiB by its handler", "proxy", "ServeStatic1K", ""},
 		{"compressing a page of 64 KiB, level 5", "proxy", "Compress", "gzip not slower than zlib, which other servers use"},

@@ -33,6 +33,7 @@ func works() []work {
 		{"tls-1k", overTLS, "/1k.html", false, 64},
 		{"tls-new", overTLS, "/1k.html", true, 16},
 		{"proxy-1k", proxied, "/proxied/1k.html", false, 64},
+		{"proxy-tls", overTLS, "/proxied/1k.html", false, 64},
 		{"php-hello", php, "/hello.php", false, 16},
 		{"php-100k", php, "/100k.php", false, 16},
 		{"gzip-100k", gzipped, "/page.php", false, 16},
