@@ -271,7 +271,7 @@ func TestProxyStatus(t *testing.T) {
 	u.servers[0].failed(errors.New("refused"), "edge")
 	u.servers[2].ill.Store(true)
 	got := fmt.Sprint((&Server{proxies: []*upstreams{u}}).Upstreams())
-	want := "[{site.hcl:3 a failing false {1 0} 1 1} {site.hcl:3 b well true {0 0} 0 0} {site.hcl:3 c ill false {0 0} 0 0}]"
+	want := "[{site.hcl:3 a failing false {1 0} 1 1 0} {site.hcl:3 b well true {0 0} 0 0 0} {site.hcl:3 c ill false {0 0} 0 0 0}]"
 	if got != want {
 		t.Errorf("Upstreams() = %s, want %s", got, want)
 	}
