@@ -125,7 +125,7 @@ func answering(t *testing.T, answer func(nc net.Conn, line string) string) strin
 }
 
 func TestUpstream(t *testing.T) {
-	hold := make(chan struct{})
+	asked, hold := make(chan struct{}), make(chan struct{})
 	p := &asker{idle: time.Minute, server: answering(t, func(nc net.Conn, line string) string {
 		switch line {
 		case "in pieces":
@@ -145,6 +145,7 @@ func TestUpstream(t *testing.T) {
 		case "nothing":
 			return ""
 		case "held":
+			close(asked)
 			<-hold
 		}
 		return line + " it is\n"
@@ -176,6 +177,7 @@ func TestUpstream(t *testing.T) {
 	t.Run("a client that is held has a request in progress", func(t *testing.T) {
 		c := dial(t, addr)
 		fmt.Fprintln(c, "held")
+		<-asked
 		eventually(t, "a connection with a request", func() bool { return e.Stats().Active == 1 })
 		fmt.Fprintln(c, "e") // comes too early, and waits
 		close(hold)
