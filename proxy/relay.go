@@ -8,6 +8,7 @@ import (
 	"net/textproto"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"gateway/mpm"
@@ -75,47 +76,19 @@ func (s *Server) relayRouteOf(site *routes.Site, head *http1.Head) *relayRoute {
 	return candidates[m.Route]
 }
 
-// isSimpleRequest reports whether a request is one of those that most are.
+// isSimpleRequest reports whether a request, GET or HEAD, is one of those that most are.
 func isSimpleRequest(head *http1.Head) bool {
-	if !isHead(head) && string(head.Method) != http.MethodGet || head.HasBody() || head.Minor == 0 || head.Upgrade || len(head.Host) == 0 {
-		return false
-	}
-	if head.Target[0] != '/' || !isPlainPath(head.Path) || bytes.HasPrefix(head.Path, []byte(challengePath)) {
-		return false
-	}
-	for _, f := range head.Fields {
-		switch len(f.Name) {
-		case len("Te"):
-			if bytes.EqualFold(f.Name, []byte("te")) {
-				return false
-			}
-		case len("Connection"):
-			if bytes.EqualFold(f.Name, []byte("connection")) && !isPersistence(f.Value) {
-				return false
-			}
-		}
-	}
-	return true
+	return head.Minor > 0 && len(head.Host) > 0 && head.Target[0] == '/' && isPlainPath(head.Path) && !bytes.HasPrefix(head.Path, []byte(challengePath)) &&
+		!head.HasBody() && !head.NamesFields && head.Get("Te") == nil
 }
 
-// isPlainPath reports whether a path has nothing that could be spelled otherwise (RFC 3986 §3.3).
+// isPlainPath reports whether a path consists of what nobody spells in another way: pchars without escapes, and slashes (RFC 3986 §3.3).
 func isPlainPath(path []byte) bool {
 	for _, c := range path {
 		if c < '0' || c > 'z' || c > '9' && c < 'A' || c > 'Z' && c < 'a' {
-			if bytes.IndexByte([]byte("/-_.~!$&'()*+,;=:@"), c) < 0 {
+			if strings.IndexByte("/-_.~!$&'()*+,;=:@", c) < 0 {
 				return false
 			}
-		}
-	}
-	return true
-}
-
-// isPersistence reports whether a Connection field says nothing but whether the connection ends.
-func isPersistence(value []byte) bool {
-	for element := range bytes.SplitSeq(value, []byte{','}) {
-		element = bytes.TrimSpace(element)
-		if !bytes.EqualFold(element, []byte("close")) && !bytes.EqualFold(element, []byte("keep-alive")) {
-			return false
 		}
 	}
 	return true
@@ -273,17 +246,13 @@ func (r *relay) doubt() event.Verdict {
 
 // isSimple reports whether an answer is one that goes to the client as it is, but for what concerns the connections.
 func (r *relay) isSimple() bool {
-	if r.head.Status < 200 || r.head.Status > 599 || r.head.Status == http.StatusResetContent { // whose content goes no further
+	if r.head.Status < 200 || r.head.Status > 599 || r.head.Status == http.StatusResetContent || r.head.NamesFields { // 205: content goes no further
 		return false
 	}
 	for _, f := range r.head.Fields {
 		switch name := textproto.CanonicalMIMEHeaderKey(alias(f.Name)); name {
 		case "Te", "Trailer", "Upgrade", "X-Accel-Buffering", "Location", "Content-Location":
 			return false
-		case "Connection":
-			if !isPersistence(f.Value) {
-				return false
-			}
 		case "Content-Type":
 			if bytes.HasPrefix(f.Value, []byte("text/event-stream")) || bytes.HasPrefix(f.Value, []byte("application/grpc")) {
 				return false

@@ -77,6 +77,30 @@ func TestAnswerKeepAlive(t *testing.T) {
 	}
 }
 
+// TestNamesFields: what Connection says beside close and keep-alive, in a request and in an answer (RFC 9110 §7.6.1).
+func TestNamesFields(t *testing.T) {
+	for lines, want := range map[string]bool{
+		"":                                              false,
+		"Connection: close\r\n":                         false,
+		"Connection:\r\n":                               false,
+		"Keep-Alive: timeout=5\r\n":                     false,
+		"Connection: Keep-Alive, CLOSE,\r\n":            false,
+		"Connection: Upgrade\r\n":                       true,
+		"Connection: close, X-A\r\n":                    true,
+		"Connection: close\r\nConnection: X-A\r\n":      true,
+		"Connection: X-A\r\nConnection: keep-alive\r\n": true,
+		"Connection: \u212aeep-alive\r\n":               true, // a Kelvin sign is no k
+	} {
+		var h Head
+		mustParse(t, &h, get(lines))
+		var a Answer
+		a.Reset()
+		if _, err := a.Parse([]byte("HTTP/1.1 200 OK\r\n" + lines + "\r\n")); err != nil || a.NamesFields != want || h.NamesFields != want {
+			t.Errorf("%q: NamesFields = %t in a request, %t in an answer, %v; want %t", lines, h.NamesFields, a.NamesFields, err, want)
+		}
+	}
+}
+
 // FuzzAnswer holds Parse to what FuzzHead holds that of a request to: pieces make no difference, and what is accepted is read the same
 // way by net/http.
 func FuzzAnswer(f *testing.F) {

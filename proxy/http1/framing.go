@@ -8,6 +8,7 @@ type Framing struct {
 	Minor         int   // of the version: 0 or 1; HTTP/1.2 and later count as 1
 	Chunked       bool
 	KeepAlive     bool // the connection may take another message after this one
+	NamesFields   bool // Connection says more than close and keep-alive: the names of fields that are for this connection alone
 
 	connClose        bool
 	connKeepAlive    bool
@@ -29,7 +30,9 @@ func (m *Framing) noteConnection(value []byte) {
 		case equalFold(option, "keep-alive"):
 			m.connKeepAlive = true
 		case equalFold(option, "upgrade"):
-			m.connNamesUpgrade = true
+			m.connNamesUpgrade, m.NamesFields = true, true
+		case len(option) > 0:
+			m.NamesFields = true
 		}
 	}
 }
