@@ -342,6 +342,7 @@ type conn struct {
 	held      []byte // for response bodies
 	records   []byte // what TLS holds, see under
 	head      http1.Head
+	relay     *relay        // what the loop has begun of the next request; nil: nothing
 	entry     LogEntry      // of a request for a hot file
 	headBegan time.Time     // of the head that is being read
 	keep      time.Duration // how long the connection may idle; 0: before its first request
@@ -375,23 +376,27 @@ func (h *HTTP) Serve(c *event.Conn) {
 		k.serveHTTP2()
 		return
 	}
+	k.takeRelay()
 	defer k.dropRelay()
 	for k.next() {
-		now := time.Now()
-		served, more := false, false
-		if r := k.relayed(); r != nil {
-			now = r.began
-		} else {
-			served, more = k.serveHot(now)
-		}
-		if !served {
-			more = k.request(now)
-			k.dropRelay() // it was not for the next request
-		}
-		if !more {
+		if !k.answer() {
 			return
 		}
 	}
+}
+
+// answer answers the request whose head was read. It reports whether the connection can take another one.
+func (k *conn) answer() bool {
+	if k.relay != nil {
+		defer k.dropRelay()
+		return k.request(k.relay.began)
+	}
+	now := time.Now()
+	served, more := k.serveHot(now)
+	if !served {
+		more = k.request(now)
+	}
+	return more
 }
 
 // session is the TLS session; nil: there is none.

@@ -113,7 +113,7 @@ type relay struct {
 	head   http1.Answer
 
 	// Of the request.
-	http   *HTTP // nil: there is none, or the loop leaves it to a goroutine
+	http   *HTTP // nil: there is none
 	site   *routes.Site
 	pool   pool
 	slot   *mpm.Slot
@@ -122,6 +122,8 @@ type relay struct {
 	last   bool // the client has said so
 	length int  // of the request
 	pieces int  // of the answer so far
+
+	asked *serverConn // conn, when a goroutine goes on with the request; nil: nobody was asked
 }
 
 // relay passes a request on, n bytes, whose head is in s, and holds its client until the answer has come. What can't be done at once, or not
@@ -426,21 +428,24 @@ func (r *relay) leave(o mpm.Outcome) {
 	r.http, r.site, r.slot = nil, nil, nil
 }
 
-// relayed is what the loop has begun of the connection's request; nil: nothing. It has a slot and a server.
-func (k *conn) relayed() *relay {
-	r, _ := k.raw.Passed().(*relay)
-	return r
+// takeRelay takes what the loop has begun of the connection's request.
+func (k *conn) takeRelay() {
+	passed, channel, said, err := k.raw.TakePassed()
+	if k.relay, _ = passed.(*relay); k.relay != nil && channel != nil && err == nil {
+		k.relay.asked = &serverConn{wire: channel, carried: true, asked: true, said: said}
+	}
 }
 
-// dropRelay ends what the loop has begun, and nobody went on with.
+// dropRelay ends what the loop has begun, if nobody went on with it: it must not meet another request.
 func (k *conn) dropRelay() {
-	r := k.relayed()
+	r := k.relay
 	if r == nil {
 		return
 	}
+	k.relay = nil
 	r.leave(mpm.NotSent)
-	if channel, _, err := k.raw.TakePassed(); err == nil && channel != nil {
-		_ = channel.Close() // what the server says is of no interest
+	if r.asked != nil {
+		_ = r.asked.Close() // what the server says is of no interest
 	}
 }
 
@@ -449,7 +454,7 @@ func (c *call) relayed() *relay {
 	if c.x.conn == nil || c.x.route.Proxy == nil {
 		return nil
 	}
-	return c.x.conn.relayed()
+	return c.x.conn.relay
 }
 
 // takeRelay goes on with what the loop has begun of the request: with the server that it has chosen, and the connection over which that was asked;
@@ -459,9 +464,6 @@ func (c *call) takeRelay() (*upstream, *serverConn) {
 	if r == nil {
 		return nil, nil
 	}
-	channel, said, err := c.x.conn.raw.TakePassed()
-	if err != nil || channel == nil {
-		return r.server, nil // asks again
-	}
-	return r.server, &serverConn{wire: channel, carried: true, asked: true, said: said}
+	c.x.conn.relay = nil
+	return r.server, r.asked
 }

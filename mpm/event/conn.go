@@ -79,7 +79,7 @@ func (t *Turn) SendFile(fd int, offset, n int64) (sent int64) {
 // that if f returns true; else the connection is closed.
 func (t *Turn) Then(f func(*Conn) bool) { t.then = f }
 
-// Pass gives v to the goroutine that gets the connection with the verdict Detach, see [Conn.Passed].
+// Pass gives v to the goroutine that gets the connection with the verdict Detach, see [Conn.TakePassed].
 func (t *Turn) Pass(v any) { t.passed = v }
 
 // Loop is the number of the loop that calls.
@@ -130,7 +130,7 @@ type Conn struct {
 	pending  []byte           // bytes the loop could not send
 	finish   bool             // close after pending
 	then     func(*Conn) bool // see [Turn.Then]
-	passed   any              // see Passed
+	passed   any              // see TakePassed
 	upstream *Upstream        // that has been asked on the loop; nil: none
 	nonblock bool
 	keeping  bool   // see KeepUnsent
@@ -324,10 +324,6 @@ func (c *Conn) receive(p []byte) (int, error) {
 	}
 	return 0, nil
 }
-
-// Passed is what the loop has left to the goroutine, until somebody takes it with TakePassed: the value given to [Turn.Pass], or the [Asker] of an
-// [Upstream] that was asked, whose connection the taker gets. nil: nothing.
-func (c *Conn) Passed() any { return c.passed }
 
 // SetNonblock makes Read return [ErrWouldBlock] instead of waiting.
 func (c *Conn) SetNonblock(on bool) { c.nonblock = on }

@@ -124,7 +124,7 @@ func (t *Turn) Ask(u *Upstream, request []byte) bool {
 	return true
 }
 
-// KeepUpstream leaves u idle for so long.
+// KeepUpstream leaves u idle, whose answer has come: it is closed, and [Asker.Gone] called, when nobody asks for d, in whole seconds.
 func (t *Turn) KeepUpstream(u *Upstream, d time.Duration) { u.until = t.loop.engine.after(d) }
 
 // CloseUpstream ends u, which is idle, or whose answer has come.
@@ -267,14 +267,15 @@ func (l *loop) abandonUpstreams() {
 	})
 }
 
-// TakePassed takes what Passed returns. The connection to a server that was asked, and what has come of its answer, MaxAnswer at most, are with it;
-// channel is nil if none was, and also after an error.
-func (c *Conn) TakePassed() (channel *Channel, answer []byte, err error) {
-	u := c.upstream
+// TakePassed takes what the loop has left to the goroutine: the value given to [Turn.Pass], or the [Asker] of an [Upstream] that was asked. nil:
+// nothing, or it was taken. Who takes an asker gets the connection to the server, which is to be closed, and what has come of the answer, MaxAnswer
+// bytes at most. channel is nil if no server was asked, and also after an error.
+func (c *Conn) TakePassed() (passed any, channel *Channel, answer []byte, err error) {
+	passed, u := c.passed, c.upstream
 	c.passed, c.upstream = nil, nil
 	if u == nil {
-		return nil, nil, nil
+		return passed, nil, nil, nil
 	}
 	channel, err = newChannel(os.NewFile(uintptr(u.fd), "upstream"), "upstream")
-	return channel, u.in, err
+	return passed, channel, u.in, err
 }

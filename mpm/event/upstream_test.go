@@ -77,8 +77,7 @@ func (p *asker) Expired(*Turn, []byte) {}
 func (p *asker) Serve(c *Conn) {
 	defer c.Close()
 	p.served.Add(1)
-	passed := c.Passed()
-	channel, said, err := c.TakePassed()
+	passed, channel, said, err := c.TakePassed()
 	if channel == nil || err != nil {
 		fmt.Fprintln(c, passed, err)
 		return
