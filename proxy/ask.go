@@ -179,11 +179,11 @@ func (c *call) serverTarget() (string, error) {
 // endsHere reports whether a field of the client is not for a server: it concerns the connection (RFC 9110 §7.6.1), the server could
 // take it for another one, or the gateway knows better.
 func (c *call) endsHere(name string) bool {
-	return isKept(name) || name == "X-Forwarded-Prefix" && c.x.route.Cut() != "" || listNames(c.r.Header["Connection"], name)
+	return alwaysEndsHere(name) || name == "X-Forwarded-Prefix" && c.x.route.Cut() != "" || listNames(c.r.Header["Connection"], name)
 }
 
-// isKept reports whether a field of a client is never for a server.
-func isKept(name string) bool {
+// alwaysEndsHere reports whether a field is for no server, whatever else the client says and wherever its request goes.
+func alwaysEndsHere(name string) bool {
 	if slices.Contains(hopByHop[:], name) {
 		return true
 	}

@@ -189,8 +189,13 @@ func (h *HTTP) answer(t *event.Turn, s *scratch, n int, now time.Time) event.Ver
 		s.entry.setHot(t.Remote(), head, &a, now)
 		h.Access.Log(&s.entry)
 	}
+	return afterAnswer(!head.KeepAlive, last)
+}
+
+// afterAnswer is what becomes of a connection with an answer: ends says that the client sends no more, last that this is told to it.
+func afterAnswer(ends, last bool) event.Verdict {
 	switch {
-	case !head.KeepAlive:
+	case ends:
 		return event.End
 	case last:
 		return event.Finish

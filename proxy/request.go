@@ -207,9 +207,7 @@ func method(b []byte) string {
 // logRequest counts a response and writes the access log. written and read are the bytes of the two bodies.
 func (h *HTTP) logRequest(x *exchange, r *http.Request, status int, written, read int64) {
 	took := time.Since(x.began)
-	if c := h.Server.count(x.pool, status); c != nil {
-		c.time(took)
-	}
+	h.Server.countTimed(x.pool, status, took)
 	if h.Access == nil {
 		return
 	}

@@ -38,6 +38,13 @@ func (s *Server) count(pool string, status int) *responses {
 	return c
 }
 
+// countTimed is count for a response that took so long, from the head of its request to its last byte.
+func (s *Server) countTimed(pool string, status int, took time.Duration) {
+	if c := s.count(pool, status); c != nil {
+		c.time(took)
+	}
+}
+
 // time enters how long a response took, from the head of its request to its last byte.
 func (c *responses) time(took time.Duration) {
 	i := 0

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -58,7 +59,7 @@ func newUpstreams(r *routes.Route, secure Encrypt, log Logger) *upstreams {
 	var ctx context.Context
 	ctx, u.stop = context.WithCancel(context.Background())
 	for _, to := range p.To {
-		s := &upstream{Upstream: to, proxy: p, log: log, weight: max(to.Weight, 1), base: (&url.URL{Path: to.Base}).EscapedPath(), lookup: net.DefaultResolver.LookupNetIP, secure: secure, loops: newLoopRelays()}
+		s := &upstream{Upstream: to, proxy: p, log: log, weight: max(to.Weight, 1), base: (&url.URL{Path: to.Base}).EscapedPath(), lookup: net.DefaultResolver.LookupNetIP, secure: secure, loops: make([]loopRelays, runtime.GOMAXPROCS(0))}
 		u.servers = append(u.servers, s)
 		if p.Health != nil {
 			u.checking.Go(func() { s.watchHealth(ctx, p.Health) }) // ends with stop
