@@ -35,6 +35,25 @@ func is(t *testing.T, what string, err, want error) {
 	}
 }
 
+func TestTryAcquire(t *testing.T) {
+	for _, mpm := range []routes.MPM{routes.Prefork, routes.Worker, routes.Event} {
+		one := prefork(1)
+		one.MPM, one.ThreadsPerChild = mpm, 1
+		bubble(t, string(mpm)+": there is a slot if one is free, at once, until the pool is retired", func(t *testing.T) {
+			w := openWorld(t, one)
+			s := w.acquire()
+			equal(t, "a second slot", w.pool.TryAcquire(), (*Slot)(nil))
+			s.Release(Done)
+			if s = w.pool.TryAcquire(); s == nil {
+				t.Fatal("TryAcquire() = nil, and nobody has the slot")
+			}
+			s.Release(Done)
+			is(t, "Drain", w.pool.Drain(t.Context()), nil)
+			equal(t, "a slot of a pool that is retired", w.pool.TryAcquire(), (*Slot)(nil))
+		})
+	}
+}
+
 func TestQueue(t *testing.T) {
 	for _, mpm := range []routes.MPM{routes.Prefork, routes.Worker, routes.Event} {
 		one := prefork(1)
