@@ -39,8 +39,8 @@ func fullStatus() *statusReport {
 			},
 		}},
 		Upstreams: []proxy.UpstreamStatus{
-			{Route: "site.hcl:9", Server: "10.0.0.1:80", State: "ill", Requests: 4, Failed: 1},
-			{Route: "site.hcl:9", Server: "10.0.0.1:80", State: "well", Requests: 6},
+			{Route: "site.hcl:9", Server: "10.0.0.1:80", State: "ill", Requests: 4, Failed: 1, Relayed: 2},
+			{Route: "site.hcl:9", Server: "10.0.0.1:80", State: "well", Requests: 6, Relayed: 5},
 		},
 		Certificates: []tls.CertificateStatus{
 			{Names: []string{"a.test", "b.test"}, Mode: tls.Manual, Expires: time.Unix(3000, 0), Warning: "ends soon"},
@@ -78,6 +78,7 @@ func TestMetricsTellTheStatus(t *testing.T) {
 		"the oldest request is told by its age alone":      `gateway_pool_oldest_request_seconds{pool="php"} 3`,
 		"two limits of one place are one":                  `gateway_rate_limit_refused_total{route="",site="a.test"} 5`,
 		"a server that a route names twice is one":         `gateway_upstream_requests_total{route="site.hcl:9",server="10.0.0.1:80"} 10`,
+		"those that the loops have passed on are told":     `gateway_upstream_requests_relayed_total{route="site.hcl:9",server="10.0.0.1:80"} 7`,
 		"of a site's certificates the first to end counts": `gateway_certificate_expiry_timestamp_seconds{mode="manual",name="a.test"} 2000`,
 		"a certificate that is missing ended long ago":     `gateway_certificate_expiry_timestamp_seconds{mode="auto",name="c.test"} 0`,
 		"its last error is told":                           `gateway_certificate_errors{mode="auto",name="c.test"} 1`,
