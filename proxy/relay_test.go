@@ -110,6 +110,42 @@ func TestRelayRoutes(t *testing.T) {
 	}
 }
 
+// TestRelayRoutesOfServers: which servers, sites and pools the loop leaves to goroutines.
+func TestRelayRoutesOfServers(t *testing.T) {
+	const plain = `to = ["http://127.0.0.1:1", "http://127.0.0.1:2"]`
+	for _, row := range []struct {
+		name, site, route, proxy string
+		want                     bool
+	}{
+		{"two servers in turn", "", "", plain, true},
+		{"the one with the fewest connections", "", "", plain + "\n balance = \"least_connections\"", true},
+		{"a server by a hash", "", "", plain + "\n balance = \"hash:uri\"", false},
+		{"TLS", "", "", `to = ["https://127.0.0.1:1"]`, false},
+		{"HTTP/2", "", "", `to = ["h2c://127.0.0.1:1"]`, false},
+		{"a path of the server", "", "", `to = ["http://127.0.0.1:1/base"]`, false},
+		{"the PROXY protocol", "", "", plain + "\n proxy_protocol = \"v1\"", false},
+		{"a time limit of its own for the answer", "", "", plain + "\n response_timeout = \"2s\"", false},
+		{"one for its pieces", "", "", plain + "\n idle_timeout = \"2s\"", false},
+		{"error pages of the site", "error_page \"404\" {\n path = \"/e\"\n}", "", plain, false},
+		{"fields of the site", "header {\n set = { \"X-A\" = \"b\" }\n}", "", plain, false},
+		{"rewrites of the site", "rewrite \"^/old/(.*)$\" {\n to = \"/$1\"\n}", "", plain, false},
+		{"a rate limit of the site", "rate_limit {\n rate = \"1r/s\"\n}", "", plain, false},
+		{"a path that is only for redirects", "", "internal = true", plain, false},
+		{"a pool that looks at sessions", "", "pool = \"limited\"", plain, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			if !strings.Contains(row.route, "pool") {
+				row.route += "\n pool = \"edge\""
+			}
+			s, _ := routedFolder(t, "pool \"limited\" {\n mpm = \"event\"\n session_limit {\n cookie = \"s\"\n}\n}\nsite \"localhost\" {\n listen = [\":80\"]\n"+row.site+"\nroute \"/*\" {\n"+
+				row.route+"\n proxy {\n"+row.proxy+"\n}\n}\n}", nil)
+			if got := len(s.relayRoutes) > 0; got != row.want {
+				t.Errorf("the loop passes on what comes for the route: %t, want %t", got, row.want)
+			}
+		})
+	}
+}
+
 // TestRelayAnswersAreThoseOfGoroutines asks the same of a server by the loop, and by goroutines.
 func TestRelayAnswersAreThoseOfGoroutines(t *testing.T) {
 	const date = "Date: Mon, 02 Jan 2006 15:04:05 GMT\r\n"
@@ -151,6 +187,11 @@ func TestRelayAnswersAreThoseOfGoroutines(t *testing.T) {
 		{"a target with a host", "GET http://x/a HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\n" + date + "Content-Length: 3\r\n\r\nabc", false},
 		{"HTTP/1.0", "GET / HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n", "HTTP/1.1 200 OK\r\n" + date + "Content-Length: 3\r\n\r\nabc", false},
 		{"more than the answer", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\n" + date + "Content-Length: 3\r\n\r\nabcdef", false},
+		{"a method with effects", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", "HTTP/1.1 200 OK\r\n" + date + "Content-Length: 3\r\n\r\nabc", false},
+		{"one who takes a trailer", "GET / HTTP/1.1\r\nHost: x\r\nTE: trailers\r\nConnection: TE\r\n\r\n", "HTTP/1.1 200 OK\r\n" + date + "Content-Length: 3\r\n\r\nabc", false},
+		{"an upgrade", "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", "HTTP/1.1 200 OK\r\n" + date + "Content-Length: 3\r\n\r\nabc", false},
+		{"a word of the server for the gateway", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\n" + date + "X-Accel-Buffering: no\r\nContent-Length: 3\r\n\r\nabc", false},
+		{"what is said of where the answer is", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\n" + date + "Content-Location: http://{server}/a\r\nContent-Length: 3\r\n\r\nabc", false},
 		{"no answer", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/9.9 200 OK\r\n\r\n", false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -340,6 +381,44 @@ func TestRelayAsksAgain(t *testing.T) {
 		t.Errorf("the client got %d, %q, from the %d-th connection", resp.StatusCode, body, connections.Load())
 	}
 	g.free(t)
+}
+
+// TestRelayBacksOff: after answers that were not for it the loop leaves some requests to goroutines, and more each time.
+func TestRelayBacksOff(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/redirect" {
+			w.Header().Set("Location", "/x")
+		}
+		fmt.Fprint(w, "abc")
+	}))
+	defer server.Close()
+	g := newProxyGate(t, routes.Pool{}, serverOf(server))
+	g.warm(t)
+	nc, br := dialText(t, g.addr, "")
+	for i, row := range []struct {
+		target  string
+		relayed uint64 // all so far
+	}{
+		{"/", 1}, {"/redirect", 1}, {"/", 1}, {"/", 2}, // one is left out
+		{"/redirect", 2}, {"/", 2}, {"/redirect", 2}, {"/", 2}, {"/", 2}, {"/", 2}, {"/", 3}, // one, and then three
+		{"/redirect", 3}, {"/", 3}, {"/", 4}, // an answer that the loop has passed on makes good
+	} {
+		if resp, body := get(t, nc, br, "GET", row.target); resp.StatusCode != 200 || body != "abc" {
+			t.Fatalf("request %d got %d, %q", i, resp.StatusCode, body)
+		}
+		eventually(t, "a connection that waits, and a client that is parked", func() bool {
+			return g.server.Upstreams()[0].Connections == UpstreamConnections{Idle: 1} && g.engine.Stats().Active == 0
+		})
+		if got := g.upstream().relayed.Load(); got != row.relayed {
+			t.Errorf("after request %d the loop has passed on %d, want %d", i, got, row.relayed)
+		}
+	}
+	r := &relay{home: &loopRelays{}}
+	for _, want := range []int{1, 3, 7, 15, 31, 63, 63} {
+		if r.decline(); r.home.skip != want {
+			t.Errorf("%d requests are left to goroutines, want %d", r.home.skip, want)
+		}
+	}
 }
 
 // TestRelayUnaskedAnswer: a connection on which the server says something unasked is closed, and so is one that has waited for too long.

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/mpm"
+	"gateway/mpm/event"
 	"gateway/proxy/http1"
 	"gateway/routes"
 )
@@ -33,6 +34,7 @@ type proxyGate struct {
 	addr   string
 	pool   *mpm.Pool
 	server *Server
+	engine *event.Engine
 	log    *testLog
 }
 
@@ -44,7 +46,7 @@ func newProxyGate(t testing.TB, cfg routes.Pool, to ...routes.Upstream) *proxyGa
 func newRouteGate(t testing.TB, cfg routes.Pool, route routes.Route, options ...Option) *proxyGate {
 	t.Helper()
 	g, handler := newRoute(t, cfg, route, options...)
-	g.addr, _ = serveOn(t, handler, g.server)
+	g.addr, g.engine = serveOn(t, handler, g.server)
 	return g
 }
 
