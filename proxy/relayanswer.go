@@ -171,14 +171,10 @@ func (r *relay) appendHead(b []byte, length int) []byte {
 	server, date := false, false
 	for _, f := range r.head.Fields {
 		name := textproto.CanonicalMIMEHeaderKey(alias(f.Name))
-		switch name {
-		case "Connection", "Keep-Alive", "Proxy-Connection", "Transfer-Encoding", "Content-Length":
+		if http1.IsFraming(name) {
 			continue
-		case "Server":
-			server = true
-		case "Date":
-			date = true
 		}
+		server, date = server || name == "Server", date || name == "Date"
 		b = appendParsed(b, name, f.Value)
 	}
 	if !server {

@@ -41,7 +41,7 @@ func ValidField(name, value string) bool { return isToken(name) && all(value, cl
 // that say where the message ends and whether the connection does: only the caller knows that.
 func AppendHeader(dst []byte, header map[string][]string) []byte {
 	for name, values := range header {
-		if isFraming(name) {
+		if IsFraming(name) {
 			continue
 		}
 		for _, value := range values {
@@ -51,8 +51,9 @@ func AppendHeader(dst []byte, header map[string][]string) []byte {
 	return dst
 }
 
-// isFraming: the fields of RFC 9112 §6 and §9, and what old clients made of them.
-func isFraming(name string) bool {
+// IsFraming reports whether a field says where the message ends or whether the connection does (RFC 9112 §6, §9), or is what old clients
+// made of those.
+func IsFraming(name string) bool {
 	return equalFold(name, "Connection") || equalFold(name, "Content-Length") || equalFold(name, "Keep-Alive") ||
 		equalFold(name, "Proxy-Connection") || equalFold(name, "Transfer-Encoding")
 }
