@@ -131,13 +131,14 @@ func TestRelayRoutesOfServers(t *testing.T) {
 		{"rewrites of the site", "rewrite \"^/old/(.*)$\" {\n to = \"/$1\"\n}", "", plain, false},
 		{"a rate limit of the site", "rate_limit {\n rate = \"1r/s\"\n}", "", plain, false},
 		{"a path that is only for redirects", "", "internal = true", plain, false},
+		{"a pool that tells of its queue", "", "pool = \"timed\"", plain, false},
 		{"a pool that looks at sessions", "", "pool = \"limited\"", plain, false},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			if !strings.Contains(row.route, "pool") {
 				row.route += "\n pool = \"edge\""
 			}
-			s, _ := routedFolder(t, "pool \"limited\" {\n mpm = \"event\"\n session_limit {\n cookie = \"s\"\n}\n}\nsite \"localhost\" {\n listen = [\":80\"]\n"+row.site+"\nroute \"/*\" {\n"+
+			s, _ := routedFolder(t, "pool \"limited\" {\n mpm = \"event\"\n session_limit {\n cookie = \"s\"\n}\n}\npool \"timed\" {\n mpm = \"event\"\n queue {\n header = true\n}\n}\nsite \"localhost\" {\n listen = [\":80\"]\n"+row.site+"\nroute \"/*\" {\n"+
 				row.route+"\n proxy {\n"+row.proxy+"\n}\n}\n}", nil)
 			if got := len(s.relayRoutes) > 0; got != row.want {
 				t.Errorf("the loop passes on what comes for the route: %t, want %t", got, row.want)
