@@ -507,7 +507,7 @@ func limitsOf(r *routes.Route, pool *routes.Pool) (response, idle time.Duration)
 func (c *call) watchUpstream(h *hold) {
 	response, idle := limitsOf(c.x.route, c.pool.config)
 	c.watch = nil
-	if c.relayed() != nil && response > 0 {
+	if c.relayed() != nil && response > 0 { // some of it has passed on the loop
 		response = max(response-time.Since(c.x.began), 1)
 	}
 	if response > 0 || idle > 0 {

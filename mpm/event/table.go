@@ -116,7 +116,7 @@ const chunkSize = 256
 // first: the collector stops scanning after them.
 type chunk struct {
 	owner   [chunkSize]atomic.Pointer[Conn] // who serves it
-	session [chunkSize]any                  // what the protocol keeps for a parked connection (TLS), or the Upstream that one is held for; the loop's while parked or held
+	session [chunkSize]any                  // what the protocol keeps of a parked connection (TLS), or whom a held one waits for (*Upstream); the loop's meanwhile
 	partial [chunkSize]*[]byte              // the beginning of a request; likewise
 	entries [chunkSize]entry
 }
