@@ -34,9 +34,19 @@ type secureFront struct {
 
 func serveHTTPS(t testing.TB, timeout time.Duration) *secureFront {
 	t.Helper()
+	return serveHTTPSOn(t, timeout, echo, nil)
+}
+
+// serveHTTPSOn is serveHTTPS with a handler, and perhaps a server that answers without it, too.
+func serveHTTPSOn(t testing.TB, timeout time.Duration, handler http.HandlerFunc, server *Server) *secureFront {
+	t.Helper()
 	core, log := observer.New(zap.WarnLevel)
 	s := &secureFront{log: log, handshakes: NewHandshakes(zap.New(core).Sugar())}
-	certs, err := tls.New(t.TempDir(), []tls.Site{{Names: []string{"localhost"}, Mode: tls.Internal, Addresses: []string{"tcp :0"}}},
+	site := tls.Site{Names: []string{"localhost"}, Mode: tls.Internal, Addresses: []string{"tcp :0"}}
+	if server != nil {
+		site.Of = server.table.Site("tcp :0", "localhost")
+	}
+	certs, err := tls.New(t.TempDir(), []tls.Site{site},
 		func(string, string, ...any) {})
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +66,7 @@ func serveHTTPS(t testing.TB, timeout time.Duration) *secureFront {
 		t.Fatal(err)
 	}
 	h := &HTTP{
-		Handler: http.HandlerFunc(echo), Log: zap.NewNop().Sugar(), Hello: tls.Hello, Handshakes: s.handshakes,
+		Handler: handler, Server: server, Address: "tcp :0", Log: zap.NewNop().Sugar(), Hello: tls.Hello, Handshakes: s.handshakes,
 		Local: func(*event.Conn) netip.AddrPort { return netip.AddrPort{} },
 		Secure: func(c *event.Conn) *SecureConn {
 			return NewSecureConn(c, func(raw net.Conn) Secure { return certs.Server("tcp :0", raw) })

@@ -347,7 +347,8 @@ type conn struct {
 	held      []byte // for response bodies
 	records   []byte // what TLS holds, see under
 	head      http1.Head
-	relay     *relay        // what the loop has begun of the next request; nil: nothing
+	relay     *relay        // what was begun of the next request, on the loop or here; nil: nothing
+	backoff   relayBackoff  // of those begun here
 	entry     LogEntry      // of a request for a hot file
 	headBegan time.Time     // of the head that is being read
 	keep      time.Duration // how long the connection may idle; 0: before its first request
@@ -397,11 +398,22 @@ func (k *conn) answer() bool {
 		return k.request(k.relay.began)
 	}
 	now := time.Now()
-	served, more := k.serveHot(now)
-	if !served {
-		more = k.request(now)
+	site := k.http.site(&k.head, k.session(), k.remote)
+	if site != nil {
+		if served, more := k.serveHot(site, now); served {
+			return more
+		}
 	}
-	return more
+	if k.secure != nil {
+		k.secure.release()
+	}
+	if site != nil {
+		if served, more := k.serveRelayed(site, now); served {
+			return more
+		}
+	}
+	defer k.dropRelay()
+	return k.request(now)
 }
 
 // session is the TLS session; nil: there is none.
@@ -413,12 +425,9 @@ func (k *conn) session() Secure {
 }
 
 // serveHot answers a request for a hot file, if it is one. more says that another may follow.
-func (k *conn) serveHot(now time.Time) (served, more bool) {
-	a, ok := k.http.hot(&k.head, k.session(), k.remote, now)
+func (k *conn) serveHot(site *routes.Site, now time.Time) (served, more bool) {
+	a, ok := k.http.hotOf(site, &k.head, k.session(), now)
 	if !ok || a.fromDisk() && (k.secure != nil || !a.file.unchanged() || !a.file.hold()) {
-		if k.secure != nil {
-			k.secure.release()
-		}
 		return false, false
 	}
 	if k.secure != nil {

@@ -15,19 +15,19 @@ import (
 	"gateway/routes"
 )
 
-// relayPatience is the shortest time limit of a route with which the loop asks: a goroutine, which watches limits, goes on in time.
+// relayPatience is the shortest time limit of a route whose requests are relayed: who watches limits goes on in time.
 const relayPatience = 3 * time.Second
 
 // challengePath begins the paths that a handler before the server may answer itself (RFC 8555 §8.3).
 const challengePath = "/.well-known/acme-challenge"
 
-// relayRoute is a route whose requests the loop passes on: nothing that is configured for it has to look at them.
+// relayRoute is a route whose requests are relayed: nothing that is configured for it has to look at them.
 type relayRoute struct {
 	pool    pool
 	servers *upstreams
 }
 
-// newRelayRoute returns nil for a route that always needs a goroutine.
+// newRelayRoute returns nil for a route whose requests never are.
 func (s *Server) newRelayRoute(site *routes.Site, r *routes.Route) *relayRoute {
 	p := s.pools[r.Pool]
 	switch {
@@ -49,7 +49,7 @@ func (s *Server) newRelayRoute(site *routes.Site, r *routes.Route) *relayRoute {
 	return &relayRoute{p, s.upstreams[r.Proxy]}
 }
 
-// relayRouteOf returns the route of a request that the loop may pass on; nil: it may not, because of the route or of the request.
+// relayRouteOf returns the route of a request that may be relayed; nil: it may not, because of the route or of the request.
 func (s *Server) relayRouteOf(site *routes.Site, head *http1.Head) *relayRoute {
 	candidates := s.relayRoutes[site]
 	if candidates == nil || !isSimpleRequest(head) {
@@ -89,19 +89,43 @@ func isPlainPath(path []byte) bool {
 	return true
 }
 
+// maxRelayBackoff is how many requests in a row are passed on in the ordinary way, at most, after answers that could not be relayed.
+const maxRelayBackoff = 63
+
+// relayBackoff keeps from trying to relay what can't be.
+type relayBackoff struct {
+	last int // how many requests were not relayed after the last answer that could not be; 0: it could
+	skip int // how many of these are still to come
+}
+
+// skips reports whether the next request is not to be relayed.
+func (b *relayBackoff) skips() bool {
+	if b.skip == 0 {
+		return false
+	}
+	b.skip--
+	return true
+}
+
+func (b *relayBackoff) increase() {
+	b.last = min(2*b.last+1, maxRelayBackoff)
+	b.skip = b.last
+}
+
+func (b *relayBackoff) reset() { b.last, b.skip = 0, 0 }
+
 // loopRelays are the connections of one loop to a server that wait for a request. Only the loop uses them.
 type loopRelays struct {
 	idle    []*relay // the one that was used last is the last
-	backoff int      // how many requests were left to goroutines after the last answer that was not for the loop; 0: the last one was
-	skip    int      // how many of these are still to come
+	backoff relayBackoff
 	_       [64]byte // keeps those of two loops out of one cache line
 }
 
-// relay is a connection of a loop to a server, and the request that it carries. It implements [event.Asker], and belongs to the loop, until
-// a goroutine goes on with the request.
+// relay is a request that is passed on with its head as it is. On a loop it is the connection to the server as well, with one request after
+// the other: it implements [event.Asker], and belongs to the loop until a goroutine goes on.
 type relay struct {
 	server *upstream   // immutable
-	home   *loopRelays // likewise
+	home   *loopRelays // likewise; nil: of a goroutine
 	conn   *event.Upstream
 	head   http1.Answer
 
@@ -112,11 +136,12 @@ type relay struct {
 	slot   *mpm.Slot
 	began  time.Time
 	method string
+	secure bool
 	last   bool // the client has said so
 	length int  // of the request
 	pieces int  // of the answer so far
 
-	asked *serverConn // conn, when a goroutine goes on with the request; nil: nobody was asked
+	asked *serverConn // the connection over which the ordinary way is to go on; nil: nobody was asked
 }
 
 // relay passes a request on, n bytes, whose head is in s, and holds its client until the answer has come. What can't be done at once, or not
@@ -126,13 +151,8 @@ func (h *HTTP) relay(t *event.Turn, s *scratch, n int, site *routes.Site, now ti
 	if route == nil || !t.Remote().IsValid() || len(t.Buffer()) > 0 { // earlier answers of the turn do not wait for a server
 		return event.Detach
 	}
-	slot := route.pool.TryAcquire()
+	slot, server := route.choose()
 	if slot == nil {
-		return event.Detach
-	}
-	server := route.servers.next(nil, nil)
-	if server == nil {
-		slot.Release(mpm.NotSent)
 		return event.Detach
 	}
 	r := server.relayOn(t)
@@ -148,6 +168,20 @@ func (h *HTTP) relay(t *event.Turn, s *scratch, n int, site *routes.Site, now ti
 	return event.Detach
 }
 
+// choose returns a slot and a server for a request; a nil slot: it would have to wait for one, or there is no server.
+func (r *relayRoute) choose() (*mpm.Slot, *upstream) {
+	slot := r.pool.TryAcquire()
+	if slot == nil {
+		return nil, nil
+	}
+	server := r.servers.next(nil, nil)
+	if server == nil {
+		slot.Release(mpm.NotSent)
+		return nil, nil
+	}
+	return slot, server
+}
+
 // relayOn returns a connection of this loop that waits for a request, or one that a goroutine has left. It has no conn if there is none, or if
 // the loop leaves the request to a goroutine.
 func (s *upstream) relayOn(t *event.Turn) *relay {
@@ -157,8 +191,7 @@ func (s *upstream) relayOn(t *event.Turn) *relay {
 	home := &s.loops[t.Loop()]
 	last := len(home.idle) - 1
 	switch {
-	case home.skip > 0:
-		home.skip--
+	case home.backoff.skips():
 		return &relay{server: s}
 	case last < 0:
 		r := &relay{server: s, home: home}
@@ -199,7 +232,11 @@ func (r *relay) appendRequest(b []byte, head *http1.Head, remote netip.AddrPort)
 	}
 	b = remote.Addr().Unmap().AppendTo(append(b, "X-Forwarded-For: "...))
 	b = append(append(b, "\r\nX-Forwarded-Host: "...), head.Host...)
-	return append(b, "\r\nX-Forwarded-Proto: http\r\n\r\n"...)
+	b = append(b, "\r\nX-Forwarded-Proto: http"...)
+	if r.secure {
+		b = append(b, 's')
+	}
+	return append(b, "\r\n\r\n"...)
 }
 
 // appendParsed is [http1.AppendField] for a field that the parser has found right.

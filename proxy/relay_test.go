@@ -4,14 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	stdtls "crypto/tls"
 	"fmt"
 	"io"
+	"log"
 	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -147,12 +150,12 @@ func TestRelayRoutesOfServers(t *testing.T) {
 	}
 }
 
-// TestRelayAnswersAreThoseOfGoroutines asks the same of a server by the loop, and by goroutines.
-func TestRelayAnswersAreThoseOfGoroutines(t *testing.T) {
+// TestRelayedAnswersAreTheOrdinaryOnes asks the same of a server by the loop, by a goroutine that relays, and in the ordinary way.
+func TestRelayedAnswersAreTheOrdinaryOnes(t *testing.T) {
 	const date = "Date: Mon, 02 Jan 2006 15:04:05 GMT\r\n"
 	for _, row := range []struct {
 		name, request, answer string
-		loop                  bool // the loop has passed it on
+		relayed               bool
 	}{
 		{"a length", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\n" + date + "Content-Length: 3\r\nServer: s\r\nETag: \"a\"\r\n\r\nabc", true},
 		{"chunks", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 200 OK\r\n" + date + "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n10;x=y\r\n0123456789abcdef\r\n0\r\n\r\n", true},
@@ -202,27 +205,37 @@ func TestRelayAnswersAreThoseOfGoroutines(t *testing.T) {
 			address = to.Address
 			to = recorded(t, to, requests)
 			var answers, asked []string
-			for _, timeout := range []time.Duration{0, time.Second} { // the second is for goroutines
-				g := newRouteGate(t, routes.Pool{}, routes.Route{RequestTimeout: timeout, Proxy: &routes.Proxy{To: []routes.Upstream{to}}})
+			for _, way := range []struct {
+				name    string
+				before  string // a request that comes with the other one
+				timeout time.Duration
+				relayed bool
+			}{
+				{"the loop", "", 0, row.relayed},
+				{"the goroutine that has the connection", "POST /warm HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", 0, row.relayed},
+				{"the ordinary way", "", time.Second, false}, // which alone watches so short a time
+			} {
+				g := newRouteGate(t, routes.Pool{}, routes.Route{RequestTimeout: way.timeout, Proxy: &routes.Proxy{To: []routes.Upstream{to}}})
 				g.warm(t)
 				<-requests
-				nc, br := dialText(t, g.addr, row.request)
+				nc, br := dialText(t, g.addr, way.before+row.request)
 				_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
+				if way.before != "" {
+					sorted(t, br, false)
+					<-requests
+				}
 				answers = append(answers, sorted(t, br, strings.HasPrefix(row.request, "HEAD")))
 				asked = append(asked, <-requests)
-				if timeout > 0 {
-					continue
-				}
 				eventually(t, "the end of the request", func() bool { return g.upstream().active.Load() == 0 })
-				if got := g.upstream().relayed.Load() == 1; got != row.loop {
-					t.Errorf("the loop has passed it on: %t, want %t", got, row.loop)
+				if got := g.upstream().relayed.Load() == 1; got != way.relayed {
+					t.Errorf("%s has relayed it: %t, want %t", way.name, got, way.relayed)
 				}
-			}
-			if answers[0] != answers[1] {
-				t.Errorf("the loop gives\n%.600s\na goroutine\n%.600s", answers[0], answers[1])
-			}
-			if asked[0] != asked[1] {
-				t.Errorf("the loop asks\n%s\na goroutine\n%s", asked[0], asked[1])
+				if answers[0] != answers[len(answers)-1] {
+					t.Errorf("the loop gives\n%.600s\n%s\n%.600s", answers[0], way.name, answers[len(answers)-1])
+				}
+				if asked[0] != asked[len(asked)-1] {
+					t.Errorf("the loop asks\n%s\n%s\n%s", asked[0], way.name, asked[len(asked)-1])
+				}
 			}
 		})
 	}
@@ -416,8 +429,8 @@ func TestRelayBacksOff(t *testing.T) {
 	}
 	r := &relay{home: &loopRelays{}}
 	for _, want := range []int{1, 3, 7, 15, 31, 63, 63} {
-		if r.decline(); r.home.skip != want {
-			t.Errorf("%d requests are left to goroutines, want %d", r.home.skip, want)
+		if r.home.backoff.increase(); r.home.backoff.skip != want {
+			t.Errorf("%d requests are not relayed, want %d", r.home.backoff.skip, want)
 		}
 	}
 }
@@ -569,6 +582,79 @@ func TestRelayBesideHandler(t *testing.T) {
 	}
 }
 
+// TestRelayOverTLS: a goroutine relays what comes over TLS, and leaves to the ordinary way what a loop does.
+func TestRelayOverTLS(t *testing.T) {
+	t.Parallel()
+	silent := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/large":
+			_, _ = w.Write(bytes.Repeat([]byte("0123456789"), 30000))
+		case "/slow":
+			time.Sleep(2500 * time.Millisecond)
+			fmt.Fprint(w, "slow")
+		case "/silent":
+			<-r.Context().Done()
+			close(silent)
+		case "/cut":
+			w.Header().Set("Content-Length", "10")
+			_, _ = w.Write([]byte("abc"))
+			panic(http.ErrAbortHandler)
+		case "/none":
+			panic(http.ErrAbortHandler)
+		default:
+			fmt.Fprint(w, r.Header.Get("X-Forwarded-Proto"), " ", r.URL)
+		}
+	}))
+	defer server.Close()
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	g, handler := newRoute(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{serverOf(server)}}})
+	site := g.server.table.Site("tcp :0", "localhost")
+	site.TLS.HSTS = "max-age=1"
+	front := serveHTTPSOn(t, time.Minute, handler, g.server)
+	c := stdtls.Client(front.dial(t), clientConfig)
+	defer c.Close()
+	br := bufio.NewReader(c)
+	for i := range 10 {
+		target := fmt.Sprintf("/%d?a", i)
+		resp, body := get(t, c, br, "GET", target)
+		if resp.StatusCode != 200 || body != "https "+target || resp.Header.Get(hstsField) != "max-age=1" {
+			t.Errorf("the client got %d, %q, %v", resp.StatusCode, body, resp.Header)
+		}
+	}
+	if got := g.upstream().relayed.Load(); got != 9 { // the first has opened the connection
+		t.Errorf("%d requests were relayed, want 9", got)
+	}
+	for _, row := range []struct {
+		target string
+		status int
+		length int
+	}{
+		{"/large", 200, 300000}, {"/a", 200, len("https /a")}, {"/none", 502, len("502 Bad Gateway\n")}, {"/b", 200, len("https /b")}, {"/slow", 200, len("slow")}, {"/c", 200, len("https /c")},
+	} {
+		resp, body := get(t, c, br, "GET", row.target)
+		if resp.StatusCode != row.status || len(body) != row.length {
+			t.Errorf("%s got %d, %d bytes, want %d, %d", row.target, resp.StatusCode, len(body), row.status, row.length)
+		}
+	}
+	fmt.Fprint(c, "GET /cut HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	if resp, err := http.ReadResponse(br, nil); err == nil {
+		if _, err = io.ReadAll(resp.Body); err == nil && resp.StatusCode == 200 {
+			t.Error("an answer that was cut is whole")
+		}
+	}
+	gone := stdtls.Client(front.dial(t), clientConfig)
+	fmt.Fprint(gone, "GET /silent HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	eventually(t, "a request in progress", func() bool { return g.upstream().active.Load() == 1 })
+	gone.Close()
+	select {
+	case <-silent: // the server hears of the end, not at once
+	case <-time.After(20 * time.Second):
+		t.Error("the server was not told that the client has gone")
+	}
+	g.free(t)
+}
+
 // TestRelayMixesNothing has many clients, of whom some leave early, ask for answers of all kinds at once: each gets its own.
 func TestRelayMixesNothing(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -657,5 +743,28 @@ func BenchmarkRelay(b *testing.B) {
 		}
 		length, _, _ := r.measure(answer[n:], 1<<16)
 		out = r.appendBody(r.appendHead(out[:0], length), answer[n:])
+	}
+}
+
+// TestRelayRoutesKnowEveryAttribute: who adds one has to say what it means for requests that no goroutine looks at.
+func TestRelayRoutesKnowEveryAttribute(t *testing.T) {
+	for _, row := range []struct {
+		of    any
+		known string // checked by newRelayRoute or for each request, or of no concern
+	}{
+		{routes.Site{}, "Names Listen Root Symlinks Index KeepAliveTimeout MaxKeepAlive MaxRequestBody EncodedSlashes TLS Rewrites Headers RequestHeaders ErrorPages RateLimits Compress Routes"},
+		{routes.Route{}, "Pattern Methods Pool Root StripPrefix Rewrites Headers RequestHeaders ErrorPages RateLimits Access RequestTimeout TryFiles Symlinks MaxRequestBody Unbuffered Compress SendFile Static CGI Proxy FastCGI Redirect Respond Internal Line"},
+		{routes.Proxy{}, "To Balance Key Retry MaxFails FailTimeout ConnectTimeout ResponseTimeout IdleTimeout KeepAlive KeepAliveTimeout Resolve ProxyProtocol Health TLS"},
+		{routes.Upstream{}, "Network Address Base Host TLS HTTP2 Weight Backup MaxConnections"},
+		{routes.Listen{}, "Network Address TLS Proxied H2C"},
+		{routes.TLS{}, "Mode Certificates ACME MinVersion ClientAuth Redirect HSTS"},
+		{routes.Queue{}, "Length Timeout Header"},
+	} {
+		known := strings.Fields(row.known)
+		for _, f := range reflect.VisibleFields(reflect.TypeOf(row.of)) {
+			if !slices.Contains(known, f.Name) {
+				t.Errorf("%T.%s is new: see in newRelayRoute to what it means there, then name it here", row.of, f.Name)
+			}
+		}
 	}
 }

@@ -12,50 +12,47 @@ import (
 	"gateway/proxy/http1"
 )
 
-const (
-	// maxRelayPieces is in how many pieces an answer may come to the loop, which reads it from its beginning with each.
-	maxRelayPieces = 8
-	// maxRelayBackoff is how many requests in a row are left to goroutines, at most, after answers that the loop could not pass on.
-	maxRelayBackoff = 63
-)
+// maxRelayPieces is in how many pieces an answer may come, which is read from its beginning with each.
+const maxRelayPieces = 8
 
 // Answered implements [event.Asker].
 func (r *relay) Answered(t *event.Turn, data []byte, ended bool) event.Verdict {
+	verdict, body, length := r.examine(data, ended)
+	switch verdict {
+	case event.Wait:
+		r.home.backoff.reset()
+		return r.answer(t, body, length, ended)
+	case event.Detach:
+		r.home.backoff.increase()
+	}
+	return verdict
+}
+
+// examine says what to do about an answer of which data has come: Wait, if it can be sent, with a body that is so long without its chunks; Hold, if there
+// is more to come; or Detach, if it is for the ordinary way, which also finds out what is wrong with it.
+func (r *relay) examine(data []byte, ended bool) (v event.Verdict, body []byte, length int) {
 	r.head.Reset()
 	n, err := r.head.Parse(data)
-	if err != nil {
-		return r.decline()
+	r.pieces++
+	more := event.Hold
+	if ended || r.pieces > maxRelayPieces {
+		more = event.Detach
 	}
-	if r.pieces++; n == 0 {
-		return r.await(ended)
+	switch {
+	case err == nil && n == 0:
+		return more, nil, 0
+	case err != nil, !r.isSimple():
+		return event.Detach, nil, 0
 	}
-	if !r.isSimple() {
-		return r.decline()
-	}
-	body := data[n:]
+	body = data[n:]
 	switch length, used, err := r.measure(body, event.MaxAnswer-n); {
 	case err != nil, used >= 0 && used < len(body): // the server says more than its answer
-		return r.decline()
+		return event.Detach, nil, 0
 	case used < 0:
-		return r.await(ended)
+		return more, nil, 0
 	default:
-		return r.answer(t, body, length, ended)
+		return event.Wait, body, length
 	}
-}
-
-// await waits for more of an answer. The goroutine finds out what is wrong with one that has ended.
-func (r *relay) await(ended bool) event.Verdict {
-	if ended || r.pieces > maxRelayPieces {
-		return r.decline()
-	}
-	return event.Hold
-}
-
-// decline has a goroutine go on, and answer some of the next requests from the start.
-func (r *relay) decline() event.Verdict {
-	r.home.backoff = min(2*r.home.backoff+1, maxRelayBackoff)
-	r.home.skip = r.home.backoff
-	return event.Detach
 }
 
 // isSimple reports whether an answer is one that goes to the client as it is, but for what concerns the connections.
@@ -72,7 +69,7 @@ func (r *relay) isSimple() bool {
 				return false
 			}
 		case "Set-Cookie":
-			if bytes.Contains(bytes.ToLower(f.Value), []byte("domain")) {
+			if mayNameDomain(f.Value) {
 				return false
 			}
 		}
@@ -80,10 +77,21 @@ func (r *relay) isSimple() bool {
 	return true
 }
 
-var errNotForLoop = errors.New("answer is for a goroutine")
+// mayNameDomain reports whether a cookie can have the attribute Domain, which may have to be changed.
+func mayNameDomain(cookie []byte) bool {
+	const name = "domain"
+	for i := range max(len(cookie)-len(name)+1, 0) {
+		if cookie[i]|0x20 == name[0] && bytes.EqualFold(cookie[i:i+len(name)], []byte(name)) {
+			return true
+		}
+	}
+	return false
+}
+
+var errNotRelayed = errors.New("answer is for the ordinary way")
 
 // measure returns how long the body of an answer is, without its chunks, and how much of data it takes, with which it begins; -1: not all of it has
-// come. It fails if the loop, which has so much room for it, can't pass it on.
+// come. It fails if it can't be relayed, for which there is so much room.
 func (r *relay) measure(data []byte, room int) (length, used int, err error) {
 	m := &r.head.Framing
 	switch {
@@ -92,7 +100,7 @@ func (r *relay) measure(data []byte, room int) (length, used int, err error) {
 	case m.Chunked:
 		return r.measureChunks(data)
 	case m.ContentLength < 0, m.ContentLength >= int64(room): // the first ends with the connection
-		return 0, 0, errNotForLoop
+		return 0, 0, errNotRelayed
 	case m.ContentLength > int64(len(data)):
 		return 0, -1, nil
 	}
@@ -108,7 +116,7 @@ func (r *relay) measureChunks(data []byte) (length, used int, err error) {
 		case err != nil:
 			return 0, 0, err
 		case done && len(chunks.Trailer) > 0:
-			return 0, 0, errNotForLoop
+			return 0, 0, errNotRelayed
 		}
 		if length, used = length+len(piece), used+n; done {
 			return length, used, nil
@@ -138,20 +146,32 @@ func (r *relay) hasNoBody() bool { return isBodyless(r.method, r.head.Status) }
 // its chunks.
 func (r *relay) answer(t *event.Turn, body []byte, length int, ended bool) event.Verdict {
 	last := r.last || t.Draining() || exhausted(r.site, t.Requests())
-	b := r.appendHead(t.Buffer(), length)
+	t.SetBuffer(r.appendAnswer(t.Buffer(), body, length, last))
+	t.Keep(r.site.KeepAliveTimeout)
+	t.Consume(r.length)
+	if r.http.Access != nil {
+		r.logOnLoop(t, length)
+	}
+	r.finish()
+	r.park(t, ended)
+	return afterAnswer(r.last, last)
+}
+
+// appendAnswer appends the answer of the server as the client gets it; last says that the connection ends with it.
+func (r *relay) appendAnswer(b, body []byte, length int, last bool) []byte {
+	b = r.appendHead(b, length)
 	if last {
 		b = append(b, "Connection: close\r\n"...)
 	}
-	t.SetBuffer(r.appendBody(append(b, "\r\n"...), body))
-	t.Keep(r.site.KeepAliveTimeout)
-	t.Consume(r.length)
-	r.http.logRelay(t, r, length)
-	r.home.backoff = 0
+	return r.appendBody(append(b, "\r\n"...), body)
+}
+
+// finish counts the request, and gives back what it had.
+func (r *relay) finish() {
+	r.http.Server.countTimed(r.pool, r.head.Status, time.Since(r.began))
 	r.server.succeeded()
 	r.server.relayed.Add(1)
 	r.leave(mpm.Done)
-	r.park(t, ended)
-	return afterAnswer(r.last, last)
 }
 
 // park keeps the connection for another request, or closes it.
@@ -168,13 +188,13 @@ func (r *relay) park(t *event.Turn, ended bool) {
 // appendHead appends the head of the answer, up to what it says of the client's connection.
 func (r *relay) appendHead(b []byte, length int) []byte {
 	b = http1.AppendStatusLine(b, r.head.Status)
-	server, date := false, false
+	server, date, hsts := false, false, !r.secure || r.site.TLS.HSTS == ""
 	for _, f := range r.head.Fields {
 		name := textproto.CanonicalMIMEHeaderKey(alias(f.Name))
 		if http1.IsFraming(name) {
 			continue
 		}
-		server, date = server || name == "Server", date || name == "Date"
+		server, date, hsts = server || name == "Server", date || name == "Date", hsts || name == hstsField
 		b = appendParsed(b, name, f.Value)
 	}
 	if !server {
@@ -182,6 +202,9 @@ func (r *relay) appendHead(b []byte, length int) []byte {
 	}
 	if !date {
 		b = r.http.date.AppendField(b, time.Now())
+	}
+	if !hsts {
+		b = http1.AppendField(b, hstsField, r.site.TLS.HSTS)
 	}
 	switch {
 	case !r.hasNoBody():
@@ -192,19 +215,19 @@ func (r *relay) appendHead(b []byte, length int) []byte {
 	return b
 }
 
-// logRelay is [HTTP.logRequest] for a request that the loop has passed on.
-func (h *HTTP) logRelay(t *event.Turn, r *relay, length int) {
-	took := time.Since(r.began)
-	h.Server.countTimed(r.pool, r.head.Status, took)
-	if h.Access == nil {
-		return
-	}
-	s := h.scratch()
-	defer h.scratches.Put(s)
+// logOnLoop writes the access log.
+func (r *relay) logOnLoop(t *event.Turn, length int) {
+	s := r.http.scratch()
+	defer r.http.scratches.Put(s)
 	if n, err := s.head.Parse(r.conn.Request()); n == 0 || err != nil { // anew: the loop has used its memory for others since
 		return
 	}
 	s.entry.set(t.Remote(), &s.head, r.began)
-	s.entry.Status, s.entry.Bytes, s.entry.Duration, s.entry.Pool = r.head.Status, int64(length), took, r.pool
-	h.Access.Log(&s.entry)
+	r.log(&s.entry, length)
+}
+
+// log writes the access log; e tells of the request already.
+func (r *relay) log(e *LogEntry, length int) {
+	e.Status, e.Bytes, e.Duration, e.Pool = r.head.Status, int64(length), time.Since(r.began), r.pool
+	r.http.Access.Log(e)
 }

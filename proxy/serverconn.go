@@ -40,6 +40,7 @@ type serverConn struct {
 	preface []byte    // goes before that
 	asked   bool      // on a loop
 	said    []byte    // what has come since then
+	until   time.Time // reads fail; zero: they don't
 
 	out  []byte             // the head of the request, and a short body
 	buf  *[spoolMemory]byte // what came; nil: it is idle
@@ -88,6 +89,7 @@ func (k *serverConn) hangUp() {
 
 // ask sends the request of c, and returns the head of the response. early gets informational responses.
 func (k *serverConn) ask(c *call, early *earlyAnswers) (*serverAnswer, error) {
+	k.unlimited()
 	k.sent, k.received, k.sending, k.sendErr = false, false, nil, nil
 	k.r, k.w, k.buf = 0, 0, c.spool.buffer()
 	if k.asked {

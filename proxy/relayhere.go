@@ -1,0 +1,122 @@
+package proxy
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"time"
+
+	"gateway/mpm/event"
+	"gateway/routes"
+)
+
+// relayTime is how long a goroutine waits for an answer that it relays, and up to twice as long. Then it goes on in the ordinary way, which notices
+// when its client hangs up.
+const relayTime = time.Second
+
+// serveRelayed is [HTTP.relay] for a connection that a goroutine serves, above all one with TLS, for which the ordinary way is as dear. more says that
+// another request may follow. If it was not served, the ordinary way goes on with k.relay, where something was begun.
+func (k *conn) serveRelayed(site *routes.Site, now time.Time) (served, more bool) {
+	route := k.http.Server.relayRouteOf(site, &k.head)
+	if route == nil || !k.remote.IsValid() || k.backoff.skips() {
+		return false, false
+	}
+	slot, server := route.choose()
+	if slot == nil {
+		return false, false
+	}
+	r := &relay{
+		server: server, http: k.http, site: site, pool: route.pool.config.Name, slot: slot, began: now,
+		method: method(k.head.Method), secure: k.secure != nil, last: !k.head.KeepAlive,
+	}
+	k.relay = r
+	c := server.take()
+	if c == nil {
+		return false, false
+	}
+	buf := k.http.Server.spool.buffer()
+	defer k.http.Server.spool.buffers.Put(buf)
+	k.out = r.appendRequest(k.out[:0], &k.head, k.remote)
+	body, length, ok := r.ask(c, k.out, buf)
+	if !ok {
+		k.backoff.increase()
+		return false, false
+	}
+	k.backoff.reset()
+	return true, k.sendRelayed(r, c, body, length)
+}
+
+// ask sends a request and reads the answer, which it examines. ok says that it is whole: the body is so long, without its chunks. If not, r.asked is what the
+// ordinary way goes on with; it is nil if the server has not got the request.
+func (r *relay) ask(c *serverConn, request []byte, buf *[spoolMemory]byte) (body []byte, length int, ok bool) {
+	c.limit()
+	sent, got, err := c.Ask(request, buf[:])
+	if sent < len(request) {
+		_ = c.Close() // it has said something unasked, hung up, or takes nothing
+		return nil, 0, false
+	}
+	for {
+		late := errors.Is(err, os.ErrDeadlineExceeded)
+		verdict, body, length := r.examine(buf[:got], err != nil && !late)
+		switch {
+		case verdict == event.Wait:
+			c.broken.CompareAndSwap(false, err != nil || !r.head.KeepAlive)
+			return body, length, true
+		case verdict == event.Detach, late, got == len(buf):
+			c.asked, c.said, r.asked = true, bytes.Clone(buf[:got]), c
+			return nil, 0, false
+		}
+		n := 0
+		n, err = c.wire.Read(buf[got:])
+		got += n
+	}
+}
+
+// sendRelayed sends an answer. It reports whether another request may follow.
+func (k *conn) sendRelayed(r *relay, c *serverConn, body []byte, length int) (more bool) {
+	last := r.last || k.raw.Draining() || exhausted(r.site, k.raw.Requests())
+	k.out = r.appendAnswer(k.out[:0], body, length, last)
+	if k.http.Access != nil {
+		k.entry.set(k.remote, &k.head, r.began)
+		if k.secure != nil {
+			k.entry.TLSProtocol = k.secure.Version()
+		}
+		r.log(&k.entry, length)
+	}
+	k.keep, k.relay = r.site.KeepAliveTimeout, nil
+	server := r.server
+	r.finish()
+	if c.Usable() {
+		server.put(c)
+	} else {
+		_ = c.Close() // it has nothing more to say
+	}
+	if _, err := k.stream.Write(k.out); err != nil {
+		k.raw.Abort()
+	}
+	if cap(k.out) > 2*responseBuffer {
+		k.out = nil
+	}
+	if last {
+		k.close()
+	}
+	return !last
+}
+
+// limit has reads fail after relayTime, and up to twice that: so the deadline is set once in a while, and not for each request.
+func (k *serverConn) limit() {
+	now := time.Now()
+	if k.until.Sub(now) >= relayTime {
+		return
+	}
+	k.until = now.Add(2 * relayTime)
+	_ = k.wire.SetReadDeadline(k.until) // it fails when the connection is closed, and so do reads then
+}
+
+// unlimited has them wait for as long as it takes.
+func (k *serverConn) unlimited() {
+	if !k.until.IsZero() {
+		k.until = time.Time{}
+		_ = k.wire.SetReadDeadline(k.until) // likewise
+	}
+}
