@@ -128,6 +128,7 @@ type relay struct {
 	home   *loopRelays // likewise; nil: of a goroutine
 	conn   *event.Upstream
 	head   http1.Answer
+	since  time.Time // it has been idle; only while it is
 
 	// Of the request.
 	http   *HTTP // nil: there is none
@@ -155,7 +156,7 @@ func (h *HTTP) relay(t *event.Turn, s *scratch, n int, site *routes.Site, now ti
 	if slot == nil {
 		return event.Detach
 	}
-	r := server.relayOn(t)
+	r := server.relayOn(t, now)
 	r.http, r.site, r.pool, r.slot, r.began, r.length = h, site, route.pool.config.Name, slot, now, n
 	r.method, r.last, r.pieces = method(s.head.Method), !s.head.KeepAlive, 0
 	if r.conn != nil {
@@ -184,7 +185,7 @@ func (r *relayRoute) choose() (*mpm.Slot, *upstream) {
 
 // relayOn returns a connection of this loop that waits for a request, or one that a goroutine has left. It has no conn if there is none, or if
 // the loop leaves the request to a goroutine.
-func (s *upstream) relayOn(t *event.Turn) *relay {
+func (s *upstream) relayOn(t *event.Turn, now time.Time) *relay {
 	if t.Loop() >= len(s.loops) {
 		return &relay{server: s}
 	}
@@ -193,7 +194,7 @@ func (s *upstream) relayOn(t *event.Turn) *relay {
 	switch {
 	case home.backoff.skips():
 		return &relay{server: s}
-	case last < 0:
+	case last < 0, now.Sub(home.idle[last].since) >= s.patience(): // the loop counts whole seconds, and closes it later
 		r := &relay{server: s, home: home}
 		r.adopt(t)
 		return r

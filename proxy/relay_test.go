@@ -473,6 +473,31 @@ func TestRelayUnaskedAnswer(t *testing.T) {
 	g.onLoops(t, 0)
 }
 
+// TestRelayIdleTimeout: a connection that has waited for its time carries no more requests, even if the loop has not closed it yet.
+func TestRelayIdleTimeout(t *testing.T) {
+	var connections atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "abc") }))
+	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	const patience = 20 * time.Millisecond
+	g := newRouteGate(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{serverOf(server)}, KeepAliveTimeout: patience}})
+	nc, br := dialText(t, g.addr, "")
+	eventually(t, "an answer of the loop", func() bool {
+		get(t, nc, br, "GET", "/")
+		return g.upstream().idleOnLoops.Load() == 1
+	})
+	had := connections.Load()
+	time.Sleep(2 * patience)
+	if get(t, nc, br, "GET", "/"); connections.Load() != had+1 {
+		t.Error("the request came over the connection that had waited for too long")
+	}
+}
+
 // TestRelayEndsWithEngine: requests in progress end with the engine, and what was theirs is given back.
 func TestRelayEndsWithEngine(t *testing.T) {
 	asked := make(chan struct{})

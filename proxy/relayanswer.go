@@ -176,10 +176,12 @@ func (r *relay) finish() {
 
 // park keeps the connection for another request, or closes it.
 func (r *relay) park(t *event.Turn, ended bool) {
-	if ended || !r.head.KeepAlive || !r.server.keeps(time.Now()) {
+	now := time.Now()
+	if ended || !r.head.KeepAlive || !r.server.keeps(now) {
 		t.CloseUpstream(r.conn)
 		return
 	}
+	r.since = now
 	r.home.idle = append(r.home.idle, r)
 	r.server.idleOnLoops.Add(1)
 	t.KeepUpstream(r.conn, r.server.patience())

@@ -39,7 +39,7 @@ type Asker interface {
 // MaxAnswer is how much of an answer a loop reads at most, in bytes: what is longer is for a goroutine.
 const MaxAnswer = partialSize
 
-// holdTime is how long a client is held without a goroutine, in whole seconds, and up to one more.
+// holdTime is how long a client is held without a goroutine, and up to two seconds more: the clock and the ticks count whole ones.
 const holdTime = time.Second
 
 // upstreams are the connections of a loop to servers.
