@@ -355,7 +355,9 @@ func TestAnIdleHandshakeLetsAnotherCompute(t *testing.T) {
 
 func TestTheOldestHalfOpenHandshakesAreGivenUp(t *testing.T) {
 	s := serveHTTPS(t, time.Minute)
+	s.handshakes.mu.Lock() // the engine runs already
 	s.handshakes.limit = 3
+	s.handshakes.mu.Unlock()
 	hello := clientHello(t)
 	var conns []net.Conn
 	for i := range 6 {
