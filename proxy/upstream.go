@@ -363,7 +363,7 @@ type UpstreamStatus struct {
 	Connections UpstreamConnections `json:"connections"`
 	Requests    uint64              `json:"requests"`
 	Failed      uint64              `json:"failed"`  // of them
-	Relayed     uint64              `json:"relayed"` // likewise: those that a loop has passed on without a goroutine
+	Relayed     uint64              `json:"relayed"` // likewise: those that were passed on as they are, by a loop or the goroutine of a connection
 }
 
 // UpstreamStates lists all values of [UpstreamStatus.State].

@@ -180,7 +180,7 @@ var upstreamMetrics = []metric{
 	{"gateway_upstream_requests_failed_total", counter, ofServer, "Of these, those that failed.", upstreams(func(u *proxy.UpstreamStatus, f figures) {
 		f.add(float64(u.Failed), u.Route, u.Server)
 	})},
-	{"gateway_upstream_requests_relayed_total", counter, ofServer, "Of all requests, those that an event loop has passed on by itself.", upstreams(func(u *proxy.UpstreamStatus, f figures) {
+	{"gateway_upstream_requests_relayed_total", counter, ofServer, "Of all requests, those that were relayed: passed on as they are, by an event loop or the goroutine of a connection.", upstreams(func(u *proxy.UpstreamStatus, f figures) {
 		f.add(float64(u.Relayed), u.Route, u.Server)
 	})},
 }
