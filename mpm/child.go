@@ -251,12 +251,18 @@ func (p *Pool) charge(now time.Time, wasReady bool, msg, reason string) {
 		return
 	}
 	p.quarantined = true
-	nextTry, said := p.memory.Score.NextTry(now), p.words()
-	p.after(func() {
+	nextTry := p.memory.Score.NextTry(now)
+	time.AfterFunc(lastWords, func() {
+		p.mu.Lock()
+		said := p.words()
+		p.mu.Unlock()
 		p.log.Errorw("pool is in quarantine, its children keep failing: repair its command, its configuration or the application",
 			"pool", p.cfg.Name, "reason", reason, "next_try", nextTry, "said", said)
 	})
 }
+
+// lastWords is how long what a child has said may take to come: another way than the news of its end.
+const lastWords = 100 * time.Millisecond
 
 // hungUp reports whether a probe failed for the end of the connection, or of the socket, which goes when the child was reaped.
 func hungUp(err error) bool {

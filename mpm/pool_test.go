@@ -155,7 +155,7 @@ func TestQueue(t *testing.T) {
 			s.Release(Broken)
 			r := w.queue()
 			equal(t, "a second request runs", r.ended, false)
-			equal(t, "log", w.logs(), []string{"error slot was released twice"})
+			equal(t, "log", w.logs(), []string{fmt.Sprintf("error slot was released twice [pool php pid %d]", s.Child.PID)})
 			other.Release(Done)
 			synctest.Wait()
 			r.slot.Release(Done)

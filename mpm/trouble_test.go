@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -88,6 +89,23 @@ func TestTrouble(t *testing.T) {
 		equal(t, "trouble", st.Trouble, "no such file")
 		if st.NextTrySeconds <= 0 || st.NextTrySeconds > 10 {
 			t.Errorf("next try in %v s", st.NextTrySeconds)
+		}
+	})
+	bubble(t, "so does the log, with words that came after the news of the child's end", func(t *testing.T) {
+		w := newWorld(t, prefork(1))
+		w.manual = true
+		w.pool.Open()
+		for pid := range 20 {
+			w.setBusy(pid, true)
+			w.pool.Started(0, pid, "/run/x.sock", 0)
+			w.pool.Exited(0, pid, 255<<8, false)
+			w.pool.Said(pid, "cause")
+			time.Sleep(time.Second)
+		}
+		if !slices.ContainsFunc(w.logs(), func(line string) bool {
+			return strings.Contains(line, "quarantine") && strings.Contains(line, "said [cause]")
+		}) {
+			t.Errorf("the log is %q", w.logs())
 		}
 	})
 	for name, c := range map[string]struct {

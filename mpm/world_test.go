@@ -163,7 +163,7 @@ func (w *world) log(level, msg string) {
 }
 func (w *world) Infow(msg string, _ ...any)  { w.log("info", msg) }
 func (w *world) Warnw(msg string, _ ...any)  { w.log("warn", msg) }
-func (w *world) Errorw(msg string, _ ...any) { w.log("error", msg) }
+func (w *world) Errorw(msg string, facts ...any) { w.log("error", msg+fmt.Sprintf(" %v", facts)) }
 
 func (w *world) logs() []string {
 	w.mu.Lock()
