@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"bufio"
+	stdtls "crypto/tls"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -80,7 +81,15 @@ func faulty(nc net.Conn, target, kind string) (more bool) {
 
 // TestRelayFaults has servers and clients fail in all ways at once: no client gets another one's answer, and in the end nothing is left in use.
 func TestRelayFaults(t *testing.T) {
-	t.Parallel()
+	for name, secure := range map[string]bool{"by loops": false, "by goroutines, over TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			testRelayFaults(t, secure)
+		})
+	}
+}
+
+func testRelayFaults(t *testing.T, secure bool) {
 	kinds := append(slices.Repeat([]string{"length", "chunks"}, 20), "pieces", "crumbs", "hint", "large", "location", "last", "hangs-up", "more", "later", "nothing", "cut", "reset", "nonsense")
 	var to []routes.Upstream
 	for i := range 3 {
@@ -117,7 +126,12 @@ func TestRelayFaults(t *testing.T) {
 	}
 	g, handler := newRoute(t, routes.Pool{MaxRequestWorkers: 16, Queue: routes.Queue{Length: 100, Timeout: time.Second}}, routes.Route{Proxy: &routes.Proxy{To: to, KeepAlive: 8, KeepAliveTimeout: time.Second, MaxFails: 5, FailTimeout: 50 * time.Millisecond}})
 	var e *event.Engine
-	g.addr, e = serveOn(t, handler, g.server)
+	if secure {
+		front := serveHTTPSOn(t, time.Minute, handler, g.server)
+		g.addr, e = front.addr, front.engine
+	} else {
+		g.addr, e = serveOn(t, handler, g.server)
+	}
 	until := time.Now().Add(3 * time.Second)
 	var clients sync.WaitGroup
 	for c := range 24 {
@@ -126,11 +140,20 @@ func TestRelayFaults(t *testing.T) {
 			if c == 0 {
 				kinds = append([]string{"slow"}, kinds...)
 			}
-			var nc net.Conn
+			var nc interface {
+				net.Conn
+				CloseWrite() error
+			}
+			var tcp *net.TCPConn // below it
 			var br *bufio.Reader
 			for i := 0; time.Now().Before(until); i++ {
 				if nc == nil {
-					nc, br = dialText(t, g.addr, "")
+					below, _ := dialText(t, g.addr, "")
+					tcp = below.(*net.TCPConn)
+					if nc = tcp; secure {
+						nc = stdtls.Client(tcp, clientConfig)
+					}
+					br = bufio.NewReader(nc)
 					_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
 				}
 				kind := kinds[rand.IntN(len(kinds))]
@@ -146,13 +169,13 @@ func TestRelayFaults(t *testing.T) {
 				case 0, 1:
 					time.Sleep(time.Duration(rand.IntN(500)) * time.Microsecond)
 					if end == 0 {
-						_ = nc.(*net.TCPConn).SetLinger(0)
+						_ = tcp.SetLinger(0)
 					}
-					nc.Close()
+					tcp.Close()
 					nc = nil
 					continue
 				case 2:
-					_ = nc.(*net.TCPConn).CloseWrite()
+					_ = nc.CloseWrite()
 				}
 				for _, target := range targets {
 					more := checkFaulty(t, br, target)
