@@ -38,7 +38,7 @@ func serveHTTPS(t testing.TB, timeout time.Duration) *secureFront {
 }
 
 // serveHTTPSOn is serveHTTPS with a handler, and perhaps a server that answers without it, too.
-func serveHTTPSOn(t testing.TB, timeout time.Duration, handler http.HandlerFunc, server *Server) *secureFront {
+func serveHTTPSOn(t testing.TB, timeout time.Duration, handler http.HandlerFunc, server *Server, options ...func(*HTTP)) *secureFront {
 	t.Helper()
 	core, log := observer.New(zap.WarnLevel)
 	s := &secureFront{log: log, handshakes: NewHandshakes(zap.New(core).Sugar())}
@@ -71,6 +71,9 @@ func serveHTTPSOn(t testing.TB, timeout time.Duration, handler http.HandlerFunc,
 		Secure: func(c *event.Conn) *SecureConn {
 			return NewSecureConn(c, func(raw net.Conn) Secure { return certs.Server("tcp :0", raw) })
 		},
+	}
+	for _, option := range options {
+		option(h)
 	}
 	s.addr = ln.Addr().String()
 	if err := s.engine.Listen(f, event.Listener{Protocol: h, Raw: true, Address: "tcp :0", HeadTimeout: timeout}); err != nil {

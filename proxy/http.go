@@ -348,7 +348,6 @@ type conn struct {
 	records   []byte // what TLS holds, see under
 	head      http1.Head
 	relay     *relay        // what was begun of the next request, on the loop or here; nil: nothing
-	backoff   relayBackoff  // of those begun here
 	entry     LogEntry      // of a request for a hot file
 	headBegan time.Time     // of the head that is being read
 	keep      time.Duration // how long the connection may idle; 0: before its first request
@@ -369,6 +368,9 @@ func (h *HTTP) Serve(c *event.Conn) {
 		k.raw, k.secure, k.stream = nil, nil, nil
 		if len(k.buf) != firstBuffer {
 			k.buf = make([]byte, firstBuffer)
+		}
+		if cap(k.out) > 2*responseBuffer {
+			k.out = nil
 		}
 		if k.records = k.records[:0]; cap(k.records) > 2*maxHeld {
 			k.records = nil

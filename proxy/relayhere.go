@@ -18,7 +18,7 @@ const relayTime = time.Second
 // another request may follow. If it was not served, the ordinary way goes on with k.relay, where something was begun.
 func (k *conn) serveRelayed(site *routes.Site, now time.Time) (served, more bool) {
 	route := k.http.Server.relayRouteOf(site, &k.head)
-	if route == nil || !k.remote.IsValid() || k.backoff.skips() {
+	if route == nil || !k.remote.IsValid() {
 		return false, false
 	}
 	slot, server := route.choose()
@@ -30,20 +30,25 @@ func (k *conn) serveRelayed(site *routes.Site, now time.Time) (served, more bool
 		method: method(k.head.Method), secure: k.secure != nil, last: !k.head.KeepAlive,
 	}
 	k.relay = r
-	c := server.take()
+	c := server.takeToRelay()
 	if c == nil {
 		return false, false
 	}
 	buf := k.http.Server.spool.buffer()
-	defer k.http.Server.spool.buffers.Put(buf)
 	k.out = r.appendRequest(k.out[:0], &k.head, k.remote)
 	body, length, ok := r.ask(c, k.out, buf)
-	if !ok {
-		k.backoff.increase()
-		return false, false
+	switch {
+	case ok:
+		server.noteRelayed(true)
+		more = k.takeRelayed(r, c, body, length)
+	case r.asked != nil: // else the server was not asked, and what it answers may be relayed
+		server.noteRelayed(false)
 	}
-	k.backoff.reset()
-	return true, k.sendRelayed(r, c, body, length)
+	k.http.Server.spool.buffers.Put(buf) // now, and not when a slow client has the answer
+	if ok {
+		k.sendRelayed(more)
+	}
+	return ok, more
 }
 
 // ask sends a request and reads the answer, which it examines. ok says that it is whole: the body is so long, without its chunks. If not, r.asked is what the
@@ -72,8 +77,8 @@ func (r *relay) ask(c *serverConn, request []byte, buf *[spoolMemory]byte) (body
 	}
 }
 
-// sendRelayed sends an answer. It reports whether another request may follow.
-func (k *conn) sendRelayed(r *relay, c *serverConn, body []byte, length int) (more bool) {
+// takeRelayed puts the answer in k.out and ends the request, but for its client. It reports whether another request may follow.
+func (k *conn) takeRelayed(r *relay, c *serverConn, body []byte, length int) (more bool) {
 	last := r.last || k.raw.Draining() || exhausted(r.site, k.raw.Requests())
 	k.out = r.appendAnswer(k.out[:0], body, length, last)
 	if k.http.Access != nil {
@@ -84,23 +89,23 @@ func (k *conn) sendRelayed(r *relay, c *serverConn, body []byte, length int) (mo
 		r.log(&k.entry, length)
 	}
 	k.keep, k.relay = r.site.KeepAliveTimeout, nil
-	server := r.server
-	r.finish()
 	if c.Usable() {
-		server.put(c)
+		r.server.put(c) // before the server counts one request less, or the next one could find no connection and open another
 	} else {
 		_ = c.Close() // it has nothing more to say
 	}
+	r.finish()
+	return !last
+}
+
+// sendRelayed sends what is in k.out.
+func (k *conn) sendRelayed(more bool) {
 	if _, err := k.stream.Write(k.out); err != nil {
 		k.raw.Abort()
 	}
-	if cap(k.out) > 2*responseBuffer {
-		k.out = nil
-	}
-	if last {
+	if !more {
 		k.close()
 	}
-	return !last
 }
 
 // limit has reads fail after relayTime, and up to twice that: so the deadline is set once in a while, and not for each request.

@@ -102,6 +102,7 @@ type upstream struct {
 	idle    []*serverConn // the one that was used last is the last
 	timer   *time.Timer   // for the first of idle; nil: there never was one
 	closed  bool
+	backoff relayBackoff  // of the goroutines that relay
 	fails   int           // since it was well, in the last FailTimeout
 	since   time.Time     // the first of them
 	until   time.Time     // it is passed over
@@ -178,6 +179,11 @@ func (s *upstream) failed(err error, pool string) {
 func (s *upstream) take() *serverConn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.takeLast()
+}
+
+// takeLast is take with the mutex held.
+func (s *upstream) takeLast() *serverConn {
 	last := len(s.idle) - 1
 	if last < 0 {
 		return nil
@@ -185,6 +191,27 @@ func (s *upstream) take() *serverConn {
 	k := s.idle[last]
 	s.idle[last], s.idle = nil, s.idle[:last]
 	return k
+}
+
+// takeToRelay is take for a goroutine that relays; nil, too: its request is for the ordinary way.
+func (s *upstream) takeToRelay() *serverConn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.backoff.skips() {
+		return nil
+	}
+	return s.takeLast()
+}
+
+// noteRelayed notes whether such a goroutine could relay the answer.
+func (s *upstream) noteRelayed(ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ok {
+		s.backoff.reset()
+	} else {
+		s.backoff.increase()
+	}
 }
 
 // put keeps a connection for another request.
