@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,6 +53,48 @@ func TestRelayHereBacksOff(t *testing.T) {
 	}
 	if bad, good := g.server.proxies[0].servers[0].relayed.Load(), g.server.proxies[0].servers[1].relayed.Load(); bad != 0 || good != 20 {
 		t.Errorf("%d answers of the one and %d of the other server were relayed, want 0 and 20", bad, good)
+	}
+}
+
+// TestRelayHereMaxConnections: a server that takes one request at once gets one connection, however many clients there are.
+func TestRelayHereMaxConnections(t *testing.T) {
+	var connections atomic.Int32
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "abc") }))
+	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	to := serverOf(server)
+	to.MaxConnections = 1
+	g, handler := newRoute(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{to}}})
+	front := serveHTTPSOn(t, time.Minute, handler, g.server)
+	var clients sync.WaitGroup
+	for range 4 {
+		c, br := dialTLS(t, front)
+		clients.Go(func() {
+			for range 300 {
+				fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+				resp, err := http.ReadResponse(br, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				if resp.StatusCode != 200 && resp.StatusCode != 503 {
+					t.Error(resp.StatusCode)
+				}
+			}
+		})
+	}
+	clients.Wait()
+	if n := connections.Load(); n != 1 {
+		t.Errorf("the server got %d connections", n)
+	}
+	if g.upstream().relayed.Load() == 0 {
+		t.Error("nothing was relayed")
 	}
 }
 
