@@ -81,7 +81,11 @@ func faulty(nc net.Conn, target, kind string) (more bool) {
 
 // TestRelayFaults has servers and clients fail in all ways at once: no client gets another one's answer, and in the end nothing is left in use.
 func TestRelayFaults(t *testing.T) {
-	for name, secure := range map[string]bool{"by loops": false, "by goroutines, over TLS": true} {
+	for name, secure := range map[string]func(client int) bool{
+		"by loops":                func(int) bool { return false },
+		"by goroutines, over TLS": func(int) bool { return true },
+		"by both":                 func(client int) bool { return client%2 == 0 },
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			testRelayFaults(t, secure)
@@ -89,7 +93,7 @@ func TestRelayFaults(t *testing.T) {
 	}
 }
 
-func testRelayFaults(t *testing.T, secure bool) {
+func testRelayFaults(t *testing.T, secure func(client int) bool) {
 	kinds := append(slices.Repeat([]string{"length", "chunks"}, 20), "pieces", "crumbs", "hint", "large", "location", "last", "hangs-up", "more", "later", "nothing", "cut", "reset", "nonsense")
 	var to []routes.Upstream
 	for i := range 3 {
@@ -126,12 +130,8 @@ func testRelayFaults(t *testing.T, secure bool) {
 	}
 	g, handler := newRoute(t, routes.Pool{MaxRequestWorkers: 16, Queue: routes.Queue{Length: 100, Timeout: time.Second}}, routes.Route{Proxy: &routes.Proxy{To: to, KeepAlive: 8, KeepAliveTimeout: time.Second, MaxFails: 5, FailTimeout: 50 * time.Millisecond}})
 	var e *event.Engine
-	if secure {
-		front := serveHTTPSOn(t, time.Minute, handler, g.server)
-		g.addr, e = front.addr, front.engine
-	} else {
-		g.addr, e = serveOn(t, handler, g.server)
-	}
+	g.addr, e = serveOn(t, handler, g.server)
+	front := serveHTTPSOn(t, time.Minute, handler, g.server)
 	until := time.Now().Add(3 * time.Second)
 	var clients sync.WaitGroup
 	for c := range 24 {
@@ -148,10 +148,13 @@ func testRelayFaults(t *testing.T, secure bool) {
 			var br *bufio.Reader
 			for i := 0; time.Now().Before(until); i++ {
 				if nc == nil {
-					below, _ := dialText(t, g.addr, "")
-					tcp = below.(*net.TCPConn)
-					if nc = tcp; secure {
+					if secure(c) {
+						tcp = front.dial(t).(*net.TCPConn)
 						nc = stdtls.Client(tcp, clientConfig)
+					} else {
+						below, _ := dialText(t, g.addr, "")
+						tcp = below.(*net.TCPConn)
+						nc = tcp
 					}
 					br = bufio.NewReader(nc)
 					_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
@@ -202,7 +205,7 @@ func testRelayFaults(t *testing.T, secure bool) {
 				return false
 			}
 		}
-		return e.Stats().Active == 0 && e.Stats().Open == 0
+		return e.Stats().Active == 0 && e.Stats().Open == 0 && front.engine.Stats().Active == 0 && front.engine.Stats().Open == 0
 	})
 	eventually(t, "the end of all connections that wait", func() bool {
 		for _, s := range g.server.Upstreams() {

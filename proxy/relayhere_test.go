@@ -12,12 +12,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"gateway/proxy/http1"
 	"gateway/routes"
 )
 
@@ -96,6 +98,67 @@ func TestRelayHereMaxConnections(t *testing.T) {
 	if g.upstream().relayed.Load() == 0 {
 		t.Error("nothing was relayed")
 	}
+}
+
+// TestRelayHereLargestAnswers: nothing is lost, and nothing is left for the next one, of answers that just fill the memory, or just don't.
+func TestRelayHereLargestAnswers(t *testing.T) {
+	t.Parallel()
+	server := listening(t, func(nc net.Conn) {
+		for br := bufio.NewReader(nc); ; {
+			r, err := http.ReadRequest(br)
+			if err != nil {
+				return
+			}
+			size, err := strconv.Atoi(r.URL.Query().Get("size"))
+			if err != nil {
+				size = 300
+			}
+			body := strings.Repeat("a", size-200)
+			var head, text string
+			switch r.URL.Path {
+			case "/chunks":
+				head, text = "Transfer-Encoding: chunked", fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body)
+			case "/head":
+				head, text = "Content-Length: 3", "abc"
+			default:
+				head, text = fmt.Sprintf("Content-Length: %d", len(body)), body
+			}
+			head = "HTTP/1.1 200 OK\r\n" + head + "\r\nX-Fill: "
+			_, _ = io.WriteString(nc, head+strings.Repeat("x", size-len(head)-len(text)-4)+"\r\n\r\n"+text)
+		}
+	})
+	g, handler := newRoute(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{server}}})
+	c, br := dialTLS(t, serveHTTPSOn(t, time.Minute, handler, g.server))
+	get(t, c, br, "GET", "/length")
+	for _, kind := range []string{"/chunks", "/length", "/head"} {
+		for size := spoolMemory - 3; size <= spoolMemory+3; size++ {
+			resp, body := get(t, c, br, "GET", fmt.Sprintf("%s?size=%d", kind, size))
+			want := size - 200
+			switch {
+			case kind == "/head" && size-3 > http1.MaxAnswerBytes:
+				if resp.StatusCode != 502 {
+					t.Errorf("a head of %d bytes got %d", size-3, resp.StatusCode)
+				}
+			case kind == "/head":
+				want = 3
+				fallthrough
+			default:
+				if resp.StatusCode != 200 || len(body) != want {
+					t.Errorf("%s of %d bytes got %d, %d bytes", kind, size, resp.StatusCode, len(body))
+				}
+			}
+			for range 2 { // the second is relayed
+				eventually(t, "the end of the request", func() bool { return g.upstream().active.Load() == 0 })
+				if _, body := get(t, c, br, "GET", "/length"); body != strings.Repeat("a", 100) {
+					t.Errorf("after %s of %d bytes the next one got %q", kind, size, body)
+				}
+			}
+		}
+	}
+	if g.upstream().relayed.Load() == 0 {
+		t.Error("nothing was relayed")
+	}
+	g.free(t)
 }
 
 // TestRelayHereIsTheOrdinaryWay: over TLS, too, clients, servers, the log and the books can't tell how a request was passed on.
