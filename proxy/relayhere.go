@@ -45,10 +45,10 @@ func (k *conn) serveRelayed(site *routes.Site, now time.Time) (served, more bool
 		server.noteRelayed(false)
 	}
 	k.http.Server.spool.buffers.Put(buf) // now, and not when a slow client has the answer
-	if ok {
-		k.sendRelayed(more)
+	if !ok {
+		return false, false
 	}
-	return ok, more
+	return true, k.sendRelayed(more)
 }
 
 // ask sends a request and reads the answer, which it examines. ok says that it is whole: the body is so long, without its chunks. If not, r.asked is what the
@@ -98,14 +98,16 @@ func (k *conn) takeRelayed(r *relay, c *serverConn, body []byte, length int) (mo
 	return !last
 }
 
-// sendRelayed sends what is in k.out.
-func (k *conn) sendRelayed(more bool) {
+// sendRelayed sends what is in k.out. It reports whether another request may follow: none of a client that has gone, though it may have come already.
+func (k *conn) sendRelayed(more bool) bool {
 	if _, err := k.stream.Write(k.out); err != nil {
-		k.raw.Abort()
+		k.raw.Close()
+		return false
 	}
 	if !more {
 		k.close()
 	}
+	return more
 }
 
 // limit has reads fail after relayTime, and up to twice that: so the deadline is set once in a while, and not for each request.

@@ -161,6 +161,42 @@ func TestRelayHereLargestAnswers(t *testing.T) {
 	g.free(t)
 }
 
+// TestRelayHereClientGone: what has come of a client that has gone meanwhile is not asked for any more.
+func TestRelayHereClientGone(t *testing.T) {
+	const requests = 100
+	asked, goOn := make(chan struct{}), make(chan struct{})
+	var count atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/warm" && count.Add(1) == 1 {
+			close(asked)
+			<-goOn
+		}
+	}))
+	defer server.Close()
+	g, handler := newRoute(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{serverOf(server)}}})
+	front := serveHTTPSOn(t, time.Minute, handler, g.server)
+	c, br := dialTLS(t, front)
+	get(t, c, br, "GET", "/warm")
+	eventually(t, "a connection that waits", func() bool { return g.server.Upstreams()[0].Connections == UpstreamConnections{Idle: 1} })
+	fmt.Fprint(c, strings.Repeat("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", requests))
+	<-asked
+	nc := c.NetConn().(*net.TCPConn)
+	if err := nc.SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	nc.Close()
+	time.Sleep(50 * time.Millisecond) // a reset that takes longer does not matter: there are many requests
+	close(goOn)
+	front.settles(t)
+	if n := count.Load(); n == requests {
+		t.Errorf("the server got all %d requests", n)
+	}
+	if g.upstream().relayed.Load() == 0 {
+		t.Error("nothing was relayed")
+	}
+	g.free(t)
+}
+
 // TestRelayHereIsTheOrdinaryWay: over TLS, too, clients, servers, the log and the books can't tell how a request was passed on.
 func TestRelayHereIsTheOrdinaryWay(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
