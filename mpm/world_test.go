@@ -161,8 +161,8 @@ func (w *world) log(level, msg string) {
 	defer w.mu.Unlock()
 	w.logged = append(w.logged, level+" "+msg)
 }
-func (w *world) Infow(msg string, _ ...any)  { w.log("info", msg) }
-func (w *world) Warnw(msg string, _ ...any)  { w.log("warn", msg) }
+func (w *world) Infow(msg string, _ ...any)      { w.log("info", msg) }
+func (w *world) Warnw(msg string, _ ...any)      { w.log("warn", msg) }
 func (w *world) Errorw(msg string, facts ...any) { w.log("error", msg+fmt.Sprintf(" %v", facts)) }
 
 func (w *world) logs() []string {
