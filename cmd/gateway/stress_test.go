@@ -143,10 +143,16 @@ func startStress(t *testing.T, dir, name string) *stress {
 		s.want(t, "/"+pool+"/pid", http.StatusOK)
 	}
 	s.want(t, "/hello.txt", http.StatusOK)
-	s.spread(t, "spare", atRest("spare"))
 	s.want(t, "/cgi-bin/hello", http.StatusOK)
-	s.http.CloseIdleConnections()
-	s.awaitRest(t)
+	err = gatewaytest.Wait(func() (bool, error) { // more than once if a third child has come, and one that had served has left
+		s.spread(t, "spare", atRest("spare"))
+		s.http.CloseIdleConnections()
+		s.awaitRest(t)
+		return s.haveServed(t, "spare"), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.rest = s.figures(t)
 	t.Logf("at rest: %+v", s.rest)
 	return s
@@ -431,6 +437,18 @@ func (s *stress) awaitLoad(t *testing.T, pool string, busy, waiting int) {
 	if err != nil {
 		t.Errorf("%d busy and %d waiting, want %d and %d: %v", p.Processes.Busy, p.Queue.Waiting, busy, waiting, err)
 	}
+}
+
+// haveServed reports whether each child of a pool has: then it has a connection.
+func (s *stress) haveServed(t *testing.T, pool string) bool {
+	t.Helper()
+	status, err := s.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return !slices.ContainsFunc(status.Pools, func(p gatewaytest.Pool) bool {
+		return p.Name == pool && slices.ContainsFunc(p.Children, func(c gatewaytest.Child) bool { return c.Requests == 0 })
+	})
 }
 
 // spread has n children of a pool busy at once.

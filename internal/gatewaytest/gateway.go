@@ -146,9 +146,10 @@ type Pool struct {
 
 // Child is one child of a [Pool].
 type Child struct {
-	PID     int
-	State   string
-	Request struct{ URI string } // zero when it has none
+	PID      int
+	State    string
+	Requests int                  // it has served
+	Request  struct{ URI string } // zero when it has none
 }
 
 // Status asks the running gateway at its admin socket, as `gateway status -json` does, at a hundredth of the cost.
