@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,8 +53,8 @@ func probeHTTP(ctx context.Context, child mpm.Child) error {
 			return nc.Close()
 		case err == nil:
 			first = nc
-		case ctx.Err() != nil:
-			return fmt.Errorf("it does not listen: it is to do so at $GATEWAY_SOCKET, or to use descriptor 3 (%w)", context.Cause(ctx))
+		case ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded): // which a dial may find before the context ends
+			return fmt.Errorf("it does not listen: it is to do so at $GATEWAY_SOCKET, or to use descriptor 3 (%w)", cmp.Or(context.Cause(ctx), context.DeadlineExceeded))
 		case !isNotYet(err):
 			return err
 		}

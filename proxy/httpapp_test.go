@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"gateway/internal/ctl"
 	"gateway/mpm"
 	"gateway/routes"
@@ -725,4 +727,29 @@ func TestWorkerScripts(t *testing.T) {
 		t.Errorf("the first script gave %q", got)
 	}
 	g.starter.only()
+}
+
+// lateContext has a deadline after which it does not end yet.
+type lateContext struct {
+	context.Context
+	at time.Time
+}
+
+func (c lateContext) Deadline() (time.Time, bool) { return c.at, true }
+
+// TestProbeHTTPAtDeadline: whoever finds first that the time is over, the reason is the same.
+func TestProbeHTTPAtDeadline(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	err = probeHTTP(lateContext{t.Context(), time.Now().Add(20 * time.Millisecond)}, mpm.Child{PID: os.Getpid(), Socket: path})
+	if err == nil || !strings.HasPrefix(err.Error(), "it does not listen: ") {
+		t.Errorf("probeHTTP() = %v", err)
+	}
 }
