@@ -157,8 +157,8 @@ func (h *HTTP) relay(t *event.Turn, s *scratch, n int, site *routes.Site, now ti
 		return event.Detach
 	}
 	r := server.relayOn(t, now)
-	r.http, r.site, r.pool, r.slot, r.began, r.length = h, site, route.pool.config.Name, slot, now, n
-	r.method, r.last, r.pieces = method(s.head.Method), !s.head.KeepAlive, 0
+	r.begin(h, site, route, slot, &s.head, now)
+	r.length = n
 	if r.conn != nil {
 		s.out = r.appendRequest(s.out[:0], &s.head, t.Remote())
 		if t.Ask(r.conn, s.out) {
@@ -181,6 +181,12 @@ func (r *relayRoute) choose() (*mpm.Slot, *upstream) {
 		return nil, nil
 	}
 	return slot, server
+}
+
+// begin takes up a request, whose head is good no longer than this call.
+func (r *relay) begin(h *HTTP, site *routes.Site, route *relayRoute, slot *mpm.Slot, head *http1.Head, now time.Time) {
+	r.http, r.site, r.pool, r.slot, r.began = h, site, route.pool.config.Name, slot, now
+	r.method, r.last, r.pieces = method(head.Method), !head.KeepAlive, 0
 }
 
 // relayOn returns a connection of this loop that waits for a request, or one that a goroutine has left. It has no conn if there is none, or if
@@ -274,7 +280,7 @@ func (k *conn) takeRelay() {
 	}
 }
 
-// dropRelay ends what the loop has begun, if nobody went on with it: it must not meet another request.
+// dropRelay ends what was begun of a request, if nobody went on with it: it must not meet another request.
 func (k *conn) dropRelay() {
 	r := k.relay
 	if r == nil {
@@ -287,7 +293,7 @@ func (k *conn) dropRelay() {
 	}
 }
 
-// relayed is what the loop has begun of the request; nil: nothing.
+// relayed is what was begun of the request, on the loop or by its goroutine; nil: nothing.
 func (c *call) relayed() *relay {
 	if c.x.conn == nil || c.x.route.Proxy == nil {
 		return nil
@@ -295,8 +301,8 @@ func (c *call) relayed() *relay {
 	return c.x.conn.relay
 }
 
-// takeRelay goes on with what the loop has begun of the request: with the server that it has chosen, and the connection over which that was asked;
-// nil: it was not, or nothing was begun.
+// takeRelay goes on with what was begun of the request: with the server that was chosen, and the connection over which that was asked; nil: it was
+// not, or nothing was begun.
 func (c *call) takeRelay() (*upstream, *serverConn) {
 	r := c.relayed()
 	if r == nil {

@@ -39,16 +39,8 @@ func (g *proxyGate) onLoops(t testing.TB, n int64) {
 
 // TestRelayedRequests: the loop asks over a connection that a goroutine has opened, and keeps it.
 func TestRelayedRequests(t *testing.T) {
-	var connections atomic.Int32
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL) }))
-	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			connections.Add(1)
-		}
-	}
-	server.Start()
-	defer server.Close()
-	g := newProxyGate(t, routes.Pool{}, serverOf(server))
+	server, connections := counting(t)
+	g := newProxyGate(t, routes.Pool{}, server)
 	g.warm(t)
 	nc, br := dialText(t, g.addr, "")
 	for i := range 20 {
@@ -438,18 +430,13 @@ func TestRelayBacksOff(t *testing.T) {
 // TestRelayUnaskedAnswer: a connection on which the server says something unasked is closed, and so is one that has waited for too long.
 func TestRelayUnaskedAnswer(t *testing.T) {
 	say := make(chan struct{})
-	server := listening(t, func(nc net.Conn) {
-		for br := bufio.NewReader(nc); ; {
-			r, err := http.ReadRequest(br)
-			if err != nil {
-				return
-			}
-			fmt.Fprintf(nc, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(r.URL.Path), r.URL.Path)
-			if r.URL.Path == "/evil" {
-				<-say
-				_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
-			}
+	server := conversing(t, func(nc net.Conn, r *http.Request) (more bool) {
+		fmt.Fprintf(nc, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(r.URL.Path), r.URL.Path)
+		if r.URL.Path == "/evil" {
+			<-say
+			_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil")
 		}
+		return true
 	})
 	g := newRouteGate(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{server}, KeepAliveTimeout: time.Second}})
 	g.warm(t)
@@ -475,17 +462,9 @@ func TestRelayUnaskedAnswer(t *testing.T) {
 
 // TestRelayIdleTimeout: a connection that has waited for its time carries no more requests, even if the loop has not closed it yet.
 func TestRelayIdleTimeout(t *testing.T) {
-	var connections atomic.Int32
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "abc") }))
-	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			connections.Add(1)
-		}
-	}
-	server.Start()
-	defer server.Close()
+	server, connections := counting(t)
 	const patience = 20 * time.Millisecond
-	g := newRouteGate(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{serverOf(server)}, KeepAliveTimeout: patience}})
+	g := newRouteGate(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{server}, KeepAliveTimeout: patience}})
 	nc, br := dialText(t, g.addr, "")
 	eventually(t, "an answer of the loop", func() bool {
 		get(t, nc, br, "GET", "/")
@@ -521,11 +500,22 @@ func TestRelayEndsWithEngine(t *testing.T) {
 }
 
 // TestRelayDrains: a request in progress gets its answer, and its client is told that it was the last.
-func TestRelayDrains(t *testing.T) {
+func TestRelayDrains(t *testing.T) { drainAround(t, 0) }
+
+// TestRelayDrainsSlowServer: so does one that the loop leaves to a goroutine meanwhile.
+func TestRelayDrainsSlowServer(t *testing.T) {
+	t.Parallel()
+	drainAround(t, 2500*time.Millisecond) // longer than the loop holds a client
+}
+
+// drainAround has the engine drain while a server has a request, which it answers so much later.
+func drainAround(t *testing.T, later time.Duration) {
+	t.Helper()
 	asked, goOn := make(chan struct{}), make(chan struct{})
 	g, handler := newRoute(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{warm(t, func(nc net.Conn) {
 		close(asked)
 		<-goOn
+		time.Sleep(later)
 		_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
 	})}}})
 	var e *event.Engine
@@ -537,31 +527,6 @@ func TestRelayDrains(t *testing.T) {
 	go func() { drained <- e.Drain(context.Background()) }()
 	eventually(t, "draining", e.Draining)
 	close(goOn)
-	resp, err := http.ReadResponse(br, nil)
-	if err != nil || resp.StatusCode != 200 || !resp.Close {
-		t.Error(resp, err)
-	}
-	if err := <-drained; err != nil {
-		t.Error(err)
-	}
-}
-
-// TestRelayDrainsSlowServer: so does one that the loop leaves to a goroutine meanwhile.
-func TestRelayDrainsSlowServer(t *testing.T) {
-	t.Parallel()
-	asked := make(chan struct{})
-	g, handler := newRoute(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{warm(t, func(nc net.Conn) {
-		close(asked)
-		time.Sleep(2500 * time.Millisecond) // longer than the loop holds a client
-		_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
-	})}}})
-	var e *event.Engine
-	g.addr, e = serveOn(t, handler, g.server)
-	g.warm(t)
-	_, br := dialText(t, g.addr, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	<-asked
-	drained := make(chan error, 1)
-	go func() { drained <- e.Drain(context.Background()) }()
 	resp, err := http.ReadResponse(br, nil)
 	if err != nil || resp.StatusCode != 200 || !resp.Close {
 		t.Error(resp, err)

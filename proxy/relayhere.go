@@ -25,10 +25,8 @@ func (k *conn) serveRelayed(site *routes.Site, now time.Time) (served, more bool
 	if slot == nil {
 		return false, false
 	}
-	r := &relay{
-		server: server, http: k.http, site: site, pool: route.pool.config.Name, slot: slot, began: now,
-		method: method(k.head.Method), secure: k.secure != nil, last: !k.head.KeepAlive,
-	}
+	r := &relay{server: server, secure: k.secure != nil}
+	r.begin(k.http, site, route, slot, &k.head, now)
 	k.relay = r
 	c := server.takeToRelay()
 	if c == nil {

@@ -60,16 +60,7 @@ func TestRelayHereBacksOff(t *testing.T) {
 
 // TestRelayHereMaxConnections: a server that takes one request at once gets one connection, however many clients there are.
 func TestRelayHereMaxConnections(t *testing.T) {
-	var connections atomic.Int32
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "abc") }))
-	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			connections.Add(1)
-		}
-	}
-	server.Start()
-	defer server.Close()
-	to := serverOf(server)
+	to, connections := counting(t)
 	to.MaxConnections = 1
 	g, handler := newRoute(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{to}}})
 	front := serveHTTPSOn(t, time.Minute, handler, g.server)
@@ -103,29 +94,24 @@ func TestRelayHereMaxConnections(t *testing.T) {
 // TestRelayHereLargestAnswers: nothing is lost, and nothing is left for the next one, of answers that just fill the memory, or just don't.
 func TestRelayHereLargestAnswers(t *testing.T) {
 	t.Parallel()
-	server := listening(t, func(nc net.Conn) {
-		for br := bufio.NewReader(nc); ; {
-			r, err := http.ReadRequest(br)
-			if err != nil {
-				return
-			}
-			size, err := strconv.Atoi(r.URL.Query().Get("size"))
-			if err != nil {
-				size = 300
-			}
-			body := strings.Repeat("a", size-200)
-			var head, text string
-			switch r.URL.Path {
-			case "/chunks":
-				head, text = "Transfer-Encoding: chunked", fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body)
-			case "/head":
-				head, text = "Content-Length: 3", "abc"
-			default:
-				head, text = fmt.Sprintf("Content-Length: %d", len(body)), body
-			}
-			head = "HTTP/1.1 200 OK\r\n" + head + "\r\nX-Fill: "
-			_, _ = io.WriteString(nc, head+strings.Repeat("x", size-len(head)-len(text)-4)+"\r\n\r\n"+text)
+	server := conversing(t, func(nc net.Conn, r *http.Request) (more bool) {
+		size, err := strconv.Atoi(r.URL.Query().Get("size"))
+		if err != nil {
+			size = 300
 		}
+		body := strings.Repeat("a", size-200)
+		var head, text string
+		switch r.URL.Path {
+		case "/chunks":
+			head, text = "Transfer-Encoding: chunked", fmt.Sprintf("%x\r\n%s\r\n0\r\n\r\n", len(body), body)
+		case "/head":
+			head, text = "Content-Length: 3", "abc"
+		default:
+			head, text = fmt.Sprintf("Content-Length: %d", len(body)), body
+		}
+		head = "HTTP/1.1 200 OK\r\n" + head + "\r\nX-Fill: "
+		_, _ = io.WriteString(nc, head+strings.Repeat("x", size-len(head)-len(text)-4)+"\r\n\r\n"+text)
+		return true
 	})
 	g, handler := newRoute(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{server}}})
 	c, br := dialTLS(t, serveHTTPSOn(t, time.Minute, handler, g.server))
@@ -275,26 +261,21 @@ func TestRelayHereIsTheOrdinaryWay(t *testing.T) {
 // TestRelayHereLeavesNoDeadline: who has the connection to the server afterwards waits for as long as it takes.
 func TestRelayHereLeavesNoDeadline(t *testing.T) {
 	t.Parallel()
-	server := listening(t, func(nc net.Conn) {
-		for br := bufio.NewReader(nc); ; {
-			r, err := http.ReadRequest(br)
-			if err != nil {
-				return
-			}
-			switch {
-			case r.Header.Get("Upgrade") != "":
-				_, _ = io.WriteString(nc, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
-				time.Sleep(2 * relayTime)
-				_, _ = io.WriteString(nc, "hello")
-				return
-			case r.Method == "POST":
-				_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na")
-				time.Sleep(2 * relayTime)
-				_, _ = io.WriteString(nc, "bc")
-			default:
-				_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
-			}
+	server := conversing(t, func(nc net.Conn, r *http.Request) (more bool) {
+		switch {
+		case r.Header.Get("Upgrade") != "":
+			_, _ = io.WriteString(nc, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+			time.Sleep(2 * relayTime)
+			_, _ = io.WriteString(nc, "hello")
+			return false
+		case r.Method == "POST":
+			_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\na")
+			time.Sleep(2 * relayTime)
+			_, _ = io.WriteString(nc, "bc")
+		default:
+			_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc")
 		}
+		return true
 	})
 	g, handler := newRoute(t, routes.Pool{}, routes.Route{Proxy: &routes.Proxy{To: []routes.Upstream{server}}})
 	c, br := dialTLS(t, serveHTTPSOn(t, time.Minute, handler, g.server))

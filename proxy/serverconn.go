@@ -38,9 +38,9 @@ type serverConn struct {
 	since   time.Time // it has been idle; only while it is
 	once    bool      // it carries one request only
 	preface []byte    // goes before that
-	asked   bool      // on a loop
+	asked   bool      // by who relays, see relay.asked
 	said    []byte    // what has come since then
-	until   time.Time // reads fail; zero: they don't
+	until   time.Time // reads fail from then on; zero: they don't
 
 	out  []byte             // the head of the request, and a short body
 	buf  *[spoolMemory]byte // what came; nil: it is idle

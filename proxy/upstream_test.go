@@ -149,6 +149,33 @@ func listening(t testing.TB, serve func(net.Conn)) routes.Upstream {
 	return routes.Upstream{Network: "tcp", Address: l.Addr().String()}
 }
 
+// conversing is a server that does with each request of a connection as told, as long as that says that another may follow.
+func conversing(t testing.TB, answer func(net.Conn, *http.Request) (more bool)) routes.Upstream {
+	t.Helper()
+	return listening(t, func(nc net.Conn) {
+		br := bufio.NewReader(nc)
+		for more := true; more; {
+			r, err := http.ReadRequest(br)
+			more = err == nil && answer(nc, r)
+		}
+	})
+}
+
+// counting is a server that answers with what it was asked for, and counts its connections.
+func counting(t testing.TB) (to routes.Upstream, connections *atomic.Int32) {
+	t.Helper()
+	connections = new(atomic.Int32)
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL) }))
+	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	return serverOf(server), connections
+}
+
 func TestProxyRequests(t *testing.T) {
 	got := make(chan *http.Request, 1)
 	bodies := make(chan string, 1)
@@ -316,18 +343,13 @@ func TestProxyResponses(t *testing.T) {
 // warm is a server that does as told with the first request of a connection, but for one to /warm, which leaves it to the next.
 func warm(t testing.TB, answer func(net.Conn)) routes.Upstream {
 	t.Helper()
-	return listening(t, func(nc net.Conn) {
-		for br := bufio.NewReader(nc); ; {
-			r, err := http.ReadRequest(br)
-			if err != nil {
-				return
-			}
-			if r.URL.Path != "/warm" {
-				answer(nc)
-				return
-			}
-			_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+	return conversing(t, func(nc net.Conn, r *http.Request) (more bool) {
+		if r.URL.Path != "/warm" {
+			answer(nc)
+			return false
 		}
+		_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+		return true
 	})
 }
 
